@@ -1,0 +1,1 @@
+//! Configuration: one file per section, each with its struct, defaults and validation.

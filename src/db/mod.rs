@@ -1,0 +1,24 @@
+//! The connection to Postgres: migrations here, the pool beside it.
+
+use sqlx::{PgPool, migrate::Migrator};
+
+/// Returns the migrations compiled into the binary.
+#[must_use]
+pub fn migrator() -> Migrator {
+    let mut migrator = sqlx::migrate!();
+    migrator.create_schema("ingestd");
+    migrator.dangerous_set_table_name("ingestd._migrations");
+    migrator
+}
+
+/// Brings the database to the schema of this binary; does nothing where it is there already.
+///
+/// Safe to run from several daemons at once: they wait for each other.
+///
+/// # Errors
+///
+/// A migration that fails is rolled back and named; a database that was
+/// migrated by a different build of the same migration is refused.
+pub async fn migrate(pool: &PgPool) -> Result<(), sqlx::migrate::MigrateError> {
+    migrator().run(pool).await
+}

@@ -1,0 +1,1 @@
+//! The private Postgres cluster and the sample data behind `ingestd dev`.

@@ -1,0 +1,1 @@
+//! The product import: a spreadsheet of any size into `catalog`, in chunks, in the background.

@@ -1,0 +1,11 @@
+//! ingestd: a durable job queue on Postgres and the ingestion that runs on it.
+
+pub mod config;
+pub mod db;
+pub mod dev;
+pub mod ingest;
+pub mod observe;
+pub mod queue;
+pub mod runs;
+#[doc(hidden)]
+pub mod testing;

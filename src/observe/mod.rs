@@ -1,0 +1,1 @@
+//! Events that write log line and metric together; the names of both.

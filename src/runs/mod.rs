@@ -1,0 +1,1 @@
+//! One model of progress for every system.

@@ -1,0 +1,1 @@
+//! Clusters and databases for tests and benchmarks.
