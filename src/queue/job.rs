@@ -111,10 +111,12 @@ impl Default for Done {
 }
 
 /// How an attempt that did not succeed goes on. The handler decides, the queue obeys.
-#[derive(Debug, thiserror::Error)]
+///
+/// Any error turns into [`JobError::Retry`] with `?`; for that, this type is
+/// itself no [`std::error::Error`], as `anyhow::Error` is none.
+#[derive(Debug)]
 pub enum JobError {
     /// Try again later: after `after`, or after the kind's backoff where it is `None`.
-    #[error("{error:#}")]
     Retry {
         /// What went wrong, with its causes.
         error: anyhow::Error,
@@ -122,17 +124,24 @@ pub enum JobError {
         after: Option<Duration>,
     },
     /// No later attempt can succeed: to the dead letters at once.
-    #[error("{0:#}")]
     Fatal(anyhow::Error),
     /// Not now: run again after the delay. This is not an attempt.
-    #[error("snoozed for {0:?}")]
     Snooze(Duration),
     /// Somebody cancelled the job and the handler stopped because of it.
-    #[error("cancelled")]
     Cancelled,
     /// Another worker may own the job now; nothing may be written any more.
-    #[error("the lease was lost; another worker may own the job")]
     LeaseLost,
+}
+
+impl std::fmt::Display for JobError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Retry { error, .. } | Self::Fatal(error) => write!(f, "{error:#}"),
+            Self::Snooze(delay) => write!(f, "snoozed for {delay:?}"),
+            Self::Cancelled => f.write_str("cancelled"),
+            Self::LeaseLost => f.write_str("the lease was lost; another worker may own the job"),
+        }
+    }
 }
 
 impl JobError {
