@@ -401,7 +401,7 @@ CREATE FUNCTION ingestd.enqueue(
   unique_key text DEFAULT NULL, tenant text DEFAULT NULL, meta jsonb DEFAULT NULL,
   gate_key text DEFAULT NULL, run_id bigint DEFAULT NULL
 ) RETURNS TABLE (job_id bigint, inserted boolean) LANGUAGE plpgsql AS $$
-#variable_conflict use_variable
+#variable_conflict use_column
 BEGIN
   INSERT INTO ingestd.jobs AS j
     (kind, args, queue, priority, run_at, max_attempts, unique_key, gate_key, run_id, tenant, meta)
