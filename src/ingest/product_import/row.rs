@@ -1,0 +1,79 @@
+//! What the reader hands to the loader: product rows, row errors, and chunks of both.
+//!
+//! Plain data, no behaviour. The words: a *row* is one data row of the sheet
+//! that is not wholly empty; a row is *bad* when it has at least one
+//! [`RowError`], and a bad row is never among [`Chunk::rows`].
+
+use chrono::NaiveDateTime;
+use rust_decimal::Decimal;
+use serde_json::{Map, Value};
+
+/// One good row of the sheet, every value checked and converted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProductRow {
+    /// Row number as the user sees it in the sheet, from 1, the header and blank rows counted.
+    pub row_no: u32,
+    /// The product's code, text whatever the cell was; never empty, unique in the file.
+    pub code: String,
+    /// The product's name; never empty.
+    pub name: String,
+    /// Free text.
+    pub description: Option<String>,
+    /// The maker's name.
+    pub brand: Option<String>,
+    /// The category as the file names it.
+    pub category: Option<String>,
+    /// Price in units of `currency`, at least 0, 15 significant digits at most.
+    pub price: Option<Decimal>,
+    /// The currency as the file names it, usually an ISO 4217 code.
+    pub currency: Option<String>,
+    /// Pieces in stock, at least 0.
+    pub stock: Option<i64>,
+    /// The article's bar code, digits as text.
+    pub ean: Option<String>,
+    /// The product's page.
+    pub url: Option<String>,
+    /// Weight as the file gives it (the unit is the file's own), at least 0.
+    pub weight: Option<Decimal>,
+    /// When the source last changed the product; the file's own wall clock, no zone.
+    pub updated_at: Option<NaiveDateTime>,
+    /// Values of the extra columns by header as in the file; `None` when there are none.
+    pub attributes: Option<Map<String, Value>>,
+    /// 64-bit hash of every value above but `row_no`, and of the hash's format version.
+    pub hash: i64,
+}
+
+/// One thing that is wrong with one row; a row can have several.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowError {
+    /// Row number as the user sees it in the sheet, from 1.
+    pub row_no: u32,
+    /// The column's header as in the file; `None` when the row as a whole is meant.
+    pub column: Option<String>,
+    /// What is wrong, in one stable word for programs: `invalid_number`, `duplicate_code`, …
+    pub code: &'static str,
+    /// What is wrong, in a sentence for people.
+    pub message: String,
+    /// The cell as the file has it, cut to a few hundred characters; `None` when it is empty.
+    pub value: Option<String>,
+}
+
+/// The next `chunk_rows` rows of the sheet, good and bad together.
+///
+/// The same file read with the same options gives the same chunks, so a
+/// loader that resumes skips every `seq` it has committed.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Chunk {
+    /// Position among the chunks of the file, from 0.
+    pub seq: u32,
+    /// The good rows in the sheet's order.
+    pub rows: Vec<ProductRow>,
+    /// Every error of every bad row, in the sheet's order.
+    pub errors: Vec<RowError>,
+    /// Rows read, good and bad.
+    pub n_rows: u32,
+    /// Rows with at least one error.
+    pub n_bad: u32,
+    /// `row_no` of the last row read into this chunk.
+    pub last_row: u32,
+}
