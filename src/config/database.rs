@@ -1,0 +1,41 @@
+//! `[database]`: where Postgres is and how it is used.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+use super::{secret, unit};
+
+/// The connection to Postgres.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Database {
+    /// `database.url`: `postgres://user:password@host:port/name`, or `credential:NAME`. Secret; no
+    /// default.
+    #[serde(serialize_with = "secret::serialize_url")]
+    pub url: Option<SecretString>,
+    /// `database.url_file`: a file that holds the URL, instead of `url`. No default.
+    pub url_file: Option<PathBuf>,
+    /// `database.max_connections`: connections the pool may open, 1 to 1000. Default 10.
+    pub max_connections: u32,
+    /// `database.acquire_timeout`: longest wait for a connection of the pool. Default 10 s.
+    #[serde(with = "unit::duration")]
+    pub acquire_timeout: Duration,
+    /// `database.statement_timeout`: longest time one statement may take. Default 60 s.
+    #[serde(with = "unit::duration")]
+    pub statement_timeout: Duration,
+}
+
+impl Default for Database {
+    fn default() -> Self {
+        Self {
+            url: None,
+            url_file: None,
+            max_connections: 10,
+            acquire_timeout: Duration::from_secs(10),
+            statement_timeout: Duration::from_mins(1),
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! `[product_import]`: the limits of product files.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// How product files are read.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProductImport {
+    /// `product_import.chunk_rows`: data rows committed by one transaction, 1 to 100000. Default
+    /// 10000. Changing it while an import runs makes that import start over.
+    pub chunk_rows: u32,
+    /// `product_import.max_rows`: data rows of one file at most. Default 2000000.
+    pub max_rows: u32,
+    /// `product_import.max_columns`: columns of one file at most, 1 to 16384. Default 1024.
+    pub max_columns: u16,
+    /// `product_import.max_cell_chars`: characters of one cell at most, 1 to 1000000. Default 32767.
+    pub max_cell_chars: u32,
+    /// `product_import.aliases`: further headers by which a field is known, a list for each field.
+    /// Default: none beyond the built-in ones.
+    pub aliases: BTreeMap<String, Vec<String>>,
+}
+
+impl Default for ProductImport {
+    fn default() -> Self {
+        Self {
+            chunk_rows: 10_000,
+            max_rows: 2_000_000,
+            max_columns: 1024,
+            max_cell_chars: 32_767,
+            aliases: BTreeMap::new(),
+        }
+    }
+}

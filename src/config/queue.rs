@@ -1,0 +1,85 @@
+//! `[queue]`: claiming, leases, rescue, stopping.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::unit;
+
+/// How this daemon works the queue.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Queue {
+    /// `queue.poll_interval`: how often due jobs are looked for without a notification. Default 1 s.
+    #[serde(with = "unit::duration")]
+    pub poll_interval: Duration,
+    /// `queue.trailing_poll`: how soon after a claim that found jobs the next one follows. Default
+    /// 30 ms.
+    #[serde(with = "unit::duration")]
+    pub trailing_poll: Duration,
+    /// `queue.concurrency`: jobs of one queue that this daemon runs at once, 1 to 10000, where
+    /// `[queues.NAME]` says nothing else. Default 10.
+    pub concurrency: u16,
+    /// `queue.heartbeat_interval`: how often a worker renews its leases. Default 5 s.
+    #[serde(with = "unit::duration")]
+    pub heartbeat_interval: Duration,
+    /// `queue.lost_after`: a lease without a heartbeat for this long is lost. Default 30 s.
+    #[serde(with = "unit::duration")]
+    pub lost_after: Duration,
+    /// `queue.trust_window`: how long a worker that cannot renew still trusts its leases; above two
+    /// heartbeats and below `lost_after`. Default 20 s.
+    #[serde(with = "unit::duration")]
+    pub trust_window: Duration,
+    /// `queue.rescue_interval`: how often lost leases are looked for. Default 5 s.
+    #[serde(with = "unit::duration")]
+    pub rescue_interval: Duration,
+    /// `queue.max_crashes`: crashes in a row before a job is dead, 1 to 1000. Default 3.
+    pub max_crashes: u16,
+    /// `queue.deadline_grace`: how long after its timeout an attempt may still report. Default 30 s.
+    #[serde(with = "unit::duration")]
+    pub deadline_grace: Duration,
+    /// `queue.soft_stop`: how long running jobs may go on once the daemon stops. Default 20 s.
+    #[serde(with = "unit::duration")]
+    pub soft_stop: Duration,
+    /// `queue.hard_stop`: how long cancelled jobs may take to give up, after `soft_stop`. Default
+    /// 10 s.
+    #[serde(with = "unit::duration")]
+    pub hard_stop: Duration,
+    /// `queue.completion_batch`: outcomes written by one statement at most, 1 to 10000. Default 1000.
+    pub completion_batch: u16,
+    /// `queue.retention_days`: days that finished jobs stay in the history, 1 to 3650. Default 30.
+    pub retention_days: u16,
+    /// `queue.wake`: how a worker learns of new jobs. Default `notify`.
+    pub wake: Wake,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            poll_interval: Duration::from_secs(1),
+            trailing_poll: Duration::from_millis(30),
+            concurrency: 10,
+            heartbeat_interval: Duration::from_secs(5),
+            lost_after: Duration::from_secs(30),
+            trust_window: Duration::from_secs(20),
+            rescue_interval: Duration::from_secs(5),
+            max_crashes: 3,
+            deadline_grace: Duration::from_secs(30),
+            soft_stop: Duration::from_secs(20),
+            hard_stop: Duration::from_secs(10),
+            completion_batch: 1000,
+            retention_days: 30,
+            wake: Wake::Notify,
+        }
+    }
+}
+
+/// How a worker learns of new jobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Wake {
+    /// By LISTEN, with polling as the net below it; needs a connection of its own.
+    Notify,
+    /// By polling only, for a PgBouncer in transaction mode.
+    Poll,
+}
