@@ -1,1 +1,3 @@
 //! Events that write log line and metric together; the names of both.
+
+pub mod metric;
