@@ -1,7 +1,23 @@
-//! Events that write log line and metric together; the names of both.
+//! What the daemon shows: events that write log line and metric together, and
+//! gauges read from the database.
+//!
+//! A thing that happened is a struct in the past tense; its `emit` writes both.
+//! Nothing else in the program names the metrics crates.
 
+mod event;
 mod exporter;
+mod label;
+mod meter;
 pub mod metric;
 mod process;
 
+pub use event::{
+    BytesIngested, HttpServed, JobClaimed, JobDeduplicated, JobEnqueued, JobErrored, JobFinished,
+    LeaseFenced, LeasesRescued, ListenerChanged, ReadinessChanged, RowsIngested, ScheduleTicked,
+    WorkerSlots, WorkerWoken,
+};
 pub use exporter::Exporter;
+pub use label::{
+    Direction, EnqueueSource, ErrorKind, Outcome, Rescue, RowResult, TickResult, Wake,
+};
+pub use meter::JobMeters;

@@ -1,0 +1,108 @@
+//! Events of the daemon as a whole: listener, readiness, requests.
+
+use std::time::Duration;
+
+use tracing::{debug, info, warn};
+
+use crate::observe::exporter::Exporter;
+use crate::observe::metric;
+
+/// The connection that brings notifications came up or was lost.
+#[derive(Debug)]
+pub struct ListenerChanged {
+    /// Whether it is up now.
+    pub connected: bool,
+    /// Whether it had been up before in this process.
+    pub again: bool,
+}
+
+impl ListenerChanged {
+    /// Publishes the state and counts reconnects.
+    pub fn emit(self) {
+        let exporter = Exporter::get();
+        exporter
+            .gauge(&metric::LISTENER_CONNECTED, &[])
+            .set(f64::from(u8::from(self.connected)));
+        if self.connected && self.again {
+            exporter
+                .counter(&metric::LISTENER_RECONNECTS, &[])
+                .increment(1);
+        }
+        if self.connected {
+            info!("listener connected");
+        } else {
+            warn!("listener lost; work is found by polling until it is back");
+        }
+    }
+}
+
+/// The daemon became ready, or stopped being so.
+#[derive(Debug)]
+pub struct ReadinessChanged {
+    /// Whether `/readyz` says 200 now.
+    pub ready: bool,
+}
+
+impl ReadinessChanged {
+    /// Publishes the state.
+    pub fn emit(self) {
+        let ready = self.ready;
+        Exporter::get()
+            .gauge(&metric::READY, &[])
+            .set(f64::from(u8::from(ready)));
+        info!(ready, "readiness changed");
+    }
+}
+
+/// Routes that are asked all day by machines; their requests are counted, not logged.
+const QUIET_ROUTES: &[&str] = &["/healthz", "/readyz", "/metrics"];
+
+/// A request was answered.
+#[derive(Debug)]
+pub struct HttpServed<'a> {
+    /// Its method; one that HTTP does not know is counted as `other`.
+    pub method: &'a str,
+    /// The matched route's template, `/api/v1/runs/{id}`; `unmatched` where none did. Never a path.
+    pub route: &'a str,
+    /// The response's status.
+    pub status: u16,
+    /// From the request's head to the response's.
+    pub duration: Duration,
+}
+
+impl HttpServed<'_> {
+    /// Counts the request; logs failures and whatever changes something.
+    pub fn emit(self) {
+        let Self {
+            method,
+            route,
+            status,
+            duration,
+        } = self;
+        let exporter = Exporter::get();
+        let labels = [known_method(method), route, &status.to_string()];
+        exporter
+            .counter(&metric::HTTP_REQUESTS, &labels)
+            .increment(1);
+        exporter
+            .histogram(&metric::HTTP_REQUEST_DURATION, &labels)
+            .record(duration.as_secs_f64());
+        let duration_ms = duration.as_millis();
+        let reads = matches!(method, "GET" | "HEAD" | "OPTIONS");
+        match status {
+            _ if QUIET_ROUTES.contains(&route) => {}
+            500.. => warn!(method, route, status, duration_ms, "request failed"),
+            _ if reads => debug!(method, route, status, duration_ms, "request served"),
+            _ => info!(method, route, status, duration_ms, "request served"),
+        }
+    }
+}
+
+/// Keeps the label bounded: a client may send any word as a method.
+fn known_method(method: &str) -> &'static str {
+    const KNOWN: &[&str] = &[
+        "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE",
+    ];
+    let found = KNOWN.iter().find(|&&known| known == method);
+    found.copied().unwrap_or("other")
+}

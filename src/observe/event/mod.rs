@@ -1,0 +1,14 @@
+//! What can happen, one struct each; `emit` writes its log line and its metrics together.
+//!
+//! Levels: WARN where a person may have to act, INFO for a state that changed,
+//! DEBUG for the ordinary course of work. Ids go into the line, never into a label.
+
+mod daemon;
+mod ingest;
+mod job;
+mod queue;
+
+pub use daemon::{HttpServed, ListenerChanged, ReadinessChanged};
+pub use ingest::{BytesIngested, RowsIngested};
+pub use job::{JobDeduplicated, JobEnqueued, JobErrored, JobFinished};
+pub use queue::{JobClaimed, LeaseFenced, LeasesRescued, ScheduleTicked, WorkerSlots, WorkerWoken};
