@@ -6,6 +6,7 @@
 
 mod event;
 mod exporter;
+pub mod gauge;
 mod label;
 mod meter;
 pub mod metric;
@@ -17,6 +18,7 @@ pub use event::{
     WorkerSlots, WorkerWoken,
 };
 pub use exporter::Exporter;
+pub use gauge::QueueDepth;
 pub use label::{
     Direction, EnqueueSource, ErrorKind, Outcome, Rescue, RowResult, TickResult, Wake,
 };
