@@ -7,7 +7,9 @@
 mod event;
 mod exporter;
 pub mod gauge;
+mod json;
 mod label;
+pub mod log;
 mod meter;
 pub mod metric;
 mod process;
