@@ -222,7 +222,7 @@ COMMENT ON COLUMN ingestd.dead_jobs.attempt IS 'Attempts it had.';
 COMMENT ON COLUMN ingestd.dead_jobs.crashes IS 'Crashes in a row it had.';
 COMMENT ON COLUMN ingestd.dead_jobs.reason IS 'exhausted: out of attempts. fatal: the handler said so, or the args do not fit. poison: it killed its worker too often.';
 COMMENT ON COLUMN ingestd.dead_jobs.error IS 'The last error with its causes.';
-COMMENT ON COLUMN ingestd.dead_jobs.fingerprint IS 'Hash of kind and error with numbers left out; groups what failed alike.';
+COMMENT ON COLUMN ingestd.dead_jobs.fingerprint IS 'Hash of the error with its numbers left out; with the kind it groups what failed alike.';
 COMMENT ON COLUMN ingestd.dead_jobs.created_at IS 'When the job was inserted.';
 COMMENT ON COLUMN ingestd.dead_jobs.died_at IS 'When the queue gave up.';
 COMMENT ON COLUMN ingestd.dead_jobs.replayed_from IS 'The dead letter that this job was a replay of.';

@@ -1,6 +1,12 @@
-//! The connection to Postgres: migrations here, the pool beside it.
+//! The connection to Postgres: the pool and its sessions, the migrations, which errors pass.
+
+mod error;
+mod pool;
 
 use sqlx::{PgPool, migrate::Migrator};
+
+pub use error::is_transient;
+pub use pool::{connect, session};
 
 /// Returns the migrations compiled into the binary.
 #[must_use]

@@ -9,7 +9,6 @@ use super::job::{DeadJob, Done, Job, JobContext, JobError};
 use super::retry::Retry;
 
 /// One entry of the registry: everything the queue needs to run jobs of a kind.
-#[derive(Clone, Copy)]
 pub struct Kind<C: 'static> {
     /// The stored name, `system.verb`.
     pub name: &'static str,
@@ -25,6 +24,15 @@ pub struct Kind<C: 'static> {
     pub(super) on_dead:
         for<'a> fn(&'a mut PgConnection, &'a DeadJob) -> BoxFuture<'a, sqlx::Result<()>>,
 }
+
+impl<C> Clone for Kind<C> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+// Derived, it would ask `C: Copy`, though no `C` is stored.
+impl<C> Copy for Kind<C> {}
 
 impl<C> std::fmt::Debug for Kind<C> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -66,7 +74,7 @@ fn run<J: Job>(ctx: JobContext<J::Context>) -> BoxFuture<'static, Result<Done, J
 /// The stored arguments do not fit the kind: no later attempt can succeed.
 #[derive(Debug, thiserror::Error)]
 #[error("args do not fit kind {kind}: {error}")]
-pub struct BadArgs {
+pub(super) struct BadArgs {
     kind: &'static str,
     error: serde_json::Error,
 }

@@ -1,9 +1,40 @@
-//! The durable queue, in the order a job passes through it.
+//! The durable queue, in the order a job passes through it:
+//!
+//! 1. [`enqueue`] — arguments become a row;
+//! 2. `claim` — rows become leases;
+//! 3. `execute` — a lease runs and has an outcome;
+//! 4. `complete` — an outcome becomes one fenced state change;
+//! 5. what happened is seen: in `observe`'s events, in the history, in the dead letters.
+//!
+//! Around them: [`engine`](Engine) builds and drains the parts, `session` is the
+//! worker's heartbeat, `rescue` takes lost leases back, `schedule` enqueues what
+//! is due by the clock, [`control`] is what people do.
+//!
+//! This module knows nothing of what the jobs do: it is handed a slice of kinds.
 
+mod backend;
+mod claim;
+mod complete;
+pub mod control;
+pub mod dead;
+mod engine;
+mod enqueue;
+mod execute;
 mod job;
 mod kind;
+mod layer;
+mod lease;
+mod maintain;
+mod rescue;
 mod retry;
+mod schedule;
+mod session;
+mod wake;
 
+pub use complete::Reason;
+pub use engine::{Engine, Running, register};
+pub use enqueue::{Enqueued, NewJob, enqueue, enqueue_raw};
 pub use job::{DeadJob, Done, Job, JobContext, JobError, JobId, Lease, LeaseId};
 pub use kind::Kind;
 pub use retry::{Retry, delay};
+pub use schedule::{BadTimetable, Timetable};

@@ -1,0 +1,67 @@
+//! The pool and what each of its sessions is set to.
+
+use std::time::Duration;
+
+use secrecy::ExposeSecret;
+use sqlx::{
+    ConnectOptions, PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+use crate::config;
+
+/// A statement slower than this is logged as a warning.
+const SLOW: Duration = Duration::from_secs(5);
+
+/// What a session is set to, beside its statement timeout.
+///
+/// A transaction left idle holds back vacuum and keeps its locks, so the server ends it after
+/// 30 s. The keepalives let the server notice within about a minute that a daemon's machine is
+/// gone, and let go of what it held; they mean nothing on a socket. There is no `lock_timeout`:
+/// a wait for a lock is bounded by the statement timeout already.
+const SESSION: [(&str, &str); 5] = [
+    ("idle_in_transaction_session_timeout", "30s"),
+    ("tcp_keepalives_idle", "30s"),
+    ("tcp_keepalives_interval", "10s"),
+    ("tcp_keepalives_count", "3"),
+    ("tcp_user_timeout", "60s"),
+];
+
+/// Connects a pool, whose sessions are in UTC (sqlx sees to that) and called `ingestd`.
+///
+/// The first connection is made here, so that a wrong URL is told at once.
+///
+/// # Errors
+///
+/// No URL, or one that does not parse; a database that does not answer within the acquire timeout.
+pub async fn connect(config: &config::Database) -> sqlx::Result<PgPool> {
+    let session = session(config)?;
+    PgPoolOptions::new()
+        .max_connections(config.max_connections)
+        .acquire_timeout(config.acquire_timeout)
+        .connect_with(session)
+        .await
+}
+
+/// Returns the settings of one connection, for those that stand beside the pool: a listener, a
+/// heartbeat.
+///
+/// # Errors
+///
+/// No URL, or one that does not parse.
+pub fn session(config: &config::Database) -> sqlx::Result<PgConnectOptions> {
+    let missing = || sqlx::Error::Configuration("database.url is not set".into());
+    let url: PgConnectOptions = config
+        .url
+        .as_ref()
+        .ok_or_else(missing)?
+        .expose_secret()
+        .parse()?;
+    let statement_timeout = format!("{}ms", config.statement_timeout.as_millis());
+    Ok(url
+        .application_name("ingestd")
+        .options(SESSION)
+        .options([("statement_timeout", statement_timeout)])
+        .log_statements(log::LevelFilter::Trace)
+        .log_slow_statements(log::LevelFilter::Warn, SLOW))
+}

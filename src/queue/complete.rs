@@ -1,0 +1,269 @@
+//! 4 of 5: an outcome becomes one fenced state change, in batches.
+//!
+//! [`Completer`] flushes at once when nothing is in flight and gathers while
+//! something is, so a lone job never waits and a busy queue pays one commit
+//! for many. Every statement names the lease: an id that does not come back
+//! belongs to another worker by now, and nothing of it is applied.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use sqlx::{PgConnection, PgPool};
+use tokio::sync::mpsc;
+
+use super::{
+    execute::{Conclusion, Outcome},
+    job::{DeadJob, Done, JobContext, JobError},
+    kind::Kind,
+};
+use crate::{db, observe::ErrorKind};
+
+/// How often the database may refuse a batch for reasons that do not pass by themselves.
+const MOST_REFUSALS: u32 = 3;
+
+const FINISH: &str = include_str!("finish.sql");
+const POSTPONE: &str = include_str!("postpone.sql");
+const BURY: &str = include_str!("bury.sql");
+
+impl<C> JobContext<C> {
+    /// Fences the caller's transaction: takes the job's row lock if the lease is still held.
+    ///
+    /// The first statement of every transaction that writes on the job's
+    /// behalf: a doomed one is refused before it does its work, and nobody can
+    /// take the lease until it has ended. Since what follows is progress, the
+    /// job's crashes are forgotten.
+    ///
+    /// # Errors
+    ///
+    /// [`JobError::LeaseLost`] when the job is another worker's or nobody's; roll back.
+    pub async fn fence(&self, conn: &mut PgConnection) -> Result<(), JobError> {
+        let crashes: Option<i16> = sqlx::query_scalar(
+            "SELECT crashes FROM ingestd.jobs WHERE shard = 0 AND id = $1 AND lease_id = $2
+             FOR NO KEY UPDATE",
+        )
+        .bind(self.lease.id)
+        .bind(self.lease.lease_id)
+        .fetch_optional(&mut *conn)
+        .await?;
+        match crashes {
+            None => Err(JobError::LeaseLost),
+            Some(0) => Ok(()),
+            Some(_) => {
+                sqlx::query("UPDATE ingestd.jobs SET crashes = 0 WHERE shard = 0 AND id = $1")
+                    .bind(self.lease.id)
+                    .execute(conn)
+                    .await?;
+                Ok(())
+            }
+        }
+    }
+
+    /// Completes the job inside the caller's transaction: its writes and its
+    /// completion commit or roll back together.
+    ///
+    /// # Errors
+    ///
+    /// [`JobError::LeaseLost`] when the job is another worker's or nobody's; roll back.
+    pub async fn complete_in(&self, conn: &mut PgConnection) -> Result<Done, JobError> {
+        let gone: Option<i64> = sqlx::query_scalar(FINISH)
+            .bind([self.lease.id.0])
+            .bind([self.lease.lease_id.0])
+            .bind(["completed"])
+            .fetch_optional(conn)
+            .await?;
+        gone.map(|_| Done::in_transaction()).ok_or(JobError::LeaseLost)
+    }
+}
+
+/// Writes conclusions to the database; the only task that does, per engine.
+pub(super) struct Completer<C: 'static> {
+    pub(super) pool: PgPool,
+    pub(super) kinds: Arc<[Kind<C>]>,
+    pub(super) conclusions: mpsc::Receiver<Conclusion>,
+    /// Most conclusions a statement takes.
+    pub(super) batch: usize,
+}
+
+impl<C: Send + Sync + 'static> Completer<C> {
+    /// Flushes until every sender is gone and everything is written.
+    pub(super) async fn run(mut self) {
+        let mut batch = Vec::with_capacity(self.batch);
+        while self.conclusions.recv_many(&mut batch, self.batch).await > 0 {
+            self.flush(&mut batch).await;
+            batch.clear();
+        }
+    }
+
+    /// Writes a batch, trying again for as long as the database is away.
+    ///
+    /// A repeated statement is harmless: what it did the first time is fenced the second.
+    async fn flush(&self, batch: &mut [Conclusion]) {
+        batch.sort_unstable_by_key(|c| c.lease.id);
+        let mut wait = Duration::from_millis(50);
+        let mut n_refused = 0;
+        while let Err(error) = self.write(batch).await {
+            tracing::warn!(error = %error, n_jobs = batch.len(), "completions wait for the database");
+            n_refused += u32::from(!db::is_transient(&error));
+            if n_refused > MOST_REFUSALS {
+                // A statement that never succeeds must not hold up the rest: these jobs are left
+                // to their deadline, where any daemon finds them.
+                tracing::error!(error = %error, "completions dropped; rescue will find the jobs");
+                return;
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(Duration::from_secs(5));
+        }
+        for conclusion in batch.iter() {
+            conclusion.report();
+        }
+    }
+
+    async fn write(&self, batch: &mut [Conclusion]) -> sqlx::Result<()> {
+        self.finish(batch).await?;
+        self.postpone(batch).await?;
+        for conclusion in batch.iter_mut() {
+            self.bury(conclusion).await?;
+        }
+        Ok(())
+    }
+
+    async fn finish(&self, batch: &mut [Conclusion]) -> sqlx::Result<()> {
+        let (mut ids, mut leases, mut states) = (Vec::new(), Vec::new(), Vec::new());
+        for c in batch.iter().filter(|c| !c.written) {
+            let state = match c.outcome {
+                Outcome::Completed => "completed",
+                Outcome::Cancelled => "cancelled",
+                _ => continue,
+            };
+            ids.push(c.lease.id.0);
+            leases.push(c.lease.lease_id.0);
+            states.push(state);
+        }
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let done: Vec<i64> = sqlx::query_scalar(FINISH)
+            .bind(&ids)
+            .bind(&leases)
+            .bind(&states)
+            .fetch_all(&self.pool)
+            .await?;
+        settle(batch, &done, |o| matches!(o, Outcome::Completed | Outcome::Cancelled));
+        Ok(())
+    }
+
+    async fn postpone(&self, batch: &mut [Conclusion]) -> sqlx::Result<()> {
+        let (mut ids, mut leases, mut delays) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut errors, mut error_kinds, mut worker) = (Vec::new(), Vec::new(), None);
+        for c in batch.iter().filter(|c| !c.written) {
+            let (delay, error, kind) = match &c.outcome {
+                Outcome::Retry { after, error, kind } => (after, Some(error.as_str()), Some(*kind)),
+                Outcome::Snoozed(after) => (after, None, None),
+                _ => continue,
+            };
+            ids.push(c.lease.id.0);
+            leases.push(c.lease.lease_id.0);
+            delays.push(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX / 2000));
+            errors.push(error);
+            error_kinds.push(kind.map(ErrorKind::as_str));
+            worker = Some(c.worker_id);
+        }
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let done: Vec<i64> = sqlx::query_scalar(POSTPONE)
+            .bind(&ids)
+            .bind(&leases)
+            .bind(&delays)
+            .bind(&errors)
+            .bind(&error_kinds)
+            .bind(worker)
+            .fetch_all(&self.pool)
+            .await?;
+        settle(batch, &done, |o| matches!(o, Outcome::Retry { .. } | Outcome::Snoozed(_)));
+        Ok(())
+    }
+
+    /// Gives one job up together with what its kind does about it, in one transaction.
+    async fn bury(&self, c: &mut Conclusion) -> sqlx::Result<()> {
+        let Outcome::Dead { reason, error, kind } = &c.outcome else { return Ok(()) };
+        if c.written {
+            return Ok(());
+        }
+        let grave = Grave { reason: *reason, error, error_kind: *kind, ended: true };
+        let mut tx = self.pool.begin().await?;
+        c.fenced = !bury(&mut tx, &self.kinds, c.lease.id.0, c.lease.lease_id.0, &grave).await?;
+        tx.commit().await?;
+        c.written = true;
+        Ok(())
+    }
+}
+
+/// Marks what a statement covered: written, and fenced where the id did not come back.
+fn settle(batch: &mut [Conclusion], done: &[i64], covered: impl Fn(&Outcome) -> bool) {
+    let done: HashSet<i64> = done.iter().copied().collect();
+    for c in batch.iter_mut().filter(|c| !c.written && covered(&c.outcome)) {
+        c.written = true;
+        c.fenced = !done.contains(&c.lease.id.0);
+    }
+}
+
+/// Why a job is given up.
+pub(super) struct Grave<'a> {
+    pub(super) reason: Reason,
+    pub(super) error: &'a str,
+    pub(super) error_kind: ErrorKind,
+    /// Whether the attempt ended by itself; a crash did not.
+    pub(super) ended: bool,
+}
+
+/// What makes a job a dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// Out of attempts.
+    Exhausted,
+    /// The handler said so, or the arguments do not fit.
+    Fatal,
+    /// It killed its worker too often.
+    Poison,
+}
+
+impl Reason {
+    /// Returns the word stored in `dead_jobs.reason`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Exhausted => "exhausted",
+            Self::Fatal => "fatal",
+            Self::Poison => "poison",
+        }
+    }
+}
+
+/// Moves a job to the dead letters and runs its kind's `on_dead`, in the caller's transaction.
+///
+/// Returns whether the lease was still held.
+pub(super) async fn bury<C: Send + Sync + 'static>(
+    conn: &mut PgConnection,
+    kinds: &[Kind<C>],
+    id: i64,
+    lease_id: i64,
+    grave: &Grave<'_>,
+) -> sqlx::Result<bool> {
+    let row: Option<(super::JobId, String, serde_json::Value, Option<i64>, String)> =
+        sqlx::query_as(BURY)
+            .bind(id)
+            .bind(lease_id)
+            .bind(grave.reason.as_str())
+            .bind(grave.error)
+            .bind(grave.error_kind.as_str())
+            .bind(super::dead::fingerprint(grave.error))
+            .bind(grave.ended)
+            .fetch_optional(&mut *conn)
+            .await?;
+    let Some((id, kind, args, run_id, error)) = row else { return Ok(false) };
+    let dead = DeadJob { id, kind, args, run_id, error };
+    if let Some(kind) = kinds.iter().find(|k| k.name == dead.kind) {
+        (kind.on_dead)(conn, &dead).await?;
+    }
+    Ok(true)
+}

@@ -1,0 +1,179 @@
+//! What people do to jobs and queues: cancel, run now, pause, resume.
+
+use sqlx::PgConnection;
+
+use super::{dead, job::JobId};
+
+/// What became of a request to cancel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancelled {
+    /// It was waiting and will not run.
+    Done,
+    /// It is running; its handler was told to stop.
+    Requested,
+    /// There is no unfinished job of that id.
+    NotFound,
+}
+
+const CANCEL_WAITING: &str = "
+    WITH gone AS (
+      DELETE FROM ingestd.jobs WHERE shard = 0 AND id = $1 AND state <> 'running' RETURNING *)
+    INSERT INTO ingestd.job_history
+      (shard, id, kind, queue, state, priority, attempt, args, run_id, tenant, created_at, run_at,
+       started_at)
+    SELECT shard, id, kind, queue, 'cancelled', priority, attempt,
+           CASE WHEN pg_column_size(args) <= 1024 THEN args END, run_id, tenant, created_at,
+           run_at, started_at
+    FROM gone RETURNING id";
+
+const CANCEL_RUNNING: &str = "
+    UPDATE ingestd.jobs SET cancel_requested = true
+    WHERE shard = 0 AND id = $1 AND state = 'running'
+    RETURNING pg_notify('ingestd_cancel', lease_id::text)::text";
+
+/// Cancels a job: at once where it waits, by telling its handler where it runs.
+///
+/// # Errors
+///
+/// What Postgres says.
+pub async fn cancel(conn: &mut PgConnection, id: JobId) -> sqlx::Result<Cancelled> {
+    // It may start or go back between the two statements: look again a few times.
+    for _ in 0..3 {
+        let waiting: Option<i64> =
+            sqlx::query_scalar(CANCEL_WAITING).bind(id).fetch_optional(&mut *conn).await?;
+        if waiting.is_some() {
+            return Ok(Cancelled::Done);
+        }
+        let running = sqlx::query(CANCEL_RUNNING).bind(id).fetch_optional(&mut *conn).await?;
+        if running.is_some() {
+            return Ok(Cancelled::Requested);
+        }
+    }
+    Ok(Cancelled::NotFound)
+}
+
+/// Cancels every unfinished job of a run; returns how many were waiting and how many run.
+///
+/// # Errors
+///
+/// What Postgres says.
+pub async fn cancel_run(conn: &mut PgConnection, run_id: i64) -> sqlx::Result<(u64, u64)> {
+    let ids: Vec<JobId> = sqlx::query_scalar(
+        "SELECT id FROM ingestd.jobs WHERE shard = 0 AND run_id = $1 ORDER BY id",
+    )
+    .bind(run_id)
+    .fetch_all(&mut *conn)
+    .await?;
+    let (mut waiting, mut running) = (0, 0);
+    for id in ids {
+        match cancel(&mut *conn, id).await? {
+            Cancelled::Done => waiting += 1,
+            Cancelled::Requested => running += 1,
+            Cancelled::NotFound => {}
+        }
+    }
+    Ok((waiting, running))
+}
+
+/// Takes the lease of a run's job away, so that another worker goes on with it.
+///
+/// For runs that stopped making progress. Returns whether there was such a job;
+/// a job that waits already counts.
+///
+/// # Errors
+///
+/// What Postgres says.
+pub async fn restart_run(conn: &mut PgConnection, run_id: i64) -> sqlx::Result<bool> {
+    let n_jobs: i64 = sqlx::query_scalar(
+        "WITH back AS (
+           UPDATE ingestd.jobs
+           SET state = 'queued', lease_id = NULL, worker_id = NULL, deadline_at = NULL,
+               run_at = now(), last_error = 'the run made no progress; its lease was taken away'
+           WHERE shard = 0 AND run_id = $1 AND state = 'running' RETURNING id)
+         SELECT (SELECT count(*) FROM back)
+              + (SELECT count(*) FROM ingestd.jobs
+                 WHERE shard = 0 AND run_id = $1 AND state <> 'running')",
+    )
+    .bind(run_id)
+    .fetch_one(conn)
+    .await?;
+    Ok(n_jobs > 0)
+}
+
+/// What became of a request to try again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retried {
+    /// It was waiting for a later time and is due now.
+    DueNow,
+    /// It was a dead letter and is a new job now.
+    Replayed(JobId),
+    /// There is nothing to try again under that id.
+    NotFound,
+}
+
+/// Tries a job again now: a waiting one becomes due, a dead letter becomes a new job.
+///
+/// # Errors
+///
+/// What Postgres says.
+pub async fn retry(conn: &mut PgConnection, id: JobId) -> sqlx::Result<Retried> {
+    let due: Option<String> = sqlx::query_scalar(
+        "UPDATE ingestd.jobs SET run_at = now()
+         WHERE shard = 0 AND id = $1 AND state = 'queued'
+         RETURNING pg_notify('ingestd_wake', queue)::text",
+    )
+    .bind(id)
+    .fetch_optional(&mut *conn)
+    .await?;
+    if due.is_some() {
+        return Ok(Retried::DueNow);
+    }
+    Ok(dead::replay(conn, id).await?.map_or(Retried::NotFound, Retried::Replayed))
+}
+
+/// Pauses a queue: nothing is claimed from it until it is resumed; what runs goes on.
+///
+/// # Errors
+///
+/// What Postgres says; a name that is empty or longer than 63 characters.
+pub async fn pause(conn: &mut PgConnection, queue: &str) -> sqlx::Result<()> {
+    sqlx::query(
+        "INSERT INTO ingestd.queues (queue, paused_at) VALUES ($1, now())
+         ON CONFLICT (queue) DO UPDATE SET paused_at = coalesce(ingestd.queues.paused_at, now())",
+    )
+    .bind(queue)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Lets a paused queue go on; returns whether it was paused.
+///
+/// # Errors
+///
+/// What Postgres says.
+pub async fn resume(conn: &mut PgConnection, queue: &str) -> sqlx::Result<bool> {
+    let resumed: Option<String> = sqlx::query_scalar(
+        "UPDATE ingestd.queues SET paused_at = NULL WHERE queue = $1 AND paused_at IS NOT NULL
+         RETURNING pg_notify('ingestd_wake', queue)::text",
+    )
+    .bind(queue)
+    .fetch_optional(conn)
+    .await?;
+    Ok(resumed.is_some())
+}
+
+/// Ends a running job whose cancellation was asked for and whose worker is gone.
+pub(super) async fn finish_cancelled(
+    conn: &mut PgConnection,
+    id: i64,
+    lease_id: i64,
+) -> sqlx::Result<()> {
+    sqlx::query(include_str!("finish.sql"))
+        .bind([id])
+        .bind([lease_id])
+        .bind(["cancelled"])
+        .execute(conn)
+        .await?;
+    Ok(())
+}

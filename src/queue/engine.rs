@@ -1,0 +1,443 @@
+//! The engine: builds the parts of the queue for one daemon, starts them, drains them.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use apalis_core::worker::{Worker, context::WorkerContext};
+use sqlx::{PgConnection, PgPool, postgres::PgConnectOptions};
+use tokio::sync::{Mutex, Semaphore, mpsc, watch};
+use tokio_cron_scheduler::{Job as Tick, JobScheduler};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::layer::util::Identity;
+
+use super::{
+    backend::ClaimedJobs,
+    claim::{Claimer, KnownKinds},
+    complete::Completer,
+    execute::{Claimed, Conclusion, Executor},
+    kind::Kind,
+    lease::Leases,
+    maintain,
+    rescue::{self, Rescuer},
+    schedule,
+    session::{Heart, Session},
+    wake::{self, Sleepers},
+};
+use crate::config;
+
+/// How often the table is searched for queues that nobody serves yet.
+const DISCOVER_EVERY: Duration = Duration::from_secs(5);
+/// Most queues one daemon serves; the rest wait for another daemon or a configuration.
+const MOST_QUEUES: usize = 256;
+
+/// Queues that have jobs due, by a loose scan of jobs_ready: one probe per queue, not per row.
+const DISCOVER: &str = "
+    WITH RECURSIVE q (queue) AS (
+      (SELECT queue FROM ingestd.jobs WHERE shard = 0 AND state = 'queued' ORDER BY queue LIMIT 1)
+      UNION ALL
+      SELECT (SELECT j.queue FROM ingestd.jobs j
+              WHERE j.shard = 0 AND j.state = 'queued' AND j.queue > q.queue
+              ORDER BY j.queue LIMIT 1)
+      FROM q WHERE q.queue IS NOT NULL)
+    SELECT queue FROM q WHERE queue IS NOT NULL";
+
+/// Registers kinds and their schedules, so that the database accepts jobs of them.
+///
+/// # Errors
+///
+/// What Postgres says.
+pub async fn register<C: 'static>(conn: &mut PgConnection, kinds: &[Kind<C>]) -> sqlx::Result<()> {
+    for kind in kinds {
+        sqlx::query(
+            "INSERT INTO ingestd.job_kinds (kind, queue, max_attempts, timeout_secs)
+             VALUES ($1, $2, $3, $4)
+             ON CONFLICT (kind) DO UPDATE SET queue = excluded.queue,
+               max_attempts = excluded.max_attempts, timeout_secs = excluded.timeout_secs,
+               seen_at = now()",
+        )
+        .bind(kind.name)
+        .bind(kind.queue)
+        .bind(i16::try_from(kind.retry.max_attempts).unwrap_or(i16::MAX))
+        .bind(i32::try_from(kind.timeout.as_secs().max(1)).unwrap_or(i32::MAX))
+        .execute(&mut *conn)
+        .await?;
+    }
+    schedule::sync_built_in(conn, kinds).await
+}
+
+/// What an engine is built from.
+#[derive(Debug)]
+pub struct Engine<C: 'static> {
+    /// The queue's own connections; jobs have others.
+    pub pool: PgPool,
+    /// Where the heartbeat connects, on a connection of its own.
+    pub options: PgConnectOptions,
+    /// The kinds to run, with the configuration's overrides applied.
+    pub kinds: Vec<Kind<C>>,
+    /// What every job is lent.
+    pub state: C,
+    /// Timings and limits.
+    pub settings: config::Queue,
+    /// Slots of the queues that have a number of their own.
+    pub concurrency: BTreeMap<String, usize>,
+}
+
+/// A running engine.
+pub struct Running {
+    stop: CancellationToken,
+    hard_stop: CancellationToken,
+    finished: CancellationToken,
+    claimers: TaskTracker,
+    workers: TaskTracker,
+    handlers: TaskTracker,
+    completer: TaskTracker,
+    housekeeping: JobScheduler,
+    heart: std::thread::JoinHandle<()>,
+    session: watch::Receiver<Option<Arc<Session>>>,
+    pool: PgPool,
+    settings: config::Queue,
+    leases: Leases,
+}
+
+impl<C: Send + Sync + 'static> Engine<C> {
+    /// Registers the kinds and starts everything; returns once the worker has its first session.
+    ///
+    /// # Errors
+    ///
+    /// The database cannot be reached or refuses the registration, or the
+    /// operating system has no thread left.
+    pub async fn start(self) -> anyhow::Result<Running> {
+        register(&mut *self.pool.acquire().await?, &self.kinds).await?;
+        let parts = Parts::new(self)?;
+        let (conclusions, concluded) = mpsc::channel(4096);
+        parts.start_completer(concluded);
+        let (unknown, new_queues) = mpsc::channel(64);
+        let sleepers = Sleepers::new(unknown);
+        parts.start_claimers(sleepers.clone(), new_queues, conclusions);
+        if parts.settings.wake == config::Wake::Notify {
+            let (pool, leases) = (parts.pool.clone(), parts.leases.clone());
+            parts.claimers.spawn(wake::listen(pool, sleepers, leases, parts.stop.clone()));
+        }
+        parts.claimers.spawn(schedule::pump(parts.pool.clone(), parts.stop.clone()));
+        let housekeeping = parts.start_housekeeping().await?;
+        let mut session = parts.session.clone();
+        session.wait_for(Option::is_some).await?;
+        Ok(parts.running(housekeeping))
+    }
+}
+
+/// The engine's insides while they are being started.
+struct Parts<C: 'static> {
+    pool: PgPool,
+    kinds: Arc<[Kind<C>]>,
+    known: Arc<KnownKinds>,
+    state: Arc<C>,
+    settings: config::Queue,
+    concurrency: BTreeMap<String, usize>,
+    leases: Leases,
+    session: watch::Receiver<Option<Arc<Session>>>,
+    heart: std::thread::JoinHandle<()>,
+    stop: CancellationToken,
+    hard_stop: CancellationToken,
+    finished: CancellationToken,
+    claimers: TaskTracker,
+    workers: TaskTracker,
+    handlers: TaskTracker,
+    completer: TaskTracker,
+}
+
+impl<C: Send + Sync + 'static> Parts<C> {
+    fn new(engine: Engine<C>) -> std::io::Result<Self> {
+        let Engine { pool, options, kinds, state, settings, concurrency } = engine;
+        let known = KnownKinds {
+            names: kinds.iter().map(|kind| kind.name).collect(),
+            timeouts_ms: kinds
+                .iter()
+                .map(|kind| i64::try_from(kind.timeout.as_millis()).unwrap_or(i64::MAX / 2))
+                .collect(),
+        };
+        let (hard_stop, finished) = (CancellationToken::new(), CancellationToken::new());
+        let leases = Leases::default();
+        let heart = Heart {
+            options,
+            interval: settings.heartbeat_interval,
+            trust_window: settings.trust_window,
+            queues: kinds.iter().map(|kind| kind.queue.to_owned()).collect(),
+            leases: leases.clone(),
+            hard_stop: hard_stop.clone(),
+            finished: finished.clone(),
+        };
+        let (session, heart) = heart.start()?;
+        Ok(Self {
+            pool,
+            kinds: kinds.into(),
+            known: Arc::new(known),
+            state: Arc::new(state),
+            settings,
+            concurrency,
+            leases,
+            session,
+            heart,
+            stop: CancellationToken::new(),
+            hard_stop,
+            finished,
+            claimers: TaskTracker::new(),
+            workers: TaskTracker::new(),
+            handlers: TaskTracker::new(),
+            completer: TaskTracker::new(),
+        })
+    }
+
+    fn start_completer(&self, conclusions: mpsc::Receiver<Conclusion>) {
+        let completer = Completer {
+            pool: self.pool.clone(),
+            kinds: Arc::clone(&self.kinds),
+            conclusions,
+            batch: self.settings.completion_batch.into(),
+        };
+        self.completer.spawn(completer.run());
+    }
+
+    /// Serves the queues of the kinds and the configuration now, and others as they turn up.
+    fn start_claimers(
+        &self,
+        sleepers: Sleepers,
+        new_queues: mpsc::Receiver<String>,
+        conclusions: mpsc::Sender<Conclusion>,
+    ) {
+        let executor = Executor {
+            kinds: Arc::clone(&self.kinds),
+            state: Arc::clone(&self.state),
+            tracker: self.handlers.clone(),
+            leases: self.leases.clone(),
+            conclusions,
+            hard_stop: self.hard_stop.clone(),
+        };
+        let mut lanes = Lanes {
+            executor,
+            sleepers,
+            served: HashMap::new(),
+            pool: self.pool.clone(),
+            known: Arc::clone(&self.known),
+            session: self.session.clone(),
+            leases: self.leases.clone(),
+            stop: self.stop.clone(),
+            claimers: self.claimers.clone(),
+            workers: self.workers.clone(),
+            settings: self.settings.clone(),
+            concurrency: self.concurrency.clone(),
+        };
+        for queue in self.kinds.iter().map(|kind| kind.queue).chain(["default"]) {
+            lanes.serve(queue);
+        }
+        for queue in self.concurrency.keys() {
+            lanes.serve(queue);
+        }
+        self.claimers.spawn(lanes.discover(new_queues));
+    }
+
+    /// Starts the ticks that every daemon makes for itself: rescue and maintenance.
+    async fn start_housekeeping(&self) -> anyhow::Result<JobScheduler> {
+        let scheduler = JobScheduler::new().await?;
+        let rescuer = Arc::new(Rescuer {
+            pool: self.pool.clone(),
+            kinds: Arc::clone(&self.kinds),
+            lost_after: self.settings.lost_after,
+            deadline_grace: self.settings.deadline_grace,
+            max_crashes: i16::try_from(self.settings.max_crashes).unwrap_or(i16::MAX),
+            seen: Mutex::default(),
+        });
+        let every = self.settings.rescue_interval.as_secs().clamp(1, 59);
+        let rescue = Tick::new_async(format!("*/{every} * * * * *"), move |_, _| {
+            let rescuer = Arc::clone(&rescuer);
+            Box::pin(async move {
+                if let Err(error) = rescuer.rescue().await {
+                    tracing::warn!(error = %error, "rescue waits for the database");
+                }
+            })
+        })?;
+        scheduler.add(rescue).await?;
+        let (pool, days) = (self.pool.clone(), i32::from(self.settings.retention_days));
+        let maintenance = Tick::new_async("17 3 * * * *", move |_, _| {
+            let pool = pool.clone();
+            Box::pin(async move {
+                match maintain::maintain(&pool, days).await {
+                    Ok(Some(done)) => tracing::info!(?done, "maintenance done"),
+                    Ok(None) => {}
+                    Err(error) => tracing::error!(error = %error, "maintenance failed"),
+                }
+            })
+        })?;
+        scheduler.add(maintenance).await?;
+        scheduler.start().await?;
+        Ok(scheduler)
+    }
+
+    fn running(self, housekeeping: JobScheduler) -> Running {
+        Running {
+            stop: self.stop,
+            hard_stop: self.hard_stop,
+            finished: self.finished,
+            claimers: self.claimers,
+            workers: self.workers,
+            handlers: self.handlers,
+            completer: self.completer,
+            housekeeping,
+            heart: self.heart,
+            session: self.session,
+            pool: self.pool,
+            settings: self.settings,
+            leases: self.leases,
+        }
+    }
+}
+
+/// The queues this daemon serves, each with a claimer and an apalis worker.
+struct Lanes<C: 'static> {
+    executor: Executor<C>,
+    sleepers: Sleepers,
+    served: HashMap<String, Arc<Semaphore>>,
+    pool: PgPool,
+    known: Arc<KnownKinds>,
+    session: watch::Receiver<Option<Arc<Session>>>,
+    leases: Leases,
+    stop: CancellationToken,
+    claimers: TaskTracker,
+    workers: TaskTracker,
+    settings: config::Queue,
+    concurrency: BTreeMap<String, usize>,
+}
+
+impl<C: Send + Sync + 'static> Lanes<C> {
+    fn serve(&mut self, queue: &str) {
+        if self.served.contains_key(queue) {
+            return;
+        }
+        if self.served.len() >= MOST_QUEUES {
+            tracing::warn!(queue, most = MOST_QUEUES, "too many queues; this one is not served here");
+            return;
+        }
+        let n_slots = self.concurrency.get(queue).copied();
+        let n_slots = n_slots.unwrap_or(self.settings.concurrency.into());
+        let slots = Arc::new(Semaphore::new(n_slots));
+        self.served.insert(queue.to_owned(), Arc::clone(&slots));
+        let (claimed, jobs) = mpsc::channel(n_slots.max(1));
+        let claimer = Claimer {
+            queue: queue.to_owned(),
+            pool: self.pool.clone(),
+            kinds: Arc::clone(&self.known),
+            slots,
+            wake: self.sleepers.bell(queue),
+            session: self.session.clone(),
+            leases: self.leases.clone(),
+            claimed,
+            stop: self.stop.clone(),
+            poll_interval: self.settings.poll_interval,
+            trailing_poll: self.settings.trailing_poll,
+        };
+        self.claimers.spawn(claimer.run());
+        let context = WorkerContext::from(queue);
+        let (jobs, executor) = (ClaimedJobs(jobs), self.executor.clone());
+        let worker: Worker<Claimed, _, _, _> =
+            Worker::new(context, jobs, executor, Identity::new());
+        let queue = queue.to_owned();
+        self.workers.spawn(async move {
+            if let Err(error) = worker.run().await {
+                tracing::error!(queue, error = %error, "worker ended");
+            }
+        });
+    }
+
+    /// Serves queues as they turn up: by notification at once, else by a regular look.
+    async fn discover(mut self, mut new_queues: mpsc::Receiver<String>) {
+        let stop = self.stop.clone();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                Some(queue) = new_queues.recv() => self.serve(&queue),
+                () = tokio::time::sleep(DISCOVER_EVERY) => {
+                    let found: sqlx::Result<Vec<String>> =
+                        sqlx::query_scalar(DISCOVER).fetch_all(&self.pool).await;
+                    found.unwrap_or_default().iter().for_each(|queue| self.serve(queue));
+                }
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running").field("n_running", &self.n_running()).finish_non_exhaustive()
+    }
+}
+
+impl Running {
+    /// Returns how many attempts are running in this process.
+    #[must_use]
+    pub fn n_running(&self) -> usize {
+        self.leases.count()
+    }
+
+    /// Returns whether the worker has a heartbeat and may claim.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.session.borrow().is_some()
+    }
+
+    /// Stops cleanly: claims nothing more, lets running jobs finish for `queue.soft_stop`,
+    /// tells the rest to end for `queue.hard_stop`, and hands back what is left, unburnt.
+    ///
+    /// `hurry` skips the first wait.
+    pub async fn stop(mut self, hurry: CancellationToken) {
+        self.stop.cancel();
+        if let Err(error) = self.housekeeping.shutdown().await {
+            tracing::debug!(error = %error, "housekeeping was not running");
+        }
+        self.claimers.close();
+        self.claimers.wait().await; // their channels close; apalis lets running jobs finish
+        self.workers.close();
+        tokio::select! {
+            () = self.workers.wait() => {}
+            () = hurry.cancelled() => {}
+            () = tokio::time::sleep(self.settings.soft_stop) => {}
+        }
+        let n_left = self.leases.count();
+        if n_left > 0 {
+            tracing::warn!(n_jobs = n_left, "grace period over; telling running jobs to end");
+        }
+        let worker_id = self.session.borrow().as_ref().map(|session| session.worker_id);
+        self.hard_stop.cancel();
+        let ended = tokio::time::timeout(self.settings.hard_stop, self.workers.wait()).await;
+        if ended.is_err() {
+            tracing::error!(n_jobs = self.leases.count(), "jobs did not end; handing them back");
+        }
+        self.handlers.close();
+        self.completer.close();
+        let flushed = tokio::time::timeout(Duration::from_secs(5), self.completer.wait()).await;
+        if flushed.is_err() {
+            tracing::error!("completions could not be written; their jobs will be rescued");
+        }
+        self.hand_back(worker_id).await;
+        self.finished.cancel();
+        let heart = self.heart;
+        if tokio::task::spawn_blocking(move || heart.join()).await.is_err() {
+            tracing::error!("heartbeat thread did not end");
+        }
+    }
+
+    async fn hand_back(&self, worker_id: Option<i64>) {
+        let Some(worker_id) = worker_id else { return };
+        let back = tokio::time::timeout(
+            Duration::from_secs(5),
+            rescue::hand_back(&self.pool, worker_id),
+        );
+        match back.await {
+            Ok(Ok(0)) => {}
+            Ok(Ok(n_jobs)) => tracing::info!(n_jobs, "handed back, unburnt"),
+            _ => tracing::error!("could not hand jobs back; they will be rescued"),
+        }
+    }
+}

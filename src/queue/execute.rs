@@ -1,0 +1,312 @@
+//! 3 of 5: a lease runs under a span, a time limit and a guard against panics, and has an outcome.
+//!
+//! ```text
+//! Executor ( Traced ( Limited ( Guarded ( Handler ))))
+//! ```
+//!
+//! apalis drives the outermost service, the others are the tower layers of
+//! `layer.rs`. [`judge`] turns what the handler said into an [`Outcome`].
+
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use apalis_core::task::Task;
+use futures::future::BoxFuture;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::{Service, ServiceExt};
+
+use super::{
+    complete::Reason,
+    job::{Done, JobContext, JobError, Lease},
+    kind::{BadArgs, Kind},
+    layer::{self, Attempt, Panicked, TimedOut},
+    lease::Leases,
+    retry,
+};
+use crate::observe::{self, ErrorKind, JobErrored, JobFinished, LeaseFenced};
+
+/// A claimed job on its way to its handler, with the slot it occupies.
+#[derive(Debug)]
+pub(super) struct Claimed {
+    pub(super) lease: Arc<Lease>,
+    pub(super) worker_id: i64,
+    /// Fires when this attempt must stop, for whatever reason.
+    pub(super) cancel: CancellationToken,
+    /// Fires when the worker may no longer trust any of its leases.
+    pub(super) session: CancellationToken,
+    pub(super) slot: OwnedSemaphorePermit,
+}
+
+/// How an attempt ended, as the queue will store it.
+#[derive(Debug, Clone)]
+pub(super) enum Outcome {
+    Completed,
+    CompletedInTransaction,
+    Cancelled,
+    Retry { after: Duration, error: String, kind: ErrorKind },
+    Snoozed(Duration),
+    Dead { reason: Reason, error: String, kind: ErrorKind },
+    LeaseLost,
+    /// Stopped by the daemon's own hard stop: handed back with the rest, unburnt.
+    HandedBack,
+}
+
+impl Outcome {
+    /// Says whether the completer has anything to write.
+    const fn needs_writing(&self) -> bool {
+        !matches!(self, Self::CompletedInTransaction | Self::LeaseLost | Self::HandedBack)
+    }
+}
+
+/// An outcome, whose it is, and whether the database has it.
+#[derive(Debug)]
+pub(super) struct Conclusion {
+    pub(super) lease: Arc<Lease>,
+    pub(super) worker_id: i64,
+    pub(super) outcome: Outcome,
+    pub(super) duration: Duration,
+    pub(super) written: bool,
+    pub(super) fenced: bool,
+}
+
+impl Conclusion {
+    /// Emits what happened, once the database has it.
+    pub(super) fn report(&self) {
+        use observe::Outcome as Seen;
+        let outcome = match (&self.outcome, self.fenced) {
+            (Outcome::HandedBack, _) => return,
+            (Outcome::LeaseLost, _) | (_, true) => Seen::Lost,
+            (Outcome::Completed | Outcome::CompletedInTransaction, _) => Seen::Success,
+            (Outcome::Cancelled, _) => Seen::Cancelled,
+            (Outcome::Retry { .. }, _) => Seen::Retry,
+            (Outcome::Snoozed(_), _) => Seen::Snoozed,
+            (Outcome::Dead { .. }, _) => Seen::Dead,
+        };
+        let Lease { kind, queue, attempt, id, .. } = &*self.lease;
+        let (job, attempt) = (id.0, *attempt);
+        if outcome == Seen::Lost {
+            LeaseFenced { queue, kind, job, attempt }.emit();
+        }
+        let error = match &self.outcome {
+            Outcome::Retry { error, kind: error_kind, .. }
+            | Outcome::Dead { error, kind: error_kind, .. } => {
+                JobErrored { queue, kind, error_kind: *error_kind }.emit();
+                Some(error.as_str())
+            }
+            _ => None,
+        };
+        let (waited, duration) = (millis(self.lease.waited_ms), self.duration);
+        let age = millis(self.lease.age_ms) + duration;
+        JobFinished { queue, kind, outcome, duration, waited, age, attempt, job, error }.emit();
+    }
+}
+
+/// Reads a duration in milliseconds; a clock set back gives zero.
+fn millis(ms: i64) -> Duration {
+    Duration::from_millis(u64::try_from(ms).unwrap_or(0))
+}
+
+/// Turns a handler's result into an outcome. Pure: chance comes in.
+fn judge<C>(
+    kind: &Kind<C>,
+    lease: &Lease,
+    result: Result<Done, JobError>,
+    cancelled: bool,
+    chance: f64,
+) -> Outcome {
+    let (error, after) = match result {
+        Ok(done) if done.in_transaction => return Outcome::CompletedInTransaction,
+        Ok(_) => return Outcome::Completed,
+        Err(JobError::LeaseLost) => return Outcome::LeaseLost,
+        Err(JobError::Cancelled) => return Outcome::Cancelled,
+        Err(JobError::Snooze(delay)) => return Outcome::Snoozed(delay),
+        Err(_) if cancelled => return Outcome::Cancelled,
+        Err(JobError::Fatal(error)) => {
+            let kind = error_kind(&error);
+            return Outcome::Dead { reason: Reason::Fatal, error: format!("{error:#}"), kind };
+        }
+        Err(JobError::Retry { error, after }) => (error, after),
+    };
+    let (text, error_kind) = (format!("{error:#}"), error_kind(&error));
+    let attempt = u16::try_from(lease.attempt).unwrap_or(1);
+    let allowed = lease.max_attempts.and_then(|n| u16::try_from(n).ok());
+    if attempt >= allowed.unwrap_or(kind.retry.max_attempts) {
+        return Outcome::Dead { reason: Reason::Exhausted, error: text, kind: error_kind };
+    }
+    let after = after.unwrap_or_else(|| retry::delay(&kind.retry, attempt, chance));
+    Outcome::Retry { after, error: text, kind: error_kind }
+}
+
+/// Says what sort of thing went wrong, for the metric's bounded label.
+fn error_kind(error: &anyhow::Error) -> ErrorKind {
+    for cause in error.chain() {
+        if cause.is::<TimedOut>() {
+            return ErrorKind::Timeout;
+        }
+        if cause.is::<Panicked>() {
+            return ErrorKind::Panic;
+        }
+        if cause.is::<BadArgs>() {
+            return ErrorKind::Validation;
+        }
+        if cause.is::<sqlx::Error>() {
+            return ErrorKind::Db;
+        }
+        if cause.is::<std::io::Error>() {
+            return ErrorKind::Io;
+        }
+    }
+    ErrorKind::Other
+}
+
+/// Runs claimed jobs for one engine; a clone serves each apalis worker.
+pub(super) struct Executor<C: 'static> {
+    pub(super) kinds: Arc<[Kind<C>]>,
+    pub(super) state: Arc<C>,
+    pub(super) tracker: TaskTracker,
+    pub(super) leases: Leases,
+    pub(super) conclusions: mpsc::Sender<Conclusion>,
+    /// Fires when handlers must end now because the daemon does.
+    pub(super) hard_stop: CancellationToken,
+}
+
+impl<C> Clone for Executor<C> {
+    fn clone(&self) -> Self {
+        Self {
+            kinds: Arc::clone(&self.kinds),
+            state: Arc::clone(&self.state),
+            tracker: self.tracker.clone(),
+            leases: self.leases.clone(),
+            conclusions: self.conclusions.clone(),
+            hard_stop: self.hard_stop.clone(),
+        }
+    }
+}
+
+impl<C: Send + Sync + 'static> Service<Task<Claimed>> for Executor<C> {
+    type Response = ();
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<(), Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, task: Task<Claimed>) -> Self::Future {
+        let this = self.clone();
+        Box::pin(async move {
+            this.execute(task.args).await;
+            Ok(())
+        })
+    }
+}
+
+impl<C: Send + Sync + 'static> Executor<C> {
+    /// Runs one attempt and hands its conclusion on. The slot is free as soon as the handler ends.
+    async fn execute(self, claimed: Claimed) {
+        let Claimed { lease, worker_id, cancel, session, slot } = claimed;
+        let Some(kind) = self.kinds.iter().find(|kind| kind.name == lease.kind).copied() else {
+            return; // claims name the kinds we know; an unknown one stays for rescue
+        };
+        let started = Instant::now();
+        let ctx = JobContext { lease: Arc::clone(&lease), cancel: cancel.clone(), state: self.state };
+        let result = layer::stack(self.tracker).oneshot(Attempt { kind, ctx }).await;
+        let duration = started.elapsed();
+        drop(slot);
+        self.leases.remove(lease.lease_id);
+
+        let outcome = match result {
+            Err(_) if self.hard_stop.is_cancelled() => Outcome::HandedBack,
+            Err(_) if session.is_cancelled() => Outcome::LeaseLost,
+            result => judge(&kind, &lease, result, cancel.is_cancelled(), fastrand::f64()),
+        };
+        let written = !outcome.needs_writing();
+        let conclusion = Conclusion { lease, worker_id, outcome, duration, written, fenced: false };
+        if let Err(unsent) = self.conclusions.send(conclusion).await {
+            tracing::error!(job = %unsent.0.lease.id, "the completer is gone; rescue will find the job");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::{JobId, LeaseId, Retry};
+
+    fn kind() -> Kind<()> {
+        Kind {
+            name: "test.kind",
+            queue: "default",
+            retry: Retry::STANDARD.attempts(3),
+            timeout: Duration::from_secs(1),
+            schedule: None,
+            run: |_| Box::pin(async { Ok(Done::new()) }),
+            on_dead: |_, _| Box::pin(async { Ok(()) }),
+        }
+    }
+
+    fn lease(attempt: i16, max_attempts: Option<i16>) -> Lease {
+        Lease {
+            id: JobId(1),
+            lease_id: LeaseId(1),
+            kind: "test.kind".into(),
+            queue: "default".into(),
+            priority: 1,
+            args: serde_json::json!({}),
+            attempt,
+            crashes: 0,
+            max_attempts,
+            run_id: None,
+            tenant: None,
+            waited_ms: 0,
+            age_ms: 0,
+        }
+    }
+
+    fn judged(lease: &Lease, error: JobError, cancelled: bool) -> Outcome {
+        judge(&kind(), lease, Err(error), cancelled, 0.0)
+    }
+
+    #[test]
+    fn retries_until_the_attempts_are_used_up() {
+        let error = || JobError::from(anyhow::anyhow!("no"));
+        let again = judged(&lease(2, None), error(), false);
+        assert!(matches!(again, Outcome::Retry { after, .. } if after == Duration::from_secs(10)));
+        let last = judged(&lease(3, None), error(), false);
+        assert!(matches!(last, Outcome::Dead { reason: Reason::Exhausted, .. }));
+    }
+
+    #[test]
+    fn the_rows_own_attempts_win_over_the_kinds() {
+        let error = || JobError::from(anyhow::anyhow!("no"));
+        assert!(matches!(judged(&lease(1, Some(1)), error(), false), Outcome::Dead { .. }));
+        assert!(matches!(judged(&lease(3, Some(9)), error(), false), Outcome::Retry { .. }));
+    }
+
+    #[test]
+    fn a_delay_that_was_asked_for_replaces_the_backoff() {
+        let asked = Some(Duration::from_secs(77));
+        let error = JobError::Retry { error: anyhow::anyhow!("busy"), after: asked };
+        let outcome = judged(&lease(1, None), error, false);
+        assert!(matches!(outcome, Outcome::Retry { after, .. } if after.as_secs() == 77));
+    }
+
+    #[test]
+    fn a_cancelled_job_is_not_tried_again() {
+        let error = JobError::from(anyhow::anyhow!("interrupted"));
+        assert!(matches!(judged(&lease(1, None), error, true), Outcome::Cancelled));
+    }
+
+    #[test]
+    fn causes_are_classified_anywhere_in_the_chain() {
+        let io = std::io::Error::other("disk");
+        assert_eq!(error_kind(&anyhow::Error::new(io).context("reading")), ErrorKind::Io);
+        assert_eq!(error_kind(&anyhow::Error::new(sqlx::Error::PoolTimedOut)), ErrorKind::Db);
+        assert_eq!(error_kind(&anyhow::anyhow!("other")), ErrorKind::Other);
+    }
+}

@@ -1,0 +1,198 @@
+//! Lost leases: jobs whose worker died, hung or fell silent go back or are quarantined.
+//!
+//! Any daemon does this for all. Two detectors find the dead: the database's
+//! clock, and a heartbeat counter that stands still on this process's own
+//! clock, for the day when the database's clock is set back.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use sqlx::{PgPool, Postgres, Transaction};
+use tokio::sync::Mutex;
+
+use super::{
+    complete::{Grave, Reason, bury},
+    kind::Kind,
+    retry,
+};
+use crate::observe::{ErrorKind, LeasesRescued, Rescue};
+
+/// Jobs whose worker is gone, or which are past their deadline and grace ($1, in milliseconds).
+/// Few rows ever run, so the whole partial index jobs_running is read.
+const LOST: &str = "
+    SELECT j.id, j.lease_id, j.kind, j.queue, j.crashes, j.worker_id, j.cancel_requested,
+           EXISTS (SELECT FROM ingestd.workers w WHERE w.id = j.worker_id AND w.ended_at IS NULL)
+             AS alive
+    FROM ingestd.jobs j
+    WHERE j.shard = 0 AND j.state = 'running'
+      AND (NOT EXISTS (SELECT FROM ingestd.workers w
+                       WHERE w.id = j.worker_id AND w.ended_at IS NULL)
+           OR j.deadline_at + $1 * interval '1 millisecond' < clock_timestamp())
+    ORDER BY j.id LIMIT 200 FOR UPDATE OF j SKIP LOCKED";
+
+const BACK: &str = "
+    WITH back AS (
+      UPDATE ingestd.jobs
+      SET state = 'queued', lease_id = NULL, worker_id = NULL, deadline_at = NULL,
+          attempt = greatest(attempt - 1, 0), crashes = crashes + 1, last_error = $3,
+          run_at = clock_timestamp() + $4 * interval '1 millisecond'
+      WHERE shard = 0 AND id = $1 AND lease_id = $2
+      RETURNING shard, id, kind, attempt, started_at)
+    INSERT INTO ingestd.job_attempts
+      (shard, job_id, kind, attempt, outcome, error_kind, error, worker_id, started_at)
+    SELECT shard, id, kind, attempt + 1, 'crash', 'crash', $3, $5, started_at FROM back";
+
+type LostJob = (i64, i64, String, String, i16, i64, bool, bool);
+
+/// Finds lost leases and decides about them.
+pub(super) struct Rescuer<C: 'static> {
+    pub(super) pool: PgPool,
+    pub(super) kinds: Arc<[Kind<C>]>,
+    pub(super) lost_after: Duration,
+    pub(super) deadline_grace: Duration,
+    pub(super) max_crashes: i16,
+    /// Per worker the last counter seen and since when it stands still.
+    pub(super) seen: Mutex<HashMap<i64, (i64, Instant)>>,
+}
+
+impl<C: Send + Sync + 'static> Rescuer<C> {
+    /// Looks once; returns how many jobs it took back or buried.
+    pub(super) async fn rescue(&self) -> sqlx::Result<usize> {
+        self.give_up_workers().await?;
+        let mut n_rescued = 0;
+        loop {
+            let n = self.rescue_some().await?;
+            n_rescued += n;
+            if n == 0 {
+                return Ok(n_rescued);
+            }
+        }
+    }
+
+    /// Ends the life of workers that neither detector hears any more.
+    async fn give_up_workers(&self) -> sqlx::Result<()> {
+        let live: Vec<(i64, i64, bool)> = sqlx::query_as(
+            "SELECT id, beat, heartbeat_at < clock_timestamp() - $1 * interval '1 millisecond'
+             FROM ingestd.workers WHERE ended_at IS NULL",
+        )
+        .bind(millis(self.lost_after))
+        .fetch_all(&self.pool)
+        .await?;
+        let silent = self.silent(&live, Instant::now()).await;
+        if silent.is_empty() {
+            return Ok(());
+        }
+        let (ids, beats): (Vec<i64>, Vec<i64>) = silent.into_iter().unzip();
+        let lost: Vec<i64> = sqlx::query_scalar(
+            "UPDATE ingestd.workers w SET ended_at = now(), end_reason = 'lost'
+             FROM unnest($1::bigint[], $2::bigint[]) AS s (id, beat)
+             WHERE w.id = s.id AND w.beat = s.beat AND w.ended_at IS NULL RETURNING w.id",
+        )
+        .bind(&ids)
+        .bind(&beats)
+        .fetch_all(&self.pool)
+        .await?;
+        for worker in lost {
+            tracing::warn!(worker, "worker lost: no heartbeat; its jobs are rescued");
+        }
+        Ok(())
+    }
+
+    /// Picks the silent ones among the live, with the counter at which they fell silent.
+    async fn silent(&self, live: &[(i64, i64, bool)], now: Instant) -> Vec<(i64, i64)> {
+        let mut seen = self.seen.lock().await;
+        seen.retain(|id, _| live.iter().any(|worker| worker.0 == *id));
+        let mut silent = Vec::new();
+        for &(id, beat, overdue) in live {
+            let known = seen.entry(id).or_insert((beat, now));
+            if known.0 != beat {
+                *known = (beat, now);
+            }
+            let still = now.saturating_duration_since(known.1) > self.lost_after * 3 / 2;
+            if overdue || still {
+                silent.push((id, beat));
+            }
+        }
+        silent
+    }
+
+    async fn rescue_some(&self) -> sqlx::Result<usize> {
+        let mut tx = self.pool.begin().await?;
+        let lost: Vec<LostJob> =
+            sqlx::query_as(LOST).bind(millis(self.deadline_grace)).fetch_all(&mut *tx).await?;
+        let mut n_rescued = 0;
+        for job in &lost {
+            n_rescued += usize::from(self.decide(&mut tx, job).await?);
+        }
+        tx.commit().await?;
+        Ok(n_rescued)
+    }
+
+    /// Sends one lost job back, cancels it, or quarantines it; returns whether it did.
+    async fn decide(&self, tx: &mut Transaction<'_, Postgres>, job: &LostJob) -> sqlx::Result<bool> {
+        let (id, lease_id, kind, queue, crashes, worker, cancelled, alive) = job;
+        let known = self.kinds.iter().find(|k| k.name == kind);
+        let error = if *alive {
+            format!("worker {worker} hung: the attempt ran past its deadline")
+        } else {
+            format!("worker {worker} died or fell silent during the attempt")
+        };
+        if *cancelled {
+            super::control::finish_cancelled(tx, *id, *lease_id).await?;
+            return Ok(true);
+        }
+        if crashes + 1 >= self.max_crashes {
+            if known.is_none() {
+                return Ok(false); // a daemon that knows the kind will bury it properly
+            }
+            let error = format!("killed its worker {} times in a row; last: {error}", crashes + 1);
+            let grave = Grave {
+                reason: Reason::Poison,
+                error: &error,
+                error_kind: ErrorKind::Crash,
+                ended: false,
+            };
+            bury(tx, &self.kinds, *id, *lease_id, &grave).await?;
+            LeasesRescued { queue, action: Rescue::Dead, n: 1 }.emit();
+            return Ok(true);
+        }
+        // The first crash is most likely the worker's own doing: no wait. Later ones wait.
+        let delay = match (known, u16::try_from(*crashes)) {
+            (Some(kind), Ok(crashes)) if crashes > 0 => {
+                retry::delay(&kind.retry, crashes, fastrand::f64())
+            }
+            _ => Duration::ZERO,
+        };
+        sqlx::query(BACK)
+            .bind(id)
+            .bind(lease_id)
+            .bind(&error)
+            .bind(millis(delay))
+            .bind(worker)
+            .execute(&mut **tx)
+            .await?;
+        LeasesRescued { queue, action: Rescue::Retry, n: 1 }.emit();
+        Ok(true)
+    }
+}
+
+/// Hands back what a stopping worker did not finish: at once, and not as an attempt.
+pub(super) async fn hand_back(pool: &PgPool, worker_id: i64) -> sqlx::Result<u64> {
+    let back = sqlx::query(
+        "UPDATE ingestd.jobs
+         SET state = 'queued', lease_id = NULL, worker_id = NULL, deadline_at = NULL,
+             attempt = greatest(attempt - 1, 0)
+         WHERE shard = 0 AND worker_id = $1 AND state = 'running'",
+    )
+    .bind(worker_id)
+    .execute(pool)
+    .await?;
+    Ok(back.rows_affected())
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}

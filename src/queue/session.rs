@@ -1,0 +1,166 @@
+//! A worker's life: its row, its heartbeat, and how long its leases may be trusted.
+//!
+//! The heartbeat has a thread, a runtime and a connection of its own, so that
+//! busy handlers and an exhausted pool cannot stop it. A worker that could not
+//! write its heartbeat within the trust window stops its own work before others
+//! may take it, and begins a new life under a new id when the database is back.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::lease::Leases;
+
+/// One life of a worker.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) worker_id: i64,
+    /// Fires when the leases of this life may no longer be trusted.
+    pub(super) cancel: CancellationToken,
+}
+
+/// What the heartbeat thread needs to know.
+#[derive(Debug, Clone)]
+pub(super) struct Heart {
+    pub(super) options: PgConnectOptions,
+    pub(super) interval: Duration,
+    /// How long after the last heartbeat the leases may be trusted.
+    pub(super) trust_window: Duration,
+    pub(super) queues: Vec<String>,
+    pub(super) leases: Leases,
+    /// Parent of every session's token.
+    pub(super) hard_stop: CancellationToken,
+    /// Fires when everything is finished or handed back: the heart may stop.
+    pub(super) finished: CancellationToken,
+}
+
+impl Heart {
+    /// Starts the thread; sessions come and go through the returned channel.
+    ///
+    /// # Errors
+    ///
+    /// The operating system has no thread left.
+    pub(super) fn start(
+        self,
+    ) -> std::io::Result<(watch::Receiver<Option<Arc<Session>>>, std::thread::JoinHandle<()>)> {
+        let (sender, receiver) = watch::channel(None);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let thread = std::thread::Builder::new()
+            .name("heartbeat".into())
+            .spawn(move || runtime.block_on(self.beat_for_ever(&sender)))?;
+        Ok((receiver, thread))
+    }
+
+    async fn beat_for_ever(self, sessions: &watch::Sender<Option<Arc<Session>>>) {
+        while !self.finished.is_cancelled() {
+            if let Err(error) = self.live(sessions).await {
+                tracing::warn!(error = %error, "heartbeat: cannot reach the database");
+            }
+            sessions.send_replace(None);
+            tokio::select! {
+                () = self.finished.cancelled() => {}
+                () = tokio::time::sleep(self.interval.min(Duration::from_secs(1))) => {}
+            }
+        }
+    }
+
+    /// Lives one life: registers, beats, and ends it when trust runs out or work is finished.
+    async fn live(&self, sessions: &watch::Sender<Option<Arc<Session>>>) -> sqlx::Result<()> {
+        let mut conn = self.connect().await?;
+        let worker_id = register(&mut conn, &self.queues).await?;
+        let cancel = self.hard_stop.child_token();
+        let session = Arc::new(Session { worker_id, cancel: cancel.clone() });
+        sessions.send_replace(Some(session));
+        tracing::info!(worker = worker_id, "worker registered");
+        let ended = self.beat_while_trusted(&mut conn, worker_id).await;
+        cancel.cancel();
+        if self.finished.is_cancelled() {
+            sqlx::query(
+                "UPDATE ingestd.workers SET ended_at = now(), end_reason = 'stopped'
+                 WHERE id = $1 AND ended_at IS NULL",
+            )
+            .bind(worker_id)
+            .execute(&mut conn)
+            .await?;
+        } else {
+            tracing::error!(worker = worker_id, "heartbeat lost; its jobs are left to others");
+        }
+        ended
+    }
+
+    /// Beats until finished (`Ok`), or until the worker is given up or out of trust.
+    async fn beat_while_trusted(&self, conn: &mut PgConnection, id: i64) -> sqlx::Result<()> {
+        let mut trusted_until = Instant::now() + self.trust_window;
+        let mut wait = self.interval;
+        loop {
+            tokio::select! {
+                () = self.finished.cancelled() => return Ok(()),
+                () = tokio::time::sleep(wait) => {}
+            }
+            let sent = Instant::now();
+            let left = trusted_until.saturating_duration_since(sent);
+            match tokio::time::timeout(self.interval.min(left), beat(conn, id)).await {
+                Ok(Ok(Some(cancelled))) => {
+                    trusted_until = sent + self.trust_window;
+                    wait = self.interval;
+                    self.leases.cancel(&cancelled);
+                }
+                Ok(Ok(None)) => return Err(sqlx::Error::RowNotFound), // given up by others
+                failed => {
+                    if Instant::now() >= trusted_until {
+                        return failed.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map(|_| ());
+                    }
+                    wait = Duration::from_millis(250).min(self.interval);
+                    if let Ok(fresh) = self.connect().await {
+                        *conn = fresh;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn connect(&self) -> sqlx::Result<PgConnection> {
+        tokio::time::timeout(self.interval, PgConnection::connect_with(&self.options))
+            .await
+            .unwrap_or(Err(sqlx::Error::PoolTimedOut))
+    }
+}
+
+async fn register(conn: &mut PgConnection, queues: &[String]) -> sqlx::Result<i64> {
+    sqlx::query_scalar(
+        "INSERT INTO ingestd.workers (host, pid, version, queues)
+         VALUES ($1, $2, $3, $4) RETURNING id",
+    )
+    .bind(host())
+    .bind(i32::try_from(std::process::id()).unwrap_or(0))
+    .bind(env!("CARGO_PKG_VERSION"))
+    .bind(queues)
+    .fetch_one(conn)
+    .await
+}
+
+/// Beats once; returns the running leases somebody wants cancelled, or `None` when given up.
+async fn beat(conn: &mut PgConnection, id: i64) -> sqlx::Result<Option<Vec<i64>>> {
+    sqlx::query_scalar(
+        "UPDATE ingestd.workers w SET heartbeat_at = clock_timestamp(), beat = beat + 1
+         WHERE w.id = $1 AND w.ended_at IS NULL
+         RETURNING ARRAY(SELECT j.lease_id FROM ingestd.jobs j
+                         WHERE j.shard = 0 AND j.worker_id = w.id AND j.state = 'running'
+                           AND j.cancel_requested)",
+    )
+    .bind(id)
+    .fetch_optional(conn)
+    .await
+}
+
+fn host() -> String {
+    nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .unwrap_or_else(|| "unknown".to_owned())
+}

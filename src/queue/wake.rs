@@ -1,0 +1,107 @@
+//! Notifications: hints that there is work, or that a running job was cancelled.
+//!
+//! One listening connection per daemon. A notification is never the truth: the
+//! poll finds what a lost one announced, so all this buys is time.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use sqlx::{PgPool, postgres::PgListener};
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::lease::Leases;
+use crate::observe::ListenerChanged;
+
+/// Channel of wake-ups; the payload is the queue's name.
+pub(super) const WAKE: &str = "ingestd_wake";
+/// Channel of cancellations; the payload is the lease.
+pub(super) const CANCEL: &str = "ingestd_cancel";
+
+/// Who sleeps for which queue, and where to announce a queue nobody serves yet.
+#[derive(Debug, Clone)]
+pub(super) struct Sleepers {
+    queues: Arc<Mutex<HashMap<String, Arc<Notify>>>>,
+    unknown: mpsc::Sender<String>,
+}
+
+impl Sleepers {
+    pub(super) fn new(unknown: mpsc::Sender<String>) -> Self {
+        Self { queues: Arc::default(), unknown }
+    }
+
+    /// Returns the bell of a queue, hanging it up if need be.
+    pub(super) fn bell(&self, queue: &str) -> Arc<Notify> {
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(queues.entry(queue.to_owned()).or_default())
+    }
+
+    fn wake(&self, queue: &str) {
+        let bell = {
+            let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+            queues.get(queue).cloned()
+        };
+        match bell {
+            Some(bell) => bell.notify_one(),
+            // Full: the regular look for new queues finds it.
+            None => drop(self.unknown.try_send(queue.to_owned())),
+        }
+    }
+
+    fn wake_all(&self) {
+        let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        queues.values().for_each(|bell| bell.notify_one());
+    }
+}
+
+/// Listens until told to stop; after every reconnect everybody takes a full look.
+pub(super) async fn listen(
+    pool: PgPool,
+    sleepers: Sleepers,
+    leases: Leases,
+    stop: CancellationToken,
+) {
+    let mut wait = Duration::from_millis(100);
+    let mut was_up = false;
+    while !stop.is_cancelled() {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            result = listen_once(&pool, &sleepers, &leases, &mut was_up) => {
+                ListenerChanged { connected: false, again: was_up }.emit();
+                if let Err(error) = result {
+                    tracing::warn!(error = %error, "listener lost; polling until it is back");
+                }
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(wait) => wait = (wait * 2).min(Duration::from_secs(5)),
+        }
+    }
+}
+
+async fn listen_once(
+    pool: &PgPool,
+    sleepers: &Sleepers,
+    leases: &Leases,
+    was_up: &mut bool,
+) -> sqlx::Result<()> {
+    let mut listener = PgListener::connect_with(pool).await?;
+    listener.listen_all([WAKE, CANCEL]).await?;
+    ListenerChanged { connected: true, again: *was_up }.emit();
+    *was_up = true;
+    sleepers.wake_all();
+    // `None`: the connection was lost, and notifications with it.
+    while let Some(notification) = listener.try_recv().await? {
+        let payload = notification.payload();
+        if notification.channel() == WAKE {
+            sleepers.wake(payload);
+        } else if let Ok(lease) = payload.parse() {
+            leases.cancel(&[lease]);
+        }
+    }
+    Ok(())
+}
