@@ -1,0 +1,177 @@
+//! Blobs in a folder. A blob is written under a temporary name, synced, and then
+//! given its own: a name that exists has its whole content.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use sha2::{Digest, Sha256};
+use tokio::{fs, io::AsyncWriteExt};
+
+/// The folder that holds the blobs.
+#[derive(Debug, Clone)]
+pub struct Store {
+    dir: PathBuf,
+}
+
+/// A stored blob.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blob {
+    /// Its name in the store, made by the store.
+    pub name: String,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+    /// SHA-256 of its content.
+    pub sha256: [u8; 32],
+}
+
+impl Store {
+    /// Opens the store in `dir/blobs`, making it readable for its owner alone.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be made.
+    pub async fn open(dir: &Path) -> io::Result<Self> {
+        let dir = dir.join("blobs");
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).await.map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot make {}: {error}", dir.display()))
+        })?;
+        Ok(Self { dir })
+    }
+
+    /// Begins a new blob; nothing is there under its name until [`Writer::finish`].
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be made: disk full, no permission.
+    pub async fn create(&self) -> io::Result<Writer> {
+        let name: String = std::iter::repeat_with(fastrand::alphanumeric)
+            .map(|c| c.to_ascii_lowercase())
+            .take(24)
+            .collect();
+        let path = self.dir.join(format!("{name}.part"));
+        let mut options = fs::OpenOptions::new();
+        let file = options.write(true).create_new(true).mode(0o600).open(&path).await?;
+        Ok(Writer { store: self.clone(), name, path, file, hash: Sha256::new(), size_bytes: 0 })
+    }
+
+    /// Returns where a blob lies, or `None` for a name that this store did not make.
+    #[must_use]
+    pub fn path(&self, name: &str) -> Option<PathBuf> {
+        let ours = name.len() == 24 && name.bytes().all(|b| b.is_ascii_alphanumeric());
+        ours.then(|| self.dir.join(name))
+    }
+
+    /// Deletes a blob; one that is gone already is no error.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be deleted.
+    pub async fn delete(&self, name: &str) -> io::Result<()> {
+        let Some(path) = self.path(name) else { return Ok(()) };
+        match fs::remove_file(path).await {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A blob being written. Dropped before [`Writer::finish`], it leaves nothing behind.
+#[derive(Debug)]
+pub struct Writer {
+    store: Store,
+    name: String,
+    path: PathBuf,
+    file: fs::File,
+    hash: Sha256,
+    size_bytes: u64,
+}
+
+impl Writer {
+    /// Appends bytes.
+    ///
+    /// # Errors
+    ///
+    /// The disk is full or fails.
+    pub async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.hash.update(bytes);
+        self.size_bytes += bytes.len() as u64;
+        self.file.write_all(bytes).await
+    }
+
+    /// Returns the bytes written so far.
+    #[must_use]
+    pub const fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// Returns where the bytes lie while they are being written.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes every byte written so far visible to other readers of [`Writer::path`].
+    ///
+    /// # Errors
+    ///
+    /// The disk is full or fails.
+    pub async fn flush(&mut self) -> io::Result<()> {
+        self.file.flush().await
+    }
+
+    /// Syncs the blob to disk and gives it its name.
+    ///
+    /// # Errors
+    ///
+    /// The disk is full or fails; nothing is left behind.
+    pub async fn finish(mut self) -> io::Result<Blob> {
+        self.file.flush().await?;
+        self.file.sync_all().await?;
+        fs::rename(&self.path, self.store.dir.join(&self.name)).await?;
+        // The rename is durable once the folder is.
+        fs::File::open(&self.store.dir).await?.sync_all().await?;
+        let sha256 = std::mem::take(&mut self.hash).finalize().into();
+        Ok(Blob { name: std::mem::take(&mut self.name), size_bytes: self.size_bytes, sha256 })
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // After `finish` the temporary name is gone and this does nothing.
+        drop(std::fs::remove_file(&self.path));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_finished_blob_is_whole_and_an_unfinished_one_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).await.unwrap();
+        let mut writer = store.create().await.unwrap();
+        writer.write(b"abc").await.unwrap();
+        let blob = writer.finish().await.unwrap();
+        assert_eq!(std::fs::read(store.path(&blob.name).unwrap()).unwrap(), b"abc");
+        assert_eq!(blob.size_bytes, 3);
+        assert_eq!(blob.sha256[..4], [0xba, 0x78, 0x16, 0xbf]);
+
+        let unfinished = store.create().await.unwrap();
+        let path = unfinished.path().to_owned();
+        drop(unfinished);
+        assert!(!path.exists());
+        store.delete(&blob.name).await.unwrap();
+        store.delete(&blob.name).await.unwrap();
+        assert_eq!(std::fs::read_dir(dir.path().join("blobs")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn names_of_others_have_no_path() {
+        let store = Store { dir: "/x".into() };
+        assert_eq!(store.path("../../etc/passwd"), None);
+        assert_eq!(store.path("aaaaaaaaaaaaaaaaaaaa/../"), None);
+    }
+}
