@@ -1,6 +1,8 @@
 //! ingestd: a durable job queue on Postgres and the ingestion that runs on it.
 
+pub mod blob;
 pub mod config;
+pub mod daemon;
 pub mod db;
 pub mod dev;
 pub mod ingest;

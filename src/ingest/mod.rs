@@ -1,3 +1,70 @@
-//! The built-in systems. Adding a kind touches its folder and one line here.
+//! The built-in systems. Adding a kind touches its folder and one line of [`ALL`].
+//!
+//! A system never names another one: the next step is enqueued by its args type.
+
+use std::sync::Arc;
+
+use sqlx::PgPool;
+
+use crate::{blob, config::Config, queue::Kind};
 
 pub mod product_import;
+pub mod system;
+
+/// What the daemon lends to every job.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// The jobs' connections; the queue has others.
+    pub db: PgPool,
+    /// Uploaded files.
+    pub blobs: blob::Store,
+    /// The configuration.
+    pub config: Arc<Config>,
+}
+
+/// Every kind of this binary, one line each.
+pub const ALL: &[Kind<Context>] = &[
+    Kind::of::<system::Noop>(),
+    Kind::of::<system::RecoverRuns>(),
+];
+
+/// Returns every kind with the configuration's overrides applied.
+#[must_use]
+pub fn kinds(config: &Config) -> Vec<Kind<Context>> {
+    ALL.iter()
+        .map(|kind| {
+            let mut kind = *kind;
+            if let Some(o) = config.kinds.get(kind.name) {
+                kind.timeout = o.timeout.unwrap_or(kind.timeout);
+                kind.retry.max_attempts = o.max_attempts.unwrap_or(kind.retry.max_attempts);
+                kind.retry.first = o.retry_first.unwrap_or(kind.retry.first);
+                kind.retry.factor = o.retry_factor.unwrap_or(kind.retry.factor);
+                kind.retry.cap = o.retry_cap.unwrap_or(kind.retry.cap);
+                kind.retry.jitter = o.retry_jitter.unwrap_or(kind.retry.jitter);
+            }
+            kind
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashSet, time::Duration};
+
+    use super::ALL;
+    use crate::queue::Timetable;
+
+    #[test]
+    fn every_kind_is_well_formed() {
+        let mut names = HashSet::new();
+        for kind in ALL {
+            let (system, verb) = kind.name.split_once('.').expect("system.verb");
+            assert!(!system.is_empty() && !verb.is_empty() && !verb.contains('.'));
+            assert!(names.insert(kind.name), "{} is there twice", kind.name);
+            assert!(kind.timeout > Duration::ZERO && kind.retry.max_attempts > 0);
+            if let Some(cron) = kind.schedule {
+                Timetable::parse(cron, "UTC").expect(kind.name);
+            }
+        }
+    }
+}

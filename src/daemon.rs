@@ -1,0 +1,88 @@
+//! The daemon: builds its parts, starts them in order, drains them in reverse.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use sqlx::{PgPool, postgres::PgPoolOptions};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    blob,
+    config::Config,
+    db, ingest,
+    queue::{Engine, Running},
+};
+
+/// The queue's own connections, which jobs cannot take: claims, completions, rescue, schedules.
+const QUEUE_CONNECTIONS: u32 = 6;
+
+/// Every statement of the queue has one good plan, an ordered index scan; these keep the planner
+/// from others when a table is empty, bloated or just filled and its statistics mislead.
+const ONE_PLAN: [(&str, &str); 5] = [
+    ("enable_seqscan", "off"),
+    ("enable_bitmapscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("plan_cache_mode", "force_generic_plan"),
+];
+
+/// The daemon's parts once they run.
+#[derive(Debug)]
+pub struct Daemon {
+    /// The jobs' connections, also used by HTTP.
+    pub db: PgPool,
+    /// Uploaded files.
+    pub blobs: blob::Store,
+    engine: Running,
+}
+
+impl Daemon {
+    /// Migrates the database and starts the queue; returns once work can be claimed.
+    ///
+    /// # Errors
+    ///
+    /// The database cannot be reached or migrated, the storage folder cannot be made.
+    pub async fn start(config: Arc<Config>) -> anyhow::Result<Self> {
+        let db = db::connect(&config.database).await.context("cannot connect to the database")?;
+        db::migrate(&db).await.context("cannot migrate the database")?;
+        let blobs = blob::Store::open(&config.storage.dir).await?;
+        let session = db::session(&config.database)?;
+        let pool = PgPoolOptions::new()
+            .max_connections(QUEUE_CONNECTIONS)
+            .acquire_timeout(config.database.acquire_timeout)
+            .max_lifetime(Duration::from_secs(1800))
+            .connect_with(session.clone().options(ONE_PLAN))
+            .await?;
+        let concurrency: BTreeMap<String, usize> = config
+            .queues
+            .iter()
+            .map(|(name, _)| (name.to_owned(), config.concurrency(name).into()))
+            .collect();
+        let state = ingest::Context {
+            db: db.clone(),
+            blobs: blobs.clone(),
+            config: Arc::clone(&config),
+        };
+        let engine = Engine {
+            pool,
+            options: session,
+            kinds: ingest::kinds(&config),
+            state,
+            settings: config.queue.clone(),
+            concurrency,
+        };
+        Ok(Self { db, blobs, engine: engine.start().await? })
+    }
+
+    /// Returns whether the worker has a heartbeat and may claim.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.engine.is_alive()
+    }
+
+    /// Stops cleanly; see [`Running::stop`].
+    pub async fn stop(self, hurry: CancellationToken) {
+        self.engine.stop(hurry).await;
+        self.db.close().await;
+    }
+}

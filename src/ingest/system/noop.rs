@@ -1,0 +1,64 @@
+//! `system.noop`: does nothing, in every way a job can.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{
+    ingest::Context,
+    queue::{Done, Job, JobContext, JobError},
+};
+
+/// For trying things out and for measuring.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Noop {
+    /// How long to sleep first, in milliseconds, at most ten minutes.
+    pub sleep_ms: u64,
+    /// How to end.
+    pub outcome: NoopOutcome,
+    /// Anything, to give the job a size.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub payload: Value,
+}
+
+/// How a `system.noop` ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NoopOutcome {
+    /// It completes.
+    #[default]
+    Ok,
+    /// It fails and is tried again.
+    Retry,
+    /// It fails for good.
+    Fatal,
+    /// It panics.
+    Panic,
+    /// It ends the whole process at once, as a crash would.
+    Exit,
+}
+
+impl Job for Noop {
+    const KIND: &'static str = "system.noop";
+    const TIMEOUT: Duration = Duration::from_secs(660);
+    type Context = Context;
+
+    async fn run(self, ctx: &JobContext<Context>) -> Result<Done, JobError> {
+        if self.sleep_ms > 0 {
+            let nap = Duration::from_millis(self.sleep_ms.min(600_000));
+            tokio::select! {
+                () = tokio::time::sleep(nap) => {}
+                () = ctx.cancelled().cancelled() => return Err(JobError::Cancelled),
+            }
+        }
+        match self.outcome {
+            NoopOutcome::Ok => Ok(Done::new()),
+            NoopOutcome::Retry => Err(anyhow::anyhow!("asked to retry").into()),
+            NoopOutcome::Fatal => Err(JobError::Fatal(anyhow::anyhow!("asked to fail for good"))),
+            NoopOutcome::Panic => std::panic::panic_any("asked to panic"),
+            NoopOutcome::Exit => std::process::exit(70),
+        }
+    }
+}
