@@ -1,1 +1,22 @@
 //! Clusters and databases for tests and benchmarks.
+//!
+//! One cluster serves a test run, however many processes the run has; one template database holds
+//! the migrated schema; every test gets a database of its own, copied from the template, because
+//! notifications, advisory locks and schedules are shared within a database. Nothing is ever
+//! skipped: without Postgres the tests fail and say how to install it.
+
+mod database;
+mod private;
+mod server;
+mod shared;
+
+pub use database::Database;
+pub use private::{PrivateCluster, private_cluster};
+
+/// Connects a pool to `url`.
+async fn connect(url: impl AsRef<str>) -> sqlx::Result<sqlx::PgPool> {
+    sqlx::postgres::PgPoolOptions::new()
+        .max_connections(10)
+        .connect(url.as_ref())
+        .await
+}

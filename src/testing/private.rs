@@ -1,0 +1,106 @@
+//! A cluster of one's own, for tests that crash or restart the server.
+
+use std::{
+    ops::{Deref, DerefMut},
+    path::PathBuf,
+};
+
+use sqlx::PgPool;
+
+use crate::{
+    db,
+    dev::{Cluster, Options, owner::Owner},
+};
+
+/// A running cluster with one migrated database; stopped and removed with this value.
+#[derive(Debug)]
+pub struct PrivateCluster {
+    // Stopped before its folder is removed: fields are dropped in this order.
+    cluster: Cluster,
+    _home: Home,
+}
+
+/// Starts a cluster for the calling test alone, in about 1 s.
+///
+/// # Panics
+///
+/// Where there is no Postgres, with the lines that install one, or where it does not start.
+pub async fn private_cluster() -> PrivateCluster {
+    let started = PrivateCluster::start().await;
+    started.unwrap_or_else(|error| panic!("no cluster for this test: {error:#}"))
+}
+
+impl PrivateCluster {
+    const DATABASE: &str = "ingestd";
+
+    async fn start() -> anyhow::Result<Self> {
+        let home = Home::make()?;
+        let options = Options {
+            durable: false,
+            ..Options::new(home.0.join("data"))
+        };
+        let cluster = Cluster::start(options).await?;
+        cluster.ensure_database(Self::DATABASE).await?;
+        let private = Self {
+            cluster,
+            _home: home,
+        };
+        let pool = private.connect().await?;
+        db::migrate(&pool).await?;
+        pool.close().await;
+        Ok(private)
+    }
+
+    /// Returns the URL of the migrated database; a restart does not change it.
+    #[must_use]
+    pub fn database_url(&self) -> String {
+        self.cluster.url(Self::DATABASE)
+    }
+
+    /// Connects a pool to the migrated database.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::db::connect`].
+    pub async fn connect(&self) -> sqlx::Result<PgPool> {
+        super::connect(self.database_url()).await
+    }
+}
+
+impl Deref for PrivateCluster {
+    type Target = Cluster;
+
+    fn deref(&self) -> &Cluster {
+        &self.cluster
+    }
+}
+
+impl DerefMut for PrivateCluster {
+    fn deref_mut(&mut self) -> &mut Cluster {
+        &mut self.cluster
+    }
+}
+
+/// A folder under the temporary one, removed with this value.
+#[derive(Debug)]
+struct Home(PathBuf);
+
+impl Home {
+    fn make() -> anyhow::Result<Self> {
+        let name = format!(
+            "ingestd-private-{}-{:08x}",
+            std::process::id(),
+            fastrand::u32(..)
+        );
+        let path = std::env::temp_dir().join(name);
+        Owner::current()?.make_private(&path)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        // What cannot be removed is the temporary folder's own cleaner's.
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}

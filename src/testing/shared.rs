@@ -1,0 +1,165 @@
+//! The cluster that all processes of a test run share.
+//!
+//! `cargo test` runs many tests in one process, nextest a process per test. Either way every
+//! process holds a FIFO open, and the cluster stops some seconds after the last one has let go,
+//! be it by SIGKILL. The data stays in the target folder, so that the next run starts in 0.1 s.
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use nix::{fcntl::OFlag, sys::stat::Mode, unistd::mkfifo};
+
+use crate::dev::{Cluster, ClusterError, Lifeline, Options, owner::Owner};
+
+/// How long the cluster outlives its last user; nextest leaves gaps between tests.
+const LINGER: Duration = Duration::from_secs(10);
+/// How long the guardian may take to answer, on a machine that is busy compiling.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long another process may take to start the cluster.
+const LOCK_TIMEOUT: Duration = Duration::from_mins(2);
+const POLL: Duration = Duration::from_millis(1);
+
+/// The membership of this process.
+#[derive(Debug)]
+pub(super) struct Joined {
+    /// The folder of the cluster's socket.
+    pub(super) sockets: PathBuf,
+    /// Keeps the cluster running while it is open.
+    pub(super) lifeline: File,
+    /// This process started the cluster, and nobody else has joined before it was swept.
+    pub(super) is_fresh: bool,
+}
+
+/// Joins the cluster, which is started where it does not run.
+///
+/// One process at a time, under a lock on a file: the others find it running.
+pub(super) async fn join() -> anyhow::Result<Joined> {
+    let owner = Owner::current()?;
+    let home = home(&owner)?;
+    let _lock = lock(&home.join("start.lock")).await?;
+    let fifo = home.join("alive");
+    let options = Options {
+        durable: false,
+        max_connections: 200,
+        lifeline: Lifeline::Fifo {
+            path: fifo.clone(),
+            linger: LINGER,
+        },
+        ..Options::new(home.join("data"))
+    };
+    let sockets = options.socket_dir()?;
+    if let Some(lifeline) = hold(&fifo, &sockets).await {
+        return Ok(Joined {
+            sockets,
+            lifeline,
+            is_fresh: false,
+        });
+    }
+    let lifeline = match start(&owner, &options, &fifo).await {
+        // Without fsync a machine that fell leaves data that may not start again.
+        Err(error) if is_about_the_data(&error) => {
+            fs::remove_dir_all(&options.data_dir).context("cannot remove the test cluster")?;
+            start(&owner, &options, &fifo).await?
+        }
+        other => other?,
+    };
+    Ok(Joined {
+        sockets,
+        lifeline,
+        is_fresh: true,
+    })
+}
+
+/// Returns the folder of the test cluster, made: in the target folder, so that `cargo clean`
+/// removes it, unless the user that Postgres runs as cannot get there.
+fn home(owner: &Owner) -> anyhow::Result<PathBuf> {
+    let program = std::env::current_exe()?;
+    let target = program
+        .ancestors()
+        .find(|folder| folder.join("CACHEDIR.TAG").is_file());
+    let path = target
+        .map(|target| target.join("test-pg"))
+        .filter(|path| owner.check_reach(path).is_ok())
+        .unwrap_or_else(|| std::env::temp_dir().join(format!("ingestd-test-{}", owner.uid())));
+    fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
+    Ok(path)
+}
+
+async fn lock(path: &Path) -> anyhow::Result<File> {
+    let file = OpenOptions::new().create(true).append(true).open(path)?;
+    let begun = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::Error(error)) => return Err(error.into()),
+            Err(TryLockError::WouldBlock) if begun.elapsed() > LOCK_TIMEOUT => {
+                bail!(
+                    "another process has held {} for two minutes",
+                    path.display()
+                )
+            }
+            Err(TryLockError::WouldBlock) => tokio::time::sleep(POLL).await,
+        }
+    }
+}
+
+/// Takes hold of the FIFO; `None` where no guardian reads it.
+///
+/// Having it open is not enough, for the guardian may have made up its mind to stop just before:
+/// only its answer, a file of the name it was sent, says that Postgres stays.
+async fn hold(fifo: &Path, sockets: &Path) -> Option<File> {
+    // Without O_NONBLOCK the open would wait for a reader; with it, it fails where there is none.
+    let nonblock = OFlag::O_NONBLOCK.bits();
+    let mut file = OpenOptions::new()
+        .write(true)
+        .custom_flags(nonblock)
+        .open(fifo)
+        .ok()?;
+    let name = format!("join-{}-{:08x}", std::process::id(), fastrand::u32(..));
+    file.write_all(format!("{name}\n").as_bytes()).ok()?;
+    let answer = sockets.join(name);
+    let begun = Instant::now();
+    while begun.elapsed() < ANSWER_TIMEOUT && fifo.exists() {
+        if fs::remove_file(&answer).is_ok() {
+            return Some(file);
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    None
+}
+
+async fn start(owner: &Owner, options: &Options, fifo: &Path) -> anyhow::Result<File> {
+    if fifo.exists() {
+        fs::remove_file(fifo)?;
+    }
+    mkfifo(fifo, Mode::S_IRUSR | Mode::S_IWUSR)?;
+    owner.give(fifo)?;
+    let mut cluster = Cluster::launch(options.clone()).await?;
+    let sockets = options.socket_dir()?;
+    let begun = Instant::now();
+    let lifeline = loop {
+        // The guardian may not have opened the FIFO yet.
+        if let Some(lifeline) = hold(fifo, &sockets).await {
+            break lifeline;
+        }
+        if begun.elapsed() > ANSWER_TIMEOUT {
+            bail!("the guardian of the test cluster does not answer");
+        }
+        tokio::time::sleep(POLL).await;
+    };
+    cluster.ready().await?;
+    Ok(lifeline)
+}
+
+fn is_about_the_data(error: &anyhow::Error) -> bool {
+    matches!(
+        error.downcast_ref(),
+        Some(ClusterError::NotReady { .. } | ClusterError::NotPrivate { .. })
+    )
+}
