@@ -3,10 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
+use super::check::Check;
 use super::{secret, unit};
+
+/// What a database URL begins with.
+const SCHEMES: [&str; 2] = ["postgres://", "postgresql://"];
 
 /// The connection to Postgres.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -26,6 +30,18 @@ pub struct Database {
     /// `database.statement_timeout`: longest time one statement may take. Default 60 s.
     #[serde(with = "unit::duration")]
     pub statement_timeout: Duration,
+}
+
+impl Database {
+    pub(super) fn validate(&self, check: &mut Check<'_>) {
+        check.range("max_connections", self.max_connections, 1..=1000);
+        check.positive("acquire_timeout", self.acquire_timeout);
+        check.positive("statement_timeout", self.statement_timeout);
+        let url = self.url.as_ref().map(ExposeSecret::expose_secret);
+        if url.is_some_and(|url| !SCHEMES.iter().any(|scheme| url.starts_with(scheme))) {
+            check.fail(&["url", "url_file"], "must begin with postgres://");
+        }
+    }
 }
 
 impl Default for Database {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
+use super::check::Check;
 use super::{secret, unit};
 
 /// The HTTP server.
@@ -35,6 +36,22 @@ pub struct Http {
     /// `http.drain_timeout`: how long open requests may go on once the daemon stops. Default 5 s.
     #[serde(with = "unit::duration")]
     pub drain_timeout: Duration,
+}
+
+impl Http {
+    pub(super) fn validate(&self, check: &mut Check<'_>) {
+        if self.token.is_none() && !self.listen.ip().is_loopback() {
+            let why = format!(
+                "is {}, which others can reach: set http.token or http.token_file as well, \
+                 or listen on 127.0.0.1",
+                self.listen
+            );
+            check.fail(&["listen"], &why);
+        }
+        check.range("max_upload_bytes", self.max_upload_bytes, 1..=1 << 40);
+        check.range("max_body_bytes", self.max_body_bytes, 1..=1 << 30);
+        check.positive("request_timeout", self.request_timeout);
+    }
 }
 
 impl Default for Http {

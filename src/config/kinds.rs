@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::check::Check;
 use super::unit;
 
 /// The kinds that differ from what their code says, by system and verb. Default: none.
@@ -48,4 +49,29 @@ pub struct KindOverride {
     pub retry_cap: Option<Duration>,
     /// `retry_jitter`: share of the wait that chance may take away, 0.0 to 1.0.
     pub retry_jitter: Option<f64>,
+}
+
+impl KindOverride {
+    pub(super) fn validate(&self, check: &mut Check<'_>) {
+        if let Some(attempts) = self.max_attempts {
+            check.range("max_attempts", attempts, 1..=10_000);
+        }
+        if let Some(timeout) = self.timeout {
+            check.positive("timeout", timeout);
+        }
+        if let Some(factor) = self.retry_factor {
+            check.range("retry_factor", factor, 1.0..=100.0);
+        }
+        if let Some(jitter) = self.retry_jitter {
+            check.range("retry_jitter", jitter, 0.0..=1.0);
+        }
+        if let (Some(first), Some(cap)) = (self.retry_first, self.retry_cap)
+            && first > cap
+        {
+            check.fail(
+                &["retry_first", "retry_cap"],
+                "must not be longer than retry_cap",
+            );
+        }
+    }
 }

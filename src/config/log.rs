@@ -1,6 +1,9 @@
 //! `[log]`: what is logged and how.
 
 use serde::{Deserialize, Serialize};
+use tracing_subscriber::EnvFilter;
+
+use super::check::Check;
 
 /// Logging.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -11,6 +14,14 @@ pub struct Log {
     /// `log.filter`: directives as of `tracing_subscriber::EnvFilter`, comma-separated. Default
     /// `info,sqlx=warn,apalis_core=warn`.
     pub filter: String,
+}
+
+impl Log {
+    pub(super) fn validate(&self, check: &mut Check<'_>) {
+        if let Err(error) = EnvFilter::builder().parse(&self.filter) {
+            check.fail(&["filter"], &format!("is not a filter: {error}"));
+        }
+    }
 }
 
 impl Default for Log {

@@ -3,28 +3,47 @@
 //! A *key* is the dotted name of one setting (`queue.lost_after`). The file
 //! `config/default.toml` names and explains every key; a test keeps the two equal.
 
+mod check;
+mod credential;
 mod database;
+mod env;
+mod error;
+mod excerpt;
+mod file;
 mod http;
 mod kinds;
+mod load;
 mod log;
+mod near;
+mod origin;
 mod product_import;
 mod queue;
 mod queues;
 mod runs;
+mod schema;
 mod secret;
+mod setting;
 mod storage;
 mod unit;
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
+use check::Check;
+
 pub use database::Database;
+pub use error::{ConfigError, Mistake};
 pub use http::Http;
 pub use kinds::{KindOverride, Kinds};
+pub use load::{Loaded, Sources};
 pub use log::{Log, LogFormat};
-pub use product_import::ProductImport;
+pub use origin::{Origin, Origins};
+pub use product_import::{FIELDS, ProductImport};
 pub use queue::{Queue, Wake};
 pub use queues::{QueueOverride, Queues};
 pub use runs::Runs;
+pub use schema::is_secret;
 pub use storage::Storage;
 
 /// Everything an operator can set.
@@ -58,16 +77,49 @@ impl Config {
         let named = self.queues.get(queue).and_then(|queue| queue.concurrency);
         named.unwrap_or(self.queue.concurrency)
     }
+
+    /// Loads the configuration; a stronger layer wins key by key.
+    ///
+    /// From weak to strong: defaults, the file, `conf.d/*.toml` beside it in the order of their
+    /// names, `DATABASE_URL`, `INGESTD_SECTION__KEY`, flags. Secrets are read from their files and
+    /// credentials, so that the result stands for itself.
+    ///
+    /// # Errors
+    ///
+    /// Every unreadable file, unknown key and wrong value of all layers; where there are none of
+    /// these, everything that validation refuses.
+    pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
+        load::load(sources)
+    }
+
+    /// Returns every key with its value as it may be shown: secrets redacted, `null` where a key
+    /// without a default is not set.
+    ///
+    /// # Errors
+    ///
+    /// A path that is not UTF-8.
+    pub fn entries(&self) -> Result<BTreeMap<String, serde_json::Value>, ConfigError> {
+        Ok(schema::entries(self)?)
+    }
+
+    fn validate(&self, origins: &Origins) -> Vec<Mistake> {
+        let mut check = Check::new(origins);
+        self.database.validate(check.section("database"));
+        self.http.validate(check.section("http"));
+        self.log.validate(check.section("log"));
+        self.queue.validate(check.section("queue"));
+        for (name, queue) in self.queues.iter() {
+            queue.validate(check.section(schema::dotted(&["queues", name])));
+        }
+        for (kind, differing) in self.kinds.iter() {
+            differing.validate(check.section(format!("kinds.{kind}")));
+        }
+        self.runs.validate(check.section("runs"));
+        self.product_import
+            .validate(check.section("product_import"));
+        check.mistakes
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn queues_that_are_not_named_have_the_general_concurrency() {
-        let config = Config::default();
-        assert_eq!(config.concurrency("import"), 2);
-        assert_eq!(config.concurrency("default"), 10);
-    }
-}
+mod tests;

@@ -4,14 +4,33 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::check::Check;
+
+/// The fields of a product row, as `product_import.aliases` names them.
+pub const FIELDS: [&str; 12] = [
+    "code",
+    "name",
+    "description",
+    "brand",
+    "category",
+    "price",
+    "currency",
+    "stock",
+    "ean",
+    "url",
+    "weight",
+    "updated_at",
+];
+
 /// How product files are read.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ProductImport {
     /// `product_import.chunk_rows`: data rows committed by one transaction, 1 to 100000. Default
-    /// 10000. Changing it while an import runs makes that import start over.
+    /// 10000.
     pub chunk_rows: u32,
-    /// `product_import.max_rows`: data rows of one file at most. Default 2000000.
+    /// `product_import.max_rows`: data rows of one file at most. 1 to 1000000000. Default
+    /// 2000000.
     pub max_rows: u32,
     /// `product_import.max_columns`: columns of one file at most, 1 to 16384. Default 1024.
     pub max_columns: u16,
@@ -20,6 +39,15 @@ pub struct ProductImport {
     /// `product_import.aliases`: further headers by which a field is known, a list for each field.
     /// Default: none beyond the built-in ones.
     pub aliases: BTreeMap<String, Vec<String>>,
+}
+
+impl ProductImport {
+    pub(super) fn validate(&self, check: &mut Check<'_>) {
+        check.range("chunk_rows", self.chunk_rows, 1..=100_000);
+        check.range("max_rows", self.max_rows, 1..=1_000_000_000);
+        check.range("max_columns", self.max_columns, 1..=16_384);
+        check.range("max_cell_chars", self.max_cell_chars, 1..=1_000_000);
+    }
 }
 
 impl Default for ProductImport {

@@ -1,10 +1,15 @@
 //! `[queue]`: claiming, leases, rescue, stopping.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::check::Check;
 use super::unit;
+
+/// How many jobs of a queue one daemon may run at once.
+pub(super) const CONCURRENCY: RangeInclusive<u16> = 1..=10_000;
 
 /// How this daemon works the queue.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -51,6 +56,42 @@ pub struct Queue {
     pub retention_days: u16,
     /// `queue.wake`: how a worker learns of new jobs. Default `notify`.
     pub wake: Wake,
+}
+
+impl Queue {
+    pub(super) fn validate(&self, check: &mut Check<'_>) {
+        let above_zero = [
+            ("poll_interval", self.poll_interval),
+            ("trailing_poll", self.trailing_poll),
+            ("heartbeat_interval", self.heartbeat_interval),
+            ("rescue_interval", self.rescue_interval),
+        ];
+        for (key, value) in above_zero {
+            check.positive(key, value);
+        }
+        check.range("concurrency", self.concurrency, CONCURRENCY);
+        check.range("max_crashes", self.max_crashes, 1..=1000);
+        check.range("completion_batch", self.completion_batch, 1..=10_000);
+        check.range("retention_days", self.retention_days, 1..=3650);
+        self.validate_lease(check);
+    }
+
+    /// A worker must have two chances to renew before it gives its leases up, and must give them up
+    /// before others take them.
+    fn validate_lease(&self, check: &mut Check<'_>) {
+        let trust = humantime::format_duration(self.trust_window);
+        if self.trust_window >= self.lost_after {
+            let lost = humantime::format_duration(self.lost_after);
+            let why = format!("is {trust}, must be shorter than queue.lost_after, {lost}");
+            check.fail(&["trust_window", "lost_after"], &why);
+        }
+        if self.heartbeat_interval.saturating_mul(2) > self.trust_window {
+            let heartbeat = humantime::format_duration(self.heartbeat_interval);
+            let why =
+                format!("is {heartbeat}, must be at most half of queue.trust_window, {trust}");
+            check.fail(&["heartbeat_interval", "trust_window"], &why);
+        }
+    }
 }
 
 impl Default for Queue {

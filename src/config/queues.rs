@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::check::Check;
+use super::queue::CONCURRENCY;
+
 /// The queues that differ, by name. Default: `import` and `system` run 2 jobs at once.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -19,6 +22,14 @@ impl Queues {
     /// Returns the queues that are named, in the order of their names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &QueueOverride)> {
         self.0.iter().map(|(name, queue)| (name.as_str(), queue))
+    }
+}
+
+impl QueueOverride {
+    pub(super) fn validate(&self, check: &mut Check<'_>) {
+        if let Some(concurrency) = self.concurrency {
+            check.range("concurrency", concurrency, CONCURRENCY);
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::check::Check;
 use super::unit;
 
 /// What happens to runs that stand still.
@@ -16,6 +17,13 @@ pub struct Runs {
     /// `runs.max_retries`: how often a stale run is started again before it has failed, 0 to 100.
     /// Default 3.
     pub max_retries: u16,
+}
+
+impl Runs {
+    pub(super) fn validate(&self, check: &mut Check<'_>) {
+        check.positive("stale_after", self.stale_after);
+        check.range("max_retries", self.max_retries, 0..=100);
+    }
 }
 
 impl Default for Runs {
