@@ -1,6 +1,7 @@
 //! ingestd: a durable job queue on Postgres and the ingestion that runs on it.
 
 pub mod blob;
+pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod db;
