@@ -1,6 +1,8 @@
 -- Claims up to $2 due jobs of queue $1 for worker $7, priorities $3 to $6 in turn.
 -- One possible plan: each turn is an ordered scan of jobs_ready that stops at its LIMIT, the
--- UPDATE goes by primary key from an array. A paused queue yields nothing.
+-- UPDATE goes by primary key from an array. It does not name the state again: the rows are locked,
+-- and with it a planner that believes the table empty would read all of jobs_ready instead.
+-- A paused queue yields nothing.
 WITH open AS MATERIALIZED (
   SELECT CASE WHEN EXISTS (SELECT FROM ingestd.queues WHERE queue = $1 AND paused_at IS NOT NULL)
          THEN 0 ELSE $2::bigint END AS n
@@ -39,7 +41,7 @@ UPDATE ingestd.jobs j
 SET state = 'running', lease_id = nextval('ingestd.lease_seq'), worker_id = $7,
     attempt = j.attempt + 1, started_at = clock_timestamp(), cancel_requested = false,
     deadline_at = clock_timestamp() + $9[array_position($8, j.kind)] * interval '1 millisecond'
-WHERE j.shard = 0 AND j.state = 'queued' AND j.id = ANY (ARRAY(
+WHERE j.shard = 0 AND j.id = ANY (ARRAY(
   SELECT id FROM first UNION ALL SELECT id FROM second
   UNION ALL SELECT id FROM third UNION ALL SELECT id FROM fourth))
 RETURNING j.id, j.lease_id, j.kind, j.queue, j.priority, j.args, j.attempt, j.crashes,

@@ -67,7 +67,7 @@ impl<C> JobContext<C> {
         let gone: Option<i64> = sqlx::query_scalar(FINISH)
             .bind([self.lease.id.0])
             .bind([self.lease.lease_id.0])
-            .bind(["completed"])
+            .bind("completed")
             .fetch_optional(conn)
             .await?;
         gone.map(|_| Done::in_transaction()).ok_or(JobError::LeaseLost)
@@ -127,27 +127,29 @@ impl<C: Send + Sync + 'static> Completer<C> {
     }
 
     async fn finish(&self, batch: &mut [Conclusion]) -> sqlx::Result<()> {
-        let (mut ids, mut leases, mut states) = (Vec::new(), Vec::new(), Vec::new());
-        for c in batch.iter().filter(|c| !c.written) {
-            let state = match c.outcome {
-                Outcome::Completed => "completed",
-                Outcome::Cancelled => "cancelled",
-                _ => continue,
-            };
-            ids.push(c.lease.id.0);
-            leases.push(c.lease.lease_id.0);
-            states.push(state);
-        }
+        self.finish_as("completed", batch, |o| matches!(o, Outcome::Completed)).await?;
+        self.finish_as("cancelled", batch, |o| matches!(o, Outcome::Cancelled)).await
+    }
+
+    async fn finish_as(
+        &self,
+        state: &str,
+        batch: &mut [Conclusion],
+        covered: impl Fn(&Outcome) -> bool,
+    ) -> sqlx::Result<()> {
+        let covers = |c: &&Conclusion| !c.written && covered(&c.outcome);
+        let (ids, leases): (Vec<i64>, Vec<i64>) =
+            batch.iter().filter(covers).map(|c| (c.lease.id.0, c.lease.lease_id.0)).unzip();
         if ids.is_empty() {
             return Ok(());
         }
         let done: Vec<i64> = sqlx::query_scalar(FINISH)
             .bind(&ids)
             .bind(&leases)
-            .bind(&states)
+            .bind(state)
             .fetch_all(&self.pool)
             .await?;
-        settle(batch, &done, |o| matches!(o, Outcome::Completed | Outcome::Cancelled));
+        settle(batch, &done, covered);
         Ok(())
     }
 

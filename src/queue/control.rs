@@ -172,7 +172,7 @@ pub(super) async fn finish_cancelled(
     sqlx::query(include_str!("finish.sql"))
         .bind([id])
         .bind([lease_id])
-        .bind(["cancelled"])
+        .bind("cancelled")
         .execute(conn)
         .await?;
     Ok(())

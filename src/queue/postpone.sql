@@ -1,29 +1,30 @@
 -- Puts jobs back for later: a retry with its error, or a snooze (error null), which is no attempt.
 -- A job that somebody cancelled meanwhile is not tried again: it goes to the history instead.
-WITH postponed AS (
-  SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::text[])
-    AS p (id, lease_id, delay_ms, error, error_kind)
-),
-back AS (
-  UPDATE ingestd.jobs j
+-- $1 ids, $2 leases, $3 delays in milliseconds, $4 errors, $5 error kinds, $6 worker. Found as in
+-- finish.sql; what belongs to a row is looked up by the place of its id.
+WITH back AS (
+  UPDATE ingestd.jobs
   SET state = 'queued', lease_id = NULL, worker_id = NULL, deadline_at = NULL, crashes = 0,
-      run_at = clock_timestamp() + p.delay_ms * interval '1 millisecond',
-      attempt = j.attempt - (p.error IS NULL)::int::smallint,
-      last_error = coalesce(p.error, j.last_error)
-  FROM postponed p
-  WHERE j.shard = 0 AND j.id = p.id AND j.lease_id = p.lease_id AND NOT j.cancel_requested
-  RETURNING j.shard, j.id, j.kind, j.attempt, j.started_at, p.error, p.error_kind
+      run_at = clock_timestamp()
+        + ($3::bigint[])[array_position($1::bigint[], id)] * interval '1 millisecond',
+      attempt = attempt
+        - (($4::text[])[array_position($1::bigint[], id)] IS NULL)::int::smallint,
+      last_error = coalesce(($4::text[])[array_position($1::bigint[], id)], last_error)
+  WHERE shard = 0 AND id = ANY ($1::bigint[]) AND lease_id = ANY ($2::bigint[])
+    AND NOT cancel_requested
+  RETURNING shard, id, kind, attempt, started_at, array_position($1::bigint[], id) AS place
 ),
 noted AS (
   INSERT INTO ingestd.job_attempts
     (shard, job_id, kind, attempt, outcome, error_kind, error, worker_id, started_at)
-  SELECT shard, id, kind, attempt, 'retry', error_kind, error, $6, started_at
-  FROM back WHERE error IS NOT NULL
+  SELECT shard, id, kind, attempt, 'retry', ($5::text[])[place], ($4::text[])[place], $6, started_at
+  FROM back WHERE ($4::text[])[place] IS NOT NULL
 ),
 gone AS (
-  DELETE FROM ingestd.jobs j USING postponed p
-  WHERE j.shard = 0 AND j.id = p.id AND j.lease_id = p.lease_id AND j.cancel_requested
-  RETURNING j.*
+  DELETE FROM ingestd.jobs
+  WHERE shard = 0 AND id = ANY ($1::bigint[]) AND lease_id = ANY ($2::bigint[])
+    AND cancel_requested
+  RETURNING *
 ),
 kept AS (
   INSERT INTO ingestd.job_history
