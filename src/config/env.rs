@@ -13,8 +13,8 @@ use super::setting::Gathered;
 const PREFIX: &str = "INGESTD_";
 
 /// Variables that are read elsewhere and are no settings: where `ingestd dev` and the tests find the
-/// binaries of Postgres.
-const NOT_SETTINGS: [&str; 1] = ["INGESTD_PG_BIN"];
+/// binaries of Postgres, and what a build notes about itself.
+const NOT_SETTINGS: [&str; 3] = ["INGESTD_PG_BIN", "INGESTD_REVISION", "INGESTD_RUSTC"];
 
 /// Variables of the tests are no settings either.
 const TEST_PREFIX: &str = "INGESTD_TEST_";

@@ -73,8 +73,7 @@ impl<'a> Excerpt<'a> {
     /// doubt.
     fn cut<'l>(&self, start: usize, line: &'l str) -> Option<&'l str> {
         if !self.parsed {
-            let before = self.text.get(..start)?;
-            let in_string = before.contains("\"\"\"") || before.contains("'''");
+            let in_string = self.text.get(..start)?.lines().any(leaves_string_open);
             return (!in_string).then(|| cut_suspect(line));
         }
         let end = start + line.len();
@@ -85,6 +84,12 @@ impl<'a> Excerpt<'a> {
             .min();
         line.get(..first.unwrap_or(line.len()))
     }
+}
+
+/// Says whether the lines after this one may be the inside of a string.
+fn leaves_string_open(line: &str) -> bool {
+    let is_odd = |quote| line.matches(quote).count() % 2 == 1;
+    !line.trim_start().starts_with('#') && (is_odd('"') || is_odd('\''))
 }
 
 fn cut_suspect(line: &str) -> &str {

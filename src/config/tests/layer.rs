@@ -85,6 +85,7 @@ fn variables_of_others_are_left_alone() {
     World::empty()
         .env("INGESTD_PG_BIN", "/usr/bin")
         .env("INGESTD_TEST_DATABASE_URL", "postgres://h/db")
+        .env("INGESTD_REVISION", "abc")
         .env("INGEST", "1")
         .env("DATABASE_URL", "")
         .loaded();

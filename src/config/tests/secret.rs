@@ -123,3 +123,45 @@ fn secrets_are_not_in_errors() {
     let error = World::empty().flag("http.tokn", "sesame").error();
     assert!(!error.contains("sesame"), "{error}");
 }
+
+#[test]
+fn no_slip_of_one_character_shows_a_secret() {
+    let files = [
+        "[http]\ntoken = \"sesame\"\nlisten = 3\n",
+        "http.token = 'sesame' # x\n",
+        "database = { max_connections = 3, url = \"sesame\" }\n",
+        "[database]\nurl = \"\"\"sesame\"\"\"\n",
+    ];
+    let mut shown = Vec::new();
+    for text in files {
+        for slip in slips(text) {
+            let world = World::empty().file("ingestd.toml", &slip);
+            if let Err(error) = world.load() {
+                shown.extend(
+                    error
+                        .to_string()
+                        .contains("sesame")
+                        .then_some((slip, error)),
+                );
+            }
+        }
+    }
+    assert!(shown.is_empty(), "{shown:#?}");
+}
+
+/// Returns the text with one character left out, and with one more of those that mean something,
+/// at every place but within the secret.
+fn slips(text: &str) -> Vec<String> {
+    let (before, after) = text.split_once("sesame").unwrap();
+    let around = |(at, _): &(usize, char)| *at <= before.len() || *at >= text.len() - after.len();
+    let places = text.char_indices().filter(around);
+    let slipped = places.flat_map(|(at, _)| {
+        let (left, right) = text.split_at(at);
+        let less = format!("{left}{}", right.get(1..).unwrap());
+        let more = "\"'=[]{}#,.x1\n\\"
+            .chars()
+            .map(move |c| format!("{left}{c}{right}"));
+        std::iter::once(less).chain(more)
+    });
+    slipped.filter(|slip| slip.contains("sesame")).collect()
+}
