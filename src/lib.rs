@@ -7,6 +7,7 @@ pub mod daemon;
 pub mod db;
 pub mod dev;
 pub mod ingest;
+pub mod lifecycle;
 pub mod observe;
 pub mod queue;
 pub mod runs;
