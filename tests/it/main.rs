@@ -1,4 +1,10 @@
 //! The integration tests: one binary, one file per subject.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking; the lint knows test functions, not those they share"
+)]
 
 mod cluster;
+mod observe;
+mod prometheus;
 mod systemd;
