@@ -64,7 +64,7 @@ CREATE TABLE ingestd.jobs (
   cancel_requested boolean NOT NULL DEFAULT false,
   last_error       text,
   created_at       timestamptz NOT NULL DEFAULT now(),
-  PRIMARY KEY (shard, id),
+  PRIMARY KEY (id, shard),
   CONSTRAINT running_has_a_lease CHECK ((state = 'running') = (lease_id IS NOT NULL)),
   CONSTRAINT running_has_a_worker CHECK ((state = 'running') = (worker_id IS NOT NULL))
 ) WITH (
@@ -75,7 +75,9 @@ CREATE TABLE ingestd.jobs (
   autovacuum_vacuum_cost_delay = 0, vacuum_truncate = off
 );
 COMMENT ON TABLE  ingestd.jobs IS 'Unfinished work; the table people INSERT into. Only kind is required.';
-COMMENT ON COLUMN ingestd.jobs.shard IS 'Always 0 on one Postgres; leads every key so that the table can be distributed.';
+COMMENT ON COLUMN ingestd.jobs.shard IS 'Always 0 on one Postgres; in every key and every statement, so that the table can be distributed.';
+-- id leads its key: after shard, the planner may drop id = ANY (…) from the index condition and
+-- read the whole index whenever it believes the table small.
 COMMENT ON COLUMN ingestd.jobs.id IS 'Identifies the job for ever, also in job_history and dead_jobs.';
 COMMENT ON COLUMN ingestd.jobs.kind IS 'Name of the job''s type, one of job_kinds.';
 COMMENT ON COLUMN ingestd.jobs.args IS 'Arguments, a JSON object of at most 256 KiB; larger inputs go by reference.';
@@ -203,7 +205,7 @@ CREATE TABLE ingestd.dead_jobs (
   replayed_from bigint,
   replayed_to   bigint,
   replayed_at   timestamptz,
-  PRIMARY KEY (shard, id)
+  PRIMARY KEY (id, shard)
 );
 COMMENT ON TABLE  ingestd.dead_jobs IS 'Dead letters: jobs that will not be tried again until someone replays them.';
 COMMENT ON COLUMN ingestd.dead_jobs.shard IS 'As in jobs.';
