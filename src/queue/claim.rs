@@ -16,10 +16,11 @@ use tokio_util::sync::CancellationToken;
 use super::{
     execute::Claimed,
     job::{Lease, LeaseId},
+    kind::Kind,
     lease::Leases,
     session::Session,
 };
-use crate::observe::{JobClaimed, Wake, WorkerWoken};
+use crate::observe::{JobClaimed, Wake, WorkerSlots, WorkerWoken};
 
 const CLAIM: &str = include_str!("claim.sql");
 
@@ -44,6 +45,25 @@ pub(super) struct KnownKinds {
     pub(super) names: Vec<&'static str>,
     /// Time limits, in milliseconds, in the order of the names.
     pub(super) timeouts_ms: Vec<i64>,
+    /// Queues of jobs that name none, in the order of the names.
+    pub(super) queues: Vec<&'static str>,
+}
+
+impl KnownKinds {
+    pub(super) fn of<C>(kinds: &[Kind<C>]) -> Self {
+        let millis = |kind: &Kind<C>| i64::try_from(kind.timeout.as_millis());
+        Self {
+            names: kinds.iter().map(|kind| kind.name).collect(),
+            timeouts_ms: kinds.iter().map(|kind| millis(kind).unwrap_or(i64::MAX / 2)).collect(),
+            queues: kinds.iter().map(|kind| kind.queue).collect(),
+        }
+    }
+
+    /// Returns the queue of jobs of a kind that name none.
+    pub(super) fn queue_of(&self, kind: &str) -> Option<&'static str> {
+        let place = self.names.iter().position(|name| *name == kind)?;
+        self.queues.get(place).copied()
+    }
 }
 
 /// Claims the jobs of one queue.
@@ -52,6 +72,8 @@ pub(super) struct Claimer {
     pub(super) pool: PgPool,
     pub(super) kinds: Arc<KnownKinds>,
     pub(super) slots: Arc<Semaphore>,
+    /// How many there are in all.
+    pub(super) n_slots: usize,
     pub(super) wake: Arc<Notify>,
     pub(super) session: watch::Receiver<Option<Arc<Session>>>,
     pub(super) leases: Leases,
@@ -82,7 +104,10 @@ impl Claimer {
             turn += 1;
             let asked = slots.len();
             match self.claim(&session, slots, turn.is_multiple_of(REVERSE_EVERY)).await {
-                Ok(got) if got == asked => reason = Wake::Drain,
+                Ok(got) if got == asked => {
+                    self.report_slots();
+                    reason = Wake::Drain;
+                }
                 Ok(_) => reason = self.sleep(reason).await,
                 Err(error) => {
                     tracing::warn!(queue = %self.queue, error = %error, "cannot claim");
@@ -91,6 +116,12 @@ impl Claimer {
                 }
             }
         }
+    }
+
+    fn report_slots(&self) {
+        let n_busy = self.n_slots.saturating_sub(self.slots.available_permits());
+        let [slots, busy] = [self.n_slots, n_busy].map(|n| u32::try_from(n).unwrap_or(u32::MAX));
+        WorkerSlots { queue: &self.queue, slots, busy }.emit();
     }
 
     /// Waits for a session: without a heartbeat nothing may be claimed.
@@ -161,6 +192,7 @@ impl Claimer {
 
     /// Sleeps until there may be work again and says what ended the sleep.
     async fn sleep(&self, woken_by: Wake) -> Wake {
+        self.report_slots();
         let wake = self.wake.notified();
         // Whoever inserted while another transaction held the notification relies on this look.
         if matches!(woken_by, Wake::Notify | Wake::Drain) {

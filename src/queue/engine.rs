@@ -6,19 +6,17 @@ use std::{
     time::Duration,
 };
 
-use apalis_core::worker::{Worker, context::WorkerContext};
 use sqlx::{PgConnection, PgPool, postgres::PgConnectOptions};
-use tokio::sync::{Mutex, Semaphore, mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio_cron_scheduler::{Job as Tick, JobScheduler};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower::layer::util::Identity;
 
 use super::{
-    backend::ClaimedJobs,
-    claim::{Claimer, KnownKinds},
+    claim::KnownKinds,
     complete::Completer,
-    execute::{Claimed, Conclusion, Executor},
+    execute::{Conclusion, Executor},
     kind::Kind,
+    lane::Lanes,
     lease::Leases,
     maintain,
     rescue::{self, Rescuer},
@@ -27,22 +25,6 @@ use super::{
     wake::{self, Sleepers},
 };
 use crate::config;
-
-/// How often the table is searched for queues that nobody serves yet.
-const DISCOVER_EVERY: Duration = Duration::from_secs(5);
-/// Most queues one daemon serves; the rest wait for another daemon or a configuration.
-const MOST_QUEUES: usize = 256;
-
-/// Queues that have jobs due, by a loose scan of jobs_ready: one probe per queue, not per row.
-const DISCOVER: &str = "
-    WITH RECURSIVE q (queue) AS (
-      (SELECT queue FROM ingestd.jobs WHERE shard = 0 AND state = 'queued' ORDER BY queue LIMIT 1)
-      UNION ALL
-      SELECT (SELECT j.queue FROM ingestd.jobs j
-              WHERE j.shard = 0 AND j.state = 'queued' AND j.queue > q.queue
-              ORDER BY j.queue LIMIT 1)
-      FROM q WHERE q.queue IS NOT NULL)
-    SELECT queue FROM q WHERE queue IS NOT NULL";
 
 /// Registers kinds and their schedules, so that the database accepts jobs of them.
 ///
@@ -121,7 +103,11 @@ impl<C: Send + Sync + 'static> Engine<C> {
             let (pool, leases) = (parts.pool.clone(), parts.leases.clone());
             parts.claimers.spawn(wake::listen(pool, sleepers, leases, parts.stop.clone()));
         }
-        parts.claimers.spawn(schedule::pump(parts.pool.clone(), parts.stop.clone()));
+        parts.claimers.spawn(schedule::pump(
+            parts.pool.clone(),
+            Arc::clone(&parts.known),
+            parts.stop.clone(),
+        ));
         let housekeeping = parts.start_housekeeping().await?;
         let mut session = parts.session.clone();
         session.wait_for(Option::is_some).await?;
@@ -152,13 +138,7 @@ struct Parts<C: 'static> {
 impl<C: Send + Sync + 'static> Parts<C> {
     fn new(engine: Engine<C>) -> std::io::Result<Self> {
         let Engine { pool, options, kinds, state, settings, concurrency } = engine;
-        let known = KnownKinds {
-            names: kinds.iter().map(|kind| kind.name).collect(),
-            timeouts_ms: kinds
-                .iter()
-                .map(|kind| i64::try_from(kind.timeout.as_millis()).unwrap_or(i64::MAX / 2))
-                .collect(),
-        };
+        let known = KnownKinds::of(&kinds);
         let (hard_stop, finished) = (CancellationToken::new(), CancellationToken::new());
         let leases = Leases::default();
         let heart = Heart {
@@ -291,79 +271,6 @@ impl<C: Send + Sync + 'static> Parts<C> {
             pool: self.pool,
             settings: self.settings,
             leases: self.leases,
-        }
-    }
-}
-
-/// The queues this daemon serves, each with a claimer and an apalis worker.
-struct Lanes<C: 'static> {
-    executor: Executor<C>,
-    sleepers: Sleepers,
-    served: HashMap<String, Arc<Semaphore>>,
-    pool: PgPool,
-    known: Arc<KnownKinds>,
-    session: watch::Receiver<Option<Arc<Session>>>,
-    leases: Leases,
-    stop: CancellationToken,
-    claimers: TaskTracker,
-    workers: TaskTracker,
-    settings: config::Queue,
-    concurrency: BTreeMap<String, usize>,
-}
-
-impl<C: Send + Sync + 'static> Lanes<C> {
-    fn serve(&mut self, queue: &str) {
-        if self.served.contains_key(queue) {
-            return;
-        }
-        if self.served.len() >= MOST_QUEUES {
-            tracing::warn!(queue, most = MOST_QUEUES, "too many queues; this one is not served here");
-            return;
-        }
-        let n_slots = self.concurrency.get(queue).copied();
-        let n_slots = n_slots.unwrap_or(self.settings.concurrency.into());
-        let slots = Arc::new(Semaphore::new(n_slots));
-        self.served.insert(queue.to_owned(), Arc::clone(&slots));
-        let (claimed, jobs) = mpsc::channel(n_slots.max(1));
-        let claimer = Claimer {
-            queue: queue.to_owned(),
-            pool: self.pool.clone(),
-            kinds: Arc::clone(&self.known),
-            slots,
-            wake: self.sleepers.bell(queue),
-            session: self.session.clone(),
-            leases: self.leases.clone(),
-            claimed,
-            stop: self.stop.clone(),
-            poll_interval: self.settings.poll_interval,
-            trailing_poll: self.settings.trailing_poll,
-        };
-        self.claimers.spawn(claimer.run());
-        let context = WorkerContext::from(queue);
-        let (jobs, executor) = (ClaimedJobs(jobs), self.executor.clone());
-        let worker: Worker<Claimed, _, _, _> =
-            Worker::new(context, jobs, executor, Identity::new());
-        let queue = queue.to_owned();
-        self.workers.spawn(async move {
-            if let Err(error) = worker.run().await {
-                tracing::error!(queue, error = %error, "worker ended");
-            }
-        });
-    }
-
-    /// Serves queues as they turn up: by notification at once, else by a regular look.
-    async fn discover(mut self, mut new_queues: mpsc::Receiver<String>) {
-        let stop = self.stop.clone();
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                Some(queue) = new_queues.recv() => self.serve(&queue),
-                () = tokio::time::sleep(DISCOVER_EVERY) => {
-                    let found: sqlx::Result<Vec<String>> =
-                        sqlx::query_scalar(DISCOVER).fetch_all(&self.pool).await;
-                    found.unwrap_or_default().iter().for_each(|queue| self.serve(queue));
-                }
-            }
         }
     }
 }

@@ -4,86 +4,22 @@
 //! `next_at` are one transaction. No daemon leads. Times are the database's;
 //! the cron line is read in the schedule's own zone.
 
-use std::{str::FromStr, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
-use chrono_tz::Tz;
-use croner::{
-    Cron,
-    parser::{CronParser, Seconds},
-};
 use sqlx::{PgConnection, PgPool, Row, postgres::PgRow};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    claim::KnownKinds,
     enqueue::{NewJob, enqueue_raw},
     kind::Kind,
+    timetable::{BadTimetable, Missed, Timetable, split_ticks},
 };
-use crate::observe::{ScheduleTicked, TickResult};
+use crate::observe::{EnqueueSource, JobEnqueued, ScheduleTicked, TickResult};
 
 /// Longest sleep between looks at the table: how late a new schedule may be noticed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-
-/// A cron line and the zone it is read in.
-#[derive(Debug, Clone)]
-pub struct Timetable {
-    cron: Cron,
-    zone: Tz,
-}
-
-/// Why a cron line or a zone is refused.
-#[derive(Debug, thiserror::Error)]
-pub enum BadTimetable {
-    /// The cron line does not parse.
-    #[error("cron line {line:?}: {reason}; five fields, or six with seconds first")]
-    Cron {
-        /// The line as given.
-        line: String,
-        /// What the parser said.
-        reason: String,
-    },
-    /// No such zone.
-    #[error("time zone {0:?} is no IANA name such as Europe/Prague")]
-    Zone(String),
-}
-
-impl Timetable {
-    /// Parses a cron line of five fields, or six with seconds first, in an IANA time zone.
-    ///
-    /// # Errors
-    ///
-    /// [`BadTimetable`] says which of the two does not parse.
-    pub fn parse(line: &str, zone: &str) -> Result<Self, BadTimetable> {
-        let parser = CronParser::builder().seconds(Seconds::Optional).build();
-        let cron = parser.parse(line).map_err(|error| BadTimetable::Cron {
-            line: line.to_owned(),
-            reason: error.to_string(),
-        })?;
-        let zone = Tz::from_str(zone).map_err(|_| BadTimetable::Zone(zone.to_owned()))?;
-        Ok(Self { cron, zone })
-    }
-
-    /// Returns the first due time after `after`; `None` where there is none for decades.
-    #[must_use]
-    pub fn next_after(&self, after: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        let local = after.with_timezone(&self.zone);
-        self.cron.find_next_occurrence(&local, false).ok().map(|next| next.with_timezone(&Utc))
-    }
-
-    /// Says in words when it is due.
-    #[must_use]
-    pub fn describe(&self) -> String {
-        format!("{} ({})", self.cron.describe(), self.zone)
-    }
-}
-
-/// What to do about ticks that fell due while no daemon ran.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Missed {
-    Skip,
-    Once,
-    All(usize),
-}
 
 /// What to do about a tick while the job of an earlier one is unfinished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,28 +27,6 @@ enum Overlap {
     Allow,
     Skip,
     Queue,
-}
-
-/// The ticks up to now, oldest first, split by the policy into those to enqueue and those missed.
-///
-/// A tick counts as missed when a later one is due as well; with `Skip` also
-/// when it is older than `fresh`.
-fn split_ticks(
-    mut due: Vec<DateTime<Utc>>,
-    missed: Missed,
-    now: DateTime<Utc>,
-    fresh: Duration,
-) -> (Vec<DateTime<Utc>>, Vec<DateTime<Utc>>) {
-    let n_kept = match missed {
-        Missed::All(most) => most,
-        Missed::Once => 1,
-        Missed::Skip => {
-            let is_fresh = |at: &DateTime<Utc>| (now - *at).to_std().unwrap_or_default() <= fresh;
-            usize::from(due.last().is_some_and(is_fresh))
-        }
-    };
-    let kept = due.split_off(due.len().saturating_sub(n_kept));
-    (kept, due)
 }
 
 /// Ticks older than this are missed, as far as `skip` is concerned.
@@ -132,6 +46,13 @@ struct DueSchedule {
     now: DateTime<Utc>,
 }
 
+/// What handling a due schedule came to.
+struct Ticked {
+    next_at: Option<DateTime<Utc>>,
+    problem: Option<String>,
+    n_enqueued: u64,
+}
+
 const DUE: &str = "
     SELECT name, cron, timezone, kind, args, queue, priority, missed, missed_max, overlap,
            jitter_ms, next_at, clock_timestamp() AS now
@@ -143,9 +64,9 @@ const DUE: &str = "
     ORDER BY next_at LIMIT 1 FOR UPDATE SKIP LOCKED";
 
 /// Enqueues what is due until told to stop.
-pub(super) async fn pump(pool: PgPool, stop: CancellationToken) {
+pub(super) async fn pump(pool: PgPool, kinds: Arc<KnownKinds>, stop: CancellationToken) {
     loop {
-        let nap = match round(&pool).await {
+        let nap = match round(&pool, &kinds).await {
             Ok(nap) => nap,
             Err(error) => {
                 tracing::warn!(error = %error, "schedules wait for the database");
@@ -160,9 +81,9 @@ pub(super) async fn pump(pool: PgPool, stop: CancellationToken) {
 }
 
 /// Handles everything due now and returns how long to sleep.
-async fn round(pool: &PgPool) -> sqlx::Result<Duration> {
+async fn round(pool: &PgPool, kinds: &KnownKinds) -> sqlx::Result<Duration> {
     prepare(pool).await?;
-    while tick(pool).await? {}
+    while tick(pool, kinds).await? {}
     let next_ms: Option<i64> = sqlx::query_scalar(
         "SELECT (extract(epoch FROM min(next_at) - clock_timestamp()) * 1000)::bigint
          FROM ingestd.schedules WHERE paused_at IS NULL AND next_at > now()",
@@ -207,24 +128,28 @@ async fn prepare(pool: &PgPool) -> sqlx::Result<()> {
 }
 
 /// Handles one due schedule in one transaction; returns whether there was one.
-async fn tick(pool: &PgPool) -> sqlx::Result<bool> {
+async fn tick(pool: &PgPool, kinds: &KnownKinds) -> sqlx::Result<bool> {
     let mut tx = pool.begin().await?;
     let Some(row) = sqlx::query(DUE).fetch_optional(&mut *tx).await? else { return Ok(false) };
     let due = due_schedule(&row)?;
-    let (next_at, error) = match &due.timetable {
+    let ticked = match &due.timetable {
         Ok(timetable) => enqueue_ticks(&mut tx, &due, timetable).await?,
-        Err(error) => (None, Some(error.to_string())),
+        Err(error) => Ticked { next_at: None, problem: Some(error.to_string()), n_enqueued: 0 },
     };
     sqlx::query(
         "UPDATE ingestd.schedules SET next_at = $2, last_error = $3, last_at = $4 WHERE name = $1",
     )
     .bind(&due.name)
-    .bind(next_at)
-    .bind(error)
+    .bind(ticked.next_at)
+    .bind(ticked.problem)
     .bind(due.next_at)
     .execute(&mut *tx)
     .await?;
     tx.commit().await?;
+    let kind = due.new_job.kind.as_str();
+    if let Some(queue) = due.new_job.queue.as_deref().or_else(|| kinds.queue_of(kind)) {
+        JobEnqueued { queue, kind, source: EnqueueSource::Cron, n: ticked.n_enqueued }.emit();
+    }
     Ok(true)
 }
 
@@ -258,12 +183,12 @@ fn due_schedule(row: &PgRow) -> sqlx::Result<DueSchedule> {
     })
 }
 
-/// Writes the ticks due up to now with their jobs; returns the next due time and any error.
+/// Writes the ticks due up to now with their jobs.
 async fn enqueue_ticks(
     tx: &mut PgConnection,
     due: &DueSchedule,
     timetable: &Timetable,
-) -> sqlx::Result<(Option<DateTime<Utc>>, Option<String>)> {
+) -> sqlx::Result<Ticked> {
     let mut ticks = vec![due.next_at];
     let mut next_at = timetable.next_after(due.next_at);
     while let Some(at) = next_at
@@ -282,25 +207,24 @@ async fn enqueue_ticks(
         note_tick(&mut *tx, &due.name, at, "missed", None).await?;
         ScheduleTicked { schedule: &due.name, result: TickResult::Missed, error: None }.emit();
     }
-    let mut problem = None;
+    let mut ticked = Ticked { next_at, problem: None, n_enqueued: 0 };
     for at in kept {
-        if let Some(error) = enqueue_tick(&mut *tx, due, at).await? {
-            problem = Some(error);
-        }
+        enqueue_tick(&mut *tx, due, at, &mut ticked).await?;
     }
-    Ok((next_at, problem))
+    Ok(ticked)
 }
 
-/// Enqueues one tick's job, or notes why not; returns the error that kept it from it.
+/// Enqueues one tick's job, or notes why not.
 async fn enqueue_tick(
     tx: &mut PgConnection,
     due: &DueSchedule,
     at: DateTime<Utc>,
-) -> sqlx::Result<Option<String>> {
+    ticked: &mut Ticked,
+) -> sqlx::Result<()> {
     if due.overlap == Overlap::Skip && unfinished(&mut *tx, &due.name).await? {
         note_tick(&mut *tx, &due.name, at, "overlap", None).await?;
         ScheduleTicked { schedule: &due.name, result: TickResult::Overlap, error: None }.emit();
-        return Ok(None);
+        return Ok(());
     }
     let mut job = due.new_job.clone();
     job.meta = Some(serde_json::json!({ "schedule": due.name, "tick_at": at, "source": "cron" }));
@@ -314,14 +238,16 @@ async fn enqueue_tick(
             let id = enqueued.id.map(|id| id.0);
             note_tick(&mut *tx, &due.name, at, "enqueued", id).await?;
             ScheduleTicked { schedule: &due.name, result: TickResult::Enqueued, error: None }.emit();
-            Ok(None)
+            ticked.n_enqueued += 1;
+            Ok(())
         }
         Err(sqlx::Error::Database(error)) => {
             let text = error.to_string();
             sqlx::query("ROLLBACK TO SAVEPOINT tick").execute(&mut *tx).await?;
             note_tick(&mut *tx, &due.name, at, "failed", None).await?;
             ScheduleTicked { schedule: &due.name, result: TickResult::Failed, error: Some(&text) }.emit();
-            Ok(Some(text))
+            ticked.problem = Some(text);
+            Ok(())
         }
         Err(error) => Err(error),
     }
@@ -381,64 +307,4 @@ pub(super) async fn sync_built_in<C: 'static>(
         .await?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(text: &str) -> DateTime<Utc> {
-        text.parse().unwrap()
-    }
-
-    fn next(line: &str, zone: &str, after: &str) -> DateTime<Utc> {
-        Timetable::parse(line, zone).unwrap().next_after(at(after)).unwrap()
-    }
-
-    #[test]
-    fn a_time_that_does_not_exist_fires_right_after() {
-        // Prague, 29 March 2026: 02:00 becomes 03:00.
-        let due = next("30 2 * * *", "Europe/Prague", "2026-03-28T12:00:00Z");
-        assert_eq!(due, at("2026-03-29T01:00:00Z"));
-    }
-
-    #[test]
-    fn a_time_that_occurs_twice_fires_once_on_the_first() {
-        // Prague, 25 October 2026: 03:00 becomes 02:00.
-        let first = next("30 2 * * *", "Europe/Prague", "2026-10-24T12:00:00Z");
-        assert_eq!(first, at("2026-10-25T00:30:00Z"));
-        let second = Timetable::parse("30 2 * * *", "Europe/Prague").unwrap().next_after(first);
-        assert_eq!(second, Some(at("2026-10-26T01:30:00Z")));
-    }
-
-    #[test]
-    fn seconds_are_optional() {
-        let after = "2026-01-01T00:00:00Z";
-        assert_eq!(next("*/5 * * * * *", "UTC", after), at("2026-01-01T00:00:05Z"));
-        assert_eq!(next("*/5 * * * *", "UTC", after), at("2026-01-01T00:05:00Z"));
-    }
-
-    #[test]
-    fn mistakes_name_the_line_or_the_zone() {
-        let cron = Timetable::parse("61 * * * *", "UTC").unwrap_err();
-        assert!(cron.to_string().contains("61 * * * *"), "{cron}");
-        let zone = Timetable::parse("* * * * *", "Mars/Base").unwrap_err();
-        assert!(zone.to_string().contains("Mars/Base"), "{zone}");
-    }
-
-    #[test]
-    fn missed_ticks_follow_the_policy() {
-        let now = at("2026-01-01T00:05:30Z");
-        let due: Vec<_> = (1..=5).map(|m| at(&format!("2026-01-01T00:0{m}:00Z"))).collect();
-        let split = |missed| {
-            let (kept, missed) = split_ticks(due.clone(), missed, now, FRESH);
-            (kept.len(), missed.len())
-        };
-        assert_eq!(split(Missed::Once), (1, 4));
-        assert_eq!(split(Missed::All(3)), (3, 2));
-        assert_eq!(split(Missed::All(100)), (5, 0));
-        assert_eq!(split(Missed::Skip), (1, 4));
-        let late = now + chrono::Duration::hours(1);
-        assert_eq!(split_ticks(due, Missed::Skip, late, FRESH).0.len(), 0);
-    }
 }

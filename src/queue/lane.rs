@@ -1,0 +1,113 @@
+//! The queues this daemon serves: a claimer and an apalis worker each, and how new ones turn up.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use apalis_core::worker::{Worker, context::WorkerContext};
+use sqlx::PgPool;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::layer::util::Identity;
+
+use super::{
+    backend::ClaimedJobs,
+    claim::{Claimer, KnownKinds},
+    execute::{Claimed, Executor},
+    lease::Leases,
+    session::Session,
+    wake::Sleepers,
+};
+use crate::config;
+
+/// How often the table is searched for queues that nobody serves yet.
+const DISCOVER_EVERY: Duration = Duration::from_secs(5);
+/// Most queues one daemon serves; the rest wait for another daemon or a configuration.
+const MOST_QUEUES: usize = 256;
+
+/// Queues that have jobs due, by a loose scan of jobs_ready: one probe per queue, not per row.
+const DISCOVER: &str = "
+    WITH RECURSIVE q (queue) AS (
+      (SELECT queue FROM ingestd.jobs WHERE shard = 0 AND state = 'queued' ORDER BY queue LIMIT 1)
+      UNION ALL
+      SELECT (SELECT j.queue FROM ingestd.jobs j
+              WHERE j.shard = 0 AND j.state = 'queued' AND j.queue > q.queue
+              ORDER BY j.queue LIMIT 1)
+      FROM q WHERE q.queue IS NOT NULL)
+    SELECT queue FROM q WHERE queue IS NOT NULL";
+
+/// The queues this daemon serves, each with a claimer and an apalis worker.
+pub(super) struct Lanes<C: 'static> {
+    pub(super) executor: Executor<C>,
+    pub(super) sleepers: Sleepers,
+    pub(super) served: HashMap<String, Arc<Semaphore>>,
+    pub(super) pool: PgPool,
+    pub(super) known: Arc<KnownKinds>,
+    pub(super) session: watch::Receiver<Option<Arc<Session>>>,
+    pub(super) leases: Leases,
+    pub(super) stop: CancellationToken,
+    pub(super) claimers: TaskTracker,
+    pub(super) workers: TaskTracker,
+    pub(super) settings: config::Queue,
+    pub(super) concurrency: BTreeMap<String, usize>,
+}
+
+impl<C: Send + Sync + 'static> Lanes<C> {
+    pub(super) fn serve(&mut self, queue: &str) {
+        if self.served.contains_key(queue) {
+            return;
+        }
+        if self.served.len() >= MOST_QUEUES {
+            tracing::warn!(queue, most = MOST_QUEUES, "too many queues; this one is not served here");
+            return;
+        }
+        let n_slots = self.concurrency.get(queue).copied();
+        let n_slots = n_slots.unwrap_or(self.settings.concurrency.into());
+        let slots = Arc::new(Semaphore::new(n_slots));
+        self.served.insert(queue.to_owned(), Arc::clone(&slots));
+        let (claimed, jobs) = mpsc::channel(n_slots.max(1));
+        let claimer = Claimer {
+            queue: queue.to_owned(),
+            pool: self.pool.clone(),
+            kinds: Arc::clone(&self.known),
+            slots,
+            n_slots,
+            wake: self.sleepers.bell(queue),
+            session: self.session.clone(),
+            leases: self.leases.clone(),
+            claimed,
+            stop: self.stop.clone(),
+            poll_interval: self.settings.poll_interval,
+            trailing_poll: self.settings.trailing_poll,
+        };
+        self.claimers.spawn(claimer.run());
+        let context = WorkerContext::from(queue);
+        let (jobs, executor) = (ClaimedJobs(jobs), self.executor.clone());
+        let worker: Worker<Claimed, _, _, _> =
+            Worker::new(context, jobs, executor, Identity::new());
+        let queue = queue.to_owned();
+        self.workers.spawn(async move {
+            if let Err(error) = worker.run().await {
+                tracing::error!(queue, error = %error, "worker ended");
+            }
+        });
+    }
+
+    /// Serves queues as they turn up: by notification at once, else by a regular look.
+    pub(super) async fn discover(mut self, mut new_queues: mpsc::Receiver<String>) {
+        let stop = self.stop.clone();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                Some(queue) = new_queues.recv() => self.serve(&queue),
+                () = tokio::time::sleep(DISCOVER_EVERY) => {
+                    let found: sqlx::Result<Vec<String>> =
+                        sqlx::query_scalar(DISCOVER).fetch_all(&self.pool).await;
+                    found.unwrap_or_default().iter().for_each(|queue| self.serve(queue));
+                }
+            }
+        }
+    }
+}
