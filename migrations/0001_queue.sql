@@ -261,6 +261,7 @@ COMMENT ON COLUMN ingestd.job_stats.buckets IS 'Attempts per run time: up to 5 m
 CREATE TABLE ingestd.workers (
   id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   host         text NOT NULL,
+  place        text,
   pid          integer NOT NULL,
   version      text NOT NULL,
   queues       text[] NOT NULL,
@@ -274,6 +275,7 @@ CREATE TABLE ingestd.workers (
 COMMENT ON TABLE  ingestd.workers IS 'One row per life of a daemon; its heartbeat covers all its leases.';
 COMMENT ON COLUMN ingestd.workers.id IS 'New at every start and after every lost heartbeat.';
 COMMENT ON COLUMN ingestd.workers.host IS 'Where it runs.';
+COMMENT ON COLUMN ingestd.workers.place IS 'Machine and process namespace: within one place, a pid that is gone tells that the worker is.';
 COMMENT ON COLUMN ingestd.workers.pid IS 'Its process id there.';
 COMMENT ON COLUMN ingestd.workers.version IS 'Its version of ingestd.';
 COMMENT ON COLUMN ingestd.workers.queues IS 'The queues it claims from.';

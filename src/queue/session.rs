@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -72,6 +73,7 @@ impl Heart {
     /// Lives one life: registers, beats, and ends it when trust runs out or work is finished.
     async fn live(&self, sessions: &watch::Sender<Option<Arc<Session>>>) -> sqlx::Result<()> {
         let mut conn = self.connect().await?;
+        give_up_dead_neighbours(&mut conn).await?;
         let worker_id = register(&mut conn, &self.queues).await?;
         let cancel = self.hard_stop.child_token();
         let session = Arc::new(Session { worker_id, cancel: cancel.clone() });
@@ -133,15 +135,52 @@ impl Heart {
 
 async fn register(conn: &mut PgConnection, queues: &[String]) -> sqlx::Result<i64> {
     sqlx::query_scalar(
-        "INSERT INTO ingestd.workers (host, pid, version, queues)
-         VALUES ($1, $2, $3, $4) RETURNING id",
+        "INSERT INTO ingestd.workers (host, place, pid, version, queues)
+         VALUES ($1, $2, $3, $4, $5) RETURNING id",
     )
     .bind(host())
+    .bind(place())
     .bind(i32::try_from(std::process::id()).unwrap_or(0))
     .bind(env!("CARGO_PKG_VERSION"))
     .bind(queues)
     .fetch_one(conn)
     .await
+}
+
+/// Ends the lives of workers that ran beside this process and whose process is gone.
+///
+/// After a crash and a restart their jobs are rescued at once, instead of when
+/// the heartbeat has been silent long enough. A pid that somebody else has by
+/// now tells nothing; then the heartbeat decides.
+async fn give_up_dead_neighbours(conn: &mut PgConnection) -> sqlx::Result<()> {
+    let Some(place) = place() else { return Ok(()) };
+    let neighbours: Vec<(i64, i32)> = sqlx::query_as(
+        "SELECT id, pid FROM ingestd.workers WHERE place = $1 AND ended_at IS NULL",
+    )
+    .bind(&place)
+    .fetch_all(&mut *conn)
+    .await?;
+    let is_gone = |pid: i32| kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH);
+    let gone: Vec<i64> =
+        neighbours.into_iter().filter(|(_, pid)| is_gone(*pid)).map(|(id, _)| id).collect();
+    if !gone.is_empty() {
+        sqlx::query(
+            "UPDATE ingestd.workers SET ended_at = now(), end_reason = 'lost'
+             WHERE id = ANY ($1) AND ended_at IS NULL",
+        )
+        .bind(&gone)
+        .execute(conn)
+        .await?;
+        tracing::warn!(workers = ?gone, "workers lost: their processes are gone");
+    }
+    Ok(())
+}
+
+/// Returns what tells this machine and process namespace from all others, if the system says.
+fn place() -> Option<String> {
+    let machine = std::fs::read_to_string("/etc/machine-id").ok()?;
+    let namespace = std::fs::read_link("/proc/self/ns/pid").ok()?;
+    Some(format!("{} {} {}", host(), machine.trim(), namespace.display()))
 }
 
 /// Beats once; returns the running leases somebody wants cancelled, or `None` when given up.
