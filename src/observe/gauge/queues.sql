@@ -12,10 +12,10 @@ WITH live AS (
   FROM ingestd.jobs WHERE shard = 0
   GROUP BY queue
 ),
--- index dead_jobs_queue
+-- The index dead_jobs_queue alone; it has no shard, and naming one would read the table.
 dead AS (
   SELECT queue, count(*) AS dead
-  FROM ingestd.dead_jobs WHERE shard = 0 AND replayed_at IS NULL
+  FROM ingestd.dead_jobs WHERE replayed_at IS NULL
   GROUP BY queue
 ),
 -- A queue is known before its first job, so that its zeros are published.

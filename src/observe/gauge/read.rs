@@ -31,7 +31,8 @@ pub struct QueueDepth {
 /// Returns what is in each known queue, by name.
 ///
 /// Known are the queues with a row of their own, those of registered kinds, and
-/// those that hold anything. Counts rows: some 25 ms for 100,000 unfinished jobs.
+/// those that hold anything. Counts rows: some 40 ms for 100,000 unfinished jobs and
+/// as many dead letters.
 ///
 /// # Errors
 ///
