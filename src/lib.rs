@@ -1,5 +1,37 @@
-//! ingestd: a durable job queue on Postgres and the ingestion that runs on it.
-
+//! ingestd: a durable job queue on Postgres, and the ingestion that runs on it.
+//!
+//! A job is a row in `ingestd.jobs`. It passes through five steps, each a file
+//! of [`queue`], in this order: *enqueue*, *claim*, *execute*, *complete*; the
+//! fifth, *observe*, is [`observe`]'s events, the history and the dead letters.
+//!
+//! # The map, in reading order
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`queue`] | the durable queue; knows nothing of what jobs do |
+//! | [`runs`] | progress of work with many items: batches and fan-outs |
+//! | [`ingest`] | what jobs do: one folder per system, one line per kind in [`ingest::ALL`] |
+//! | [`daemon`] | builds the parts, starts them in order, drains them in reverse |
+//! | [`lifecycle`] | signals, soft and hard stop, the service manager |
+//! | [`observe`] | events that write log line and metric together; gauges |
+//! | [`config`] | one file per section: struct, defaults, checks |
+//! | [`db`] | the pool and its sessions, the migrations, binary COPY |
+//! | [`blob`] | uploaded files |
+//! | [`dev`] | the private Postgres behind `ingestd dev` |
+//! | [`cli`] | one file per command |
+//!
+//! # Invariants
+//!
+//! 1. `queue` never names `ingest` or `runs`: it is handed a slice of kinds. `runs` never names `ingest`.
+//! 2. A crate with a room of its own stays in it: apalis and cron in `queue`, the metrics crates in
+//!    `observe`, axum in `http` and the systems' `routes`, clap in `cli`.
+//! 3. A system never names another; the next step is enqueued.
+//! 4. A job's state is written only in `queue`, a run's only in `runs`, always with the expected
+//!    state in the WHERE.
+//! 5. No transaction stays open while a handler waits for anything but the database.
+//! 6. Decisions about time are the database's; chance comes in as an argument where it is judged.
+//!
+//! The tests check what `use` lines can show of it.
 pub mod blob;
 pub mod cli;
 pub mod config;

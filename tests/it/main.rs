@@ -4,6 +4,7 @@
     reason = "a test fails by panicking; the lint knows test functions, not those they share"
 )]
 
+mod architecture;
 mod cluster;
 mod observe;
 mod prometheus;
