@@ -7,6 +7,7 @@ use ingestd::observe::gauge::{self, QueueDepth};
 use ingestd::observe::{self, Exporter, metric};
 use ingestd::testing::Database;
 use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
 
 use crate::prometheus::promtool;
 
@@ -289,4 +290,37 @@ async fn the_names_in_metrics_are_those_of_the_table() {
     let served = r#"{method="other",route="/api/v1/runs/{id}",status="503"} 1"#;
     assert!(has(&format!("ingestd_http_requests_total{served}")));
     promtool(&["check", "metrics"], &text);
+}
+
+#[tokio::test]
+async fn rounds_hand_over_what_they_read_and_end_at_the_stop() {
+    let db = Database::create().await;
+    execute(
+        db.pool(),
+        "INSERT INTO ingestd.queues (queue) VALUES ('obs_rounds')",
+    )
+    .await;
+    let (sender, mut rounds) = tokio::sync::mpsc::unbounded_channel();
+    let stop = CancellationToken::new();
+    let refreshed = move |result: &sqlx::Result<Vec<QueueDepth>>| {
+        let n_queues = result.as_ref().map(Vec::len);
+        sender.send(n_queues.map_err(ToString::to_string)).unwrap();
+    };
+    let ended = async {
+        assert_eq!(rounds.recv().await, Some(Ok(1)));
+        stop.cancel();
+    };
+    tokio::join!(
+        gauge::run(db.pool().clone(), stop.clone(), &refreshed),
+        ended
+    );
+
+    let (stop, closed) = (CancellationToken::new(), db.pool().clone());
+    closed.close().await;
+    let failed = async {
+        assert!(rounds.recv().await.unwrap().is_err());
+        stop.cancel();
+    };
+    tokio::join!(gauge::run(closed, stop.clone(), &refreshed), failed);
+    Exporter::get().run_upkeep(stop).await;
 }
