@@ -13,17 +13,20 @@ use std::{
 
 use nix::{
     sys::signal::{Signal, kill},
-    unistd::{Pid, Uid},
+    unistd::Pid,
 };
-use sha2::{Digest, Sha256};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
-use super::{Binaries, ClusterError, guardian::Guardian, owner::Owner, postmaster::Postmaster};
+use super::{
+    Binaries, ClusterError, Options,
+    folder::{make_data_dir, socket_dir},
+    guardian::Guardian,
+    init::init,
+    owner::Owner,
+    postmaster::Postmaster,
+    url::url,
+};
 
-/// The superuser of a private cluster.
-const USER: &str = "ingestd";
-/// The longest path of a socket, in bytes, less the file's own name.
-const SOCKET_DIR_MAX: usize = 107 - "/.s.PGSQL.5432".len();
 /// Recovery after a crash takes time; longer than this is a fault.
 const READY_TIMEOUT: Duration = Duration::from_mins(1);
 /// A fast shutdown ends with a checkpoint; the guardian itself gives up after 15 s.
@@ -33,73 +36,6 @@ const LEAVING_TIMEOUT: Duration = Duration::from_secs(10);
 /// A `ready` server whose user was killed a moment ago may not know yet.
 const NOTICE_TIMEOUT: Duration = Duration::from_millis(500);
 const POLL: Duration = Duration::from_millis(5);
-
-/// What keeps Postgres running.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Lifeline {
-    /// This process, through a pipe.
-    Process,
-    /// Every process that holds the FIFO open for writing; `src/dev/guardian.sh` has the protocol.
-    Fifo {
-        /// The FIFO, to be made by whoever starts the cluster.
-        path: PathBuf,
-        /// How long Postgres outlives its last user, in whole seconds.
-        linger: Duration,
-    },
-}
-
-/// How a cluster is made and run.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// The data folder, absolute; made where it does not exist.
-    pub data_dir: PathBuf,
-    /// Whether a commit survives the machine's fall (`fsync`, full pages). Off in tests only: a
-    /// process's fall is survived either way.
-    pub durable: bool,
-    /// The server's `max_connections`.
-    pub max_connections: u16,
-    /// What keeps it running.
-    pub lifeline: Lifeline,
-}
-
-impl Options {
-    /// Returns the settings of `ingestd dev` for the data in `data_dir`.
-    #[must_use]
-    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
-        Self {
-            data_dir: data_dir.into(),
-            durable: true,
-            max_connections: 100,
-            lifeline: Lifeline::Process,
-        }
-    }
-
-    /// Returns the folder of the server's socket, made.
-    pub(crate) fn socket_dir(&self) -> Result<PathBuf, ClusterError> {
-        socket_dir(&Owner::current()?, &self.data_dir)
-    }
-}
-
-/// Returns where `ingestd dev` keeps its data: `/var/lib/ingestd-dev/pg` for root,
-/// `$XDG_STATE_HOME/ingestd/pg` or `~/.local/state/ingestd/pg` for others.
-///
-/// # Errors
-///
-/// [`ClusterError::NoDataDir`] where neither variable is an absolute path.
-pub fn default_data_dir() -> Result<PathBuf, ClusterError> {
-    if Uid::effective().is_root() {
-        return Ok("/var/lib/ingestd-dev/pg".into());
-    }
-    let folder = |name| {
-        std::env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-    };
-    folder("XDG_STATE_HOME")
-        .or_else(|| folder("HOME").map(|home| home.join(".local/state")))
-        .map(|state| state.join("ingestd/pg"))
-        .ok_or(ClusterError::NoDataDir)
-}
 
 /// A running cluster. Dropped, it stops Postgres and waits for that; [`Cluster::stop`] does the
 /// same without blocking the runtime.
@@ -132,9 +68,9 @@ impl Cluster {
     pub(crate) async fn launch(options: Options) -> Result<Self, ClusterError> {
         let binaries = Binaries::find()?;
         let owner = Owner::current()?;
-        let sockets = socket_dir(&owner, &options.data_dir)?;
         make_data_dir(&owner, &options.data_dir)?;
         wait_for_leaver(&options.data_dir).await?;
+        let sockets = socket_dir(&owner, &options.data_dir)?;
         init(&owner, &binaries, &options).await?;
         let guardian = spawn(&owner, &binaries, &options, &sockets)?;
         Ok(Self {
@@ -147,7 +83,30 @@ impl Cluster {
     }
 
     /// Waits until the server takes connections.
+    ///
+    /// A server that ended because its predecessor had not quite left is started again.
     pub(crate) async fn ready(&mut self) -> Result<(), ClusterError> {
+        let begun = Instant::now();
+        loop {
+            match self.ready_or_ended().await {
+                Err(ClusterError::NotReady { tail, .. })
+                    if is_about_the_predecessor(&tail) && begun.elapsed() < LEAVING_TIMEOUT =>
+                {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    self.spawn_again()?;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn spawn_again(&mut self) -> Result<(), ClusterError> {
+        self.owner.make_private(&self.sockets)?;
+        self.guardian = spawn(&self.owner, &self.binaries, &self.options, &self.sockets)?;
+        Ok(())
+    }
+
+    async fn ready_or_ended(&mut self) -> Result<(), ClusterError> {
         let begun = Instant::now();
         loop {
             if answers(&self.options.data_dir).await {
@@ -240,20 +199,8 @@ impl Cluster {
     /// As [`Cluster::start`].
     pub async fn restart(&mut self) -> Result<(), ClusterError> {
         self.signal(Signal::SIGQUIT).await?;
-        let begun = Instant::now();
-        loop {
-            self.owner.make_private(&self.sockets)?;
-            self.guardian = spawn(&self.owner, &self.binaries, &self.options, &self.sockets)?;
-            match self.ready().await {
-                // The children of a killed server hold its memory until they notice.
-                Err(ClusterError::NotReady { tail, .. })
-                    if tail.contains("shared memory") && begun.elapsed() < LEAVING_TIMEOUT =>
-                {
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-                other => return other,
-            }
-        }
+        self.spawn_again()?;
+        self.ready().await
     }
 
     async fn signal(&mut self, signal: Signal) -> Result<(), ClusterError> {
@@ -287,30 +234,10 @@ impl Cluster {
     }
 }
 
-/// Returns the URL of `database` on the server whose socket is in `sockets`.
-pub(crate) fn url(sockets: &Path, database: &str) -> String {
-    let mut url = format!("postgres://{USER}@localhost/");
-    encode(&mut url, database);
-    url.push_str("?host=");
-    encode(&mut url, &sockets.to_string_lossy());
-    url
-}
-
-/// Appends `text`, percent-encoded but for what both a path and a query may hold (RFC 3986).
-fn encode(url: &mut String, text: &str) {
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
-            url.push(char::from(byte));
-        } else {
-            url.extend(['%', hex_digit(byte >> 4), hex_digit(byte & 0xF)]);
-        }
-    }
-}
-
-fn hex_digit(half: u8) -> char {
-    char::from_digit(half.into(), 16)
-        .unwrap_or('0')
-        .to_ascii_uppercase()
+/// Says whether the predecessor was why the server ended: the children of a killed one hold its
+/// memory until they notice, and its guardian's last act is to remove the socket's folder.
+fn is_about_the_predecessor(log: &str) -> bool {
+    log.contains("pre-existing shared memory block") || log.contains("could not create lock file")
 }
 
 /// Says whether the server of `data_dir` calls itself ready and takes a connection.
@@ -330,38 +257,6 @@ async fn answers(data_dir: &Path) -> bool {
         Ok(conn) => conn.close().await.is_ok(),
         Err(_) => false,
     }
-}
-
-/// Returns the socket folder of `data_dir`, made: the same at every start, so that a URL stays
-/// good, and short, because a socket's path may have 107 bytes.
-fn socket_dir(owner: &Owner, data_dir: &Path) -> Result<PathBuf, ClusterError> {
-    let digest = Sha256::digest(data_dir.as_os_str().as_encoded_bytes());
-    let key = digest
-        .iter()
-        .take(4)
-        .fold(0_u32, |key, byte| key << 8 | u32::from(*byte));
-    let name = format!("ingestd-{key:08x}");
-    let mut refused = None;
-    for parent in [std::env::temp_dir(), PathBuf::from("/tmp")] {
-        let path = parent.join(&name);
-        if path.as_os_str().len() > SOCKET_DIR_MAX {
-            refused = Some(ClusterError::SocketPathTooLong { path });
-        } else if let Err(error) = owner.check_reach(&path) {
-            refused = Some(error);
-        } else {
-            owner.make_private(&path)?;
-            return Ok(path);
-        }
-    }
-    Err(refused.unwrap_or(ClusterError::NoDataDir))
-}
-
-fn make_data_dir(owner: &Owner, data_dir: &Path) -> Result<(), ClusterError> {
-    if let Some(parent) = data_dir.parent() {
-        fs::create_dir_all(parent).map_err(ClusterError::io("cannot create", parent))?;
-    }
-    owner.check_reach(data_dir)?;
-    owner.make_private(data_dir)
 }
 
 /// Waits for a server that is stopping, or about to.
@@ -399,53 +294,6 @@ fn forget(data_dir: &Path, dead: &Postmaster) -> Result<(), ClusterError> {
         fs::remove_file(&path).map_err(ClusterError::io("cannot remove", &path))?;
     }
     Ok(())
-}
-
-/// Fills the data folder unless it is filled. It is made beside and put in place by a rename, so
-/// that an interrupted `initdb` leaves nothing that looks like a cluster.
-async fn init(owner: &Owner, binaries: &Binaries, options: &Options) -> Result<(), ClusterError> {
-    let data_dir = &options.data_dir;
-    if data_dir.join("PG_VERSION").exists() {
-        return Ok(());
-    }
-    let fresh = data_dir.with_extension("initdb");
-    if fresh.exists() {
-        fs::remove_dir_all(&fresh).map_err(ClusterError::io("cannot remove", &fresh))?;
-    }
-    owner.make_private(&fresh)?;
-    let ctype = if cfg!(target_os = "linux") {
-        "C.UTF-8"
-    } else {
-        "UTF-8"
-    };
-    let mut command = owner.command(binaries.initdb());
-    command
-        .arg("--pgdata")
-        .arg(&fresh)
-        .args(["--username", USER, "--auth", "trust"]);
-    command.args(["--encoding", "UTF8", "--locale", "C", "--lc-ctype", ctype]);
-    command.args(["--no-instructions", "--no-sync"]);
-    run_initdb(command, data_dir).await?;
-    fs::rename(&fresh, data_dir).map_err(ClusterError::io("cannot fill", data_dir))
-}
-
-async fn run_initdb(mut command: Command, data_dir: &Path) -> Result<(), ClusterError> {
-    let failed = |output| ClusterError::Initdb {
-        data_dir: data_dir.into(),
-        output,
-    };
-    command
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped());
-    let output = tokio::task::spawn_blocking(move || command.output())
-        .await
-        .map_err(|error| failed(error.to_string()))?
-        .map_err(|error| failed(error.to_string()))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = [output.stdout, output.stderr].concat();
-    Err(failed(String::from_utf8_lossy(&said).trim().to_owned()))
 }
 
 fn spawn(

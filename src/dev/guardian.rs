@@ -31,8 +31,10 @@ impl Guardian {
         lifeline: &Lifeline,
     ) -> Result<Self, ClusterError> {
         let mut command = owner.command("/bin/sh");
+        // By way of the environment, so that a list of processes stays readable.
+        command.env("SCRIPT", SCRIPT);
         command
-            .args(["-c", SCRIPT, "ingestd-guardian"])
+            .args(["-c", "eval \"$SCRIPT\"", "ingestd-guardian"])
             .arg(log)
             .arg(sockets);
         match lifeline {

@@ -43,12 +43,15 @@ hold() {
   kill -QUIT "$postgres"
 ) &
 
+code=0
 # A trapped signal ends `wait` early; the process is gone only when there is nobody to signal.
 while kill -0 "$postgres" 2>/dev/null; do
   wait "$postgres"
   code=$?
 done
-rm -f "$sockets"/.s.PGSQL.* "$sockets"/join-*
+# Postgres removes its socket unless it was killed. Nothing else is removed but an empty folder: the
+# next server on the same data may have moved in already.
+[ "$code" -le 128 ] || rm -f "$sockets"/.s.PGSQL.*
 rmdir "$sockets" 2>/dev/null
 # The rest of this group is the watcher and its sleep; Postgres has ended.
 trap '' TERM
