@@ -13,10 +13,12 @@ mod shared;
 pub use database::Database;
 pub use private::{PrivateCluster, private_cluster};
 
-/// Connects a pool to `url`.
-async fn connect(url: impl AsRef<str>) -> sqlx::Result<sqlx::PgPool> {
-    sqlx::postgres::PgPoolOptions::new()
-        .max_connections(10)
-        .connect(url.as_ref())
-        .await
+/// Connects a pool to `url` as the daemon does, with the default configuration.
+async fn connect(url: impl Into<String>) -> sqlx::Result<sqlx::PgPool> {
+    let url = Some(secrecy::SecretString::from(url.into()));
+    let config = crate::config::Database {
+        url,
+        ..Default::default()
+    };
+    crate::db::connect(&config).await
 }

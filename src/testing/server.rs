@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, postgres::Pg
 use tokio::sync::OnceCell;
 
 use super::shared;
-use crate::{db, dev::cluster};
+use crate::{db, dev::url::url};
 
 /// Names an existing server, on which the user may create databases, in place of the cluster.
 const VARIABLE: &str = "INGESTD_TEST_DATABASE_URL";
@@ -73,7 +73,7 @@ impl Server {
     /// Returns the URL of one of the server's databases.
     pub(super) fn url(&self, database: &str) -> String {
         match &self.place {
-            Place::Shared { sockets, .. } => cluster::url(sockets, database),
+            Place::Shared { sockets, .. } => url(sockets, database),
             Place::Named(options) => {
                 let options = PgConnectOptions::clone(options).database(database);
                 options.to_url_lossy().to_string()

@@ -23,6 +23,8 @@ const LINGER: Duration = Duration::from_secs(10);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long another process may take to start the cluster.
 const LOCK_TIMEOUT: Duration = Duration::from_mins(2);
+/// What the name begins with that a process sends to the guardian.
+const JOIN: &str = "join-";
 const POLL: Duration = Duration::from_millis(1);
 
 /// The membership of this process.
@@ -41,7 +43,10 @@ pub(super) struct Joined {
 /// One process at a time, under a lock on a file: the others find it running.
 pub(super) async fn join() -> anyhow::Result<Joined> {
     let owner = Owner::current()?;
-    let home = home(&owner)?;
+    join_at(&home(&owner)?, LINGER, &owner).await
+}
+
+async fn join_at(home: &Path, linger: Duration, owner: &Owner) -> anyhow::Result<Joined> {
     let _lock = lock(&home.join("start.lock")).await?;
     let fifo = home.join("alive");
     let options = Options {
@@ -49,7 +54,7 @@ pub(super) async fn join() -> anyhow::Result<Joined> {
         max_connections: 200,
         lifeline: Lifeline::Fifo {
             path: fifo.clone(),
-            linger: LINGER,
+            linger,
         },
         ..Options::new(home.join("data"))
     };
@@ -61,11 +66,21 @@ pub(super) async fn join() -> anyhow::Result<Joined> {
             is_fresh: false,
         });
     }
-    let lifeline = match start(&owner, &options, &fifo).await {
+    // Answers to processes that died before they took them.
+    for entry in fs::read_dir(&sockets)?.flatten() {
+        if entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(JOIN.as_bytes())
+        {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    let lifeline = match start(owner, &options, &fifo).await {
         // Without fsync a machine that fell leaves data that may not start again.
         Err(error) if is_about_the_data(&error) => {
             fs::remove_dir_all(&options.data_dir).context("cannot remove the test cluster")?;
-            start(&owner, &options, &fifo).await?
+            start(owner, &options, &fifo).await?
         }
         other => other?,
     };
@@ -121,7 +136,7 @@ async fn hold(fifo: &Path, sockets: &Path) -> Option<File> {
         .custom_flags(nonblock)
         .open(fifo)
         .ok()?;
-    let name = format!("join-{}-{:08x}", std::process::id(), fastrand::u32(..));
+    let name = format!("{JOIN}{}-{:08x}", std::process::id(), fastrand::u32(..));
     file.write_all(format!("{name}\n").as_bytes()).ok()?;
     let answer = sockets.join(name);
     let begun = Instant::now();
@@ -135,11 +150,7 @@ async fn hold(fifo: &Path, sockets: &Path) -> Option<File> {
 }
 
 async fn start(owner: &Owner, options: &Options, fifo: &Path) -> anyhow::Result<File> {
-    if fifo.exists() {
-        fs::remove_file(fifo)?;
-    }
-    mkfifo(fifo, Mode::S_IRUSR | Mode::S_IWUSR)?;
-    owner.give(fifo)?;
+    make_fifo(owner, fifo)?;
     let mut cluster = Cluster::launch(options.clone()).await?;
     let sockets = options.socket_dir()?;
     let begun = Instant::now();
@@ -157,9 +168,97 @@ async fn start(owner: &Owner, options: &Options, fifo: &Path) -> anyhow::Result<
     Ok(lifeline)
 }
 
+fn make_fifo(owner: &Owner, path: &Path) -> anyhow::Result<()> {
+    if path.exists() {
+        fs::remove_file(path)?;
+    }
+    mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR)?;
+    Ok(owner.give(path)?)
+}
+
 fn is_about_the_data(error: &anyhow::Error) -> bool {
     matches!(
         error.downcast_ref(),
         Some(ClusterError::NotReady { .. } | ClusterError::NotPrivate { .. })
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use sqlx::{Connection, PgConnection};
+
+    use super::*;
+    use crate::dev::url::url;
+
+    const SHORT: Duration = Duration::from_secs(1);
+
+    async fn until_gone(path: &Path) {
+        let begun = Instant::now();
+        while path.exists() {
+            assert!(
+                begun.elapsed() < Duration::from_secs(20),
+                "{}",
+                path.display()
+            );
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    fn open_temp() -> tempfile::TempDir {
+        let temp = tempfile::tempdir().unwrap();
+        fs::set_permissions(temp.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        temp
+    }
+
+    #[tokio::test]
+    async fn the_last_user_s_leave_stops_the_cluster() {
+        let (temp, owner) = (open_temp(), Owner::current().unwrap());
+        let first = join_at(temp.path(), SHORT, &owner).await.unwrap();
+        let second = join_at(temp.path(), SHORT, &owner).await.unwrap();
+        assert!(first.is_fresh && !second.is_fresh);
+        assert_eq!(first.sockets, second.sockets);
+        drop(first);
+        tokio::time::sleep(SHORT * 2).await; // the linger is over, the second user is not
+        PgConnection::connect(&url(&second.sockets, "postgres"))
+            .await
+            .unwrap();
+        drop(second.lifeline);
+        until_gone(&second.sockets).await;
+        assert!(!temp.path().join("data/postmaster.pid").exists());
+    }
+
+    #[tokio::test]
+    async fn whoever_comes_as_the_cluster_stops_finds_a_server() {
+        let (temp, owner) = (open_temp(), Owner::current().unwrap());
+        // Everybody comes about when the guardian makes up its mind to stop.
+        let comers = (0..2).map(async |_| {
+            for _ in 0..5 {
+                let joined = join_at(temp.path(), SHORT, &owner).await.unwrap();
+                let url = url(&joined.sockets, "postgres");
+                let mut conn = PgConnection::connect(&url).await.unwrap();
+                sqlx::query("SELECT 1").execute(&mut conn).await.unwrap();
+                drop((conn, joined));
+                tokio::time::sleep(POLL * fastrand::u32(980..1_000)).await;
+            }
+        });
+        futures::future::join_all(comers).await;
+        until_gone(&temp.path().join("data/postmaster.pid")).await;
+    }
+
+    #[tokio::test]
+    async fn data_that_does_not_start_is_made_anew() {
+        let (temp, owner) = (open_temp(), Owner::current().unwrap());
+        let joined = join_at(temp.path(), SHORT, &owner).await.unwrap();
+        drop(joined.lifeline);
+        until_gone(&joined.sockets).await;
+        fs::write(temp.path().join("data/global/pg_control"), "torn").unwrap();
+        let joined = join_at(temp.path(), SHORT, &owner).await.unwrap();
+        PgConnection::connect(&url(&joined.sockets, "postgres"))
+            .await
+            .unwrap();
+        drop(joined.lifeline);
+        until_gone(&joined.sockets).await;
+    }
 }
