@@ -8,4 +8,5 @@ mod architecture;
 mod cluster;
 mod observe;
 mod prometheus;
+mod schema;
 mod systemd;
