@@ -1,9 +1,9 @@
 //! The daemon: builds its parts, starts them in order, drains them in reverse.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::Context as _;
-use sqlx::{PgPool, postgres::PgPoolOptions};
+use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -12,19 +12,6 @@ use crate::{
     db, ingest,
     queue::{Engine, Running},
 };
-
-/// The queue's own connections, which jobs cannot take: claims, completions, rescue, schedules.
-const QUEUE_CONNECTIONS: u32 = 6;
-
-/// Every statement of the queue has one good plan, an ordered index scan; these keep the planner
-/// from others when a table is empty, bloated or just filled and its statistics mislead.
-const ONE_PLAN: [(&str, &str); 5] = [
-    ("enable_seqscan", "off"),
-    ("enable_bitmapscan", "off"),
-    ("enable_hashjoin", "off"),
-    ("enable_mergejoin", "off"),
-    ("plan_cache_mode", "force_generic_plan"),
-];
 
 /// The daemon's parts once they run.
 #[derive(Debug)]
@@ -46,13 +33,6 @@ impl Daemon {
         let db = db::connect(&config.database).await.context("cannot connect to the database")?;
         db::migrate(&db).await.context("cannot migrate the database")?;
         let blobs = blob::Store::open(&config.storage.dir).await?;
-        let session = db::session(&config.database)?;
-        let pool = PgPoolOptions::new()
-            .max_connections(QUEUE_CONNECTIONS)
-            .acquire_timeout(config.database.acquire_timeout)
-            .max_lifetime(Duration::from_secs(1800))
-            .connect_with(session.clone().options(ONE_PLAN))
-            .await?;
         let concurrency: BTreeMap<String, usize> = config
             .queues
             .iter()
@@ -64,8 +44,8 @@ impl Daemon {
             config: Arc::clone(&config),
         };
         let engine = Engine {
-            pool,
-            options: session,
+            pool: db::connect_queue(&config.database).await?,
+            options: db::session(&config.database)?,
             kinds: ingest::kinds(&config),
             state,
             settings: config.queue.clone(),

@@ -6,7 +6,7 @@ mod pool;
 use sqlx::{PgPool, migrate::Migrator};
 
 pub use error::is_transient;
-pub use pool::{connect, session};
+pub use pool::{connect, connect_queue, session};
 
 /// Returns the migrations compiled into the binary.
 #[must_use]

@@ -65,3 +65,29 @@ pub fn session(config: &config::Database) -> sqlx::Result<PgConnectOptions> {
         .log_statements(log::LevelFilter::Trace)
         .log_slow_statements(log::LevelFilter::Warn, SLOW))
 }
+
+/// The queue's own connections, which jobs cannot take: claims, completions, rescue, schedules.
+const QUEUE_CONNECTIONS: u32 = 6;
+
+/// Every statement of the queue has one good plan, an ordered index scan; these keep the planner
+/// from others when a table is empty, bloated or just filled and its statistics mislead.
+const ONE_PLAN: [(&str, &str); 5] = [
+    ("enable_seqscan", "off"),
+    ("enable_bitmapscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("plan_cache_mode", "force_generic_plan"),
+];
+
+/// Connects the pool that belongs to the queue alone.
+///
+/// # Errors
+///
+/// As [`connect`].
+pub async fn connect_queue(config: &config::Database) -> sqlx::Result<PgPool> {
+    PgPoolOptions::new()
+        .max_connections(QUEUE_CONNECTIONS)
+        .acquire_timeout(config.acquire_timeout)
+        .connect_with(session(config)?.options(ONE_PLAN))
+        .await
+}
