@@ -90,7 +90,7 @@ COMMENT ON COLUMN ingestd.jobs.gate_key IS 'The limit that this job counts again
 COMMENT ON COLUMN ingestd.jobs.run_id IS 'The run this job is part of, ingestd.runs.id.';
 COMMENT ON COLUMN ingestd.jobs.tenant IS 'Owner of the data.';
 COMMENT ON COLUMN ingestd.jobs.meta IS 'Trace context, tags, who enqueued it; the queue never reads it.';
-COMMENT ON COLUMN ingestd.jobs.state IS 'queued: to be claimed once run_at has come. held: waits for its gate. running: under a lease.';
+COMMENT ON COLUMN ingestd.jobs.state IS 'queued: to be claimed once run_at has come. held: waits for its gate, or, as one that may kill workers, for its turn to run without its like. running: under a lease.';
 COMMENT ON COLUMN ingestd.jobs.attempt IS 'Attempts started so far that count; a crash, a snooze or a hand-back does not.';
 COMMENT ON COLUMN ingestd.jobs.crashes IS 'Attempts in a row that ended without an outcome and without progress; at 3 the job is dead as poison.';
 COMMENT ON COLUMN ingestd.jobs.lease_id IS 'The fence: drawn from lease_seq at every claim, null unless running.';
@@ -106,12 +106,14 @@ CREATE INDEX jobs_running ON ingestd.jobs (shard, worker_id) WHERE state = 'runn
 CREATE UNIQUE INDEX jobs_unique ON ingestd.jobs (shard, unique_key) WHERE unique_key IS NOT NULL;
 CREATE INDEX jobs_held    ON ingestd.jobs (shard, gate_key, priority, run_at, id) WHERE state = 'held';
 CREATE INDEX jobs_gated   ON ingestd.jobs (shard, gate_key) WHERE gate_key IS NOT NULL AND state <> 'held';
+CREATE INDEX jobs_suspect ON ingestd.jobs (shard, state, run_at) WHERE crashes >= 2;
 CREATE INDEX jobs_run     ON ingestd.jobs (shard, run_id) WHERE run_id IS NOT NULL;
 COMMENT ON INDEX ingestd.jobs_ready IS 'Claims and the next due time.';
 COMMENT ON INDEX ingestd.jobs_running IS 'Rescue, heartbeat and hand-back of one worker''s jobs.';
 COMMENT ON INDEX ingestd.jobs_unique IS 'One unfinished job per key.';
 COMMENT ON INDEX ingestd.jobs_held IS 'Next job of a gate.';
 COMMENT ON INDEX ingestd.jobs_gated IS 'Slots of a gate, counted from rows.';
+COMMENT ON INDEX ingestd.jobs_suspect IS 'Jobs that were there when a worker died twice; they run one at a time.';
 COMMENT ON INDEX ingestd.jobs_run IS 'Unfinished jobs of a run.';
 
 -- ── history, attempts, dead letters ─────────────────────────────────────────

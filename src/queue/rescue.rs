@@ -3,6 +3,11 @@
 //! Any daemon does this for all. Two detectors find the dead: the database's
 //! clock, and a heartbeat counter that stands still on this process's own
 //! clock, for the day when the database's clock is set back.
+//!
+//! When a process dies, one of its jobs may have killed it and the others only
+//! stood by. So the first crash sends all of them back at once. Those that are
+//! there at a second one are *suspects*: they are held and let go one at a
+//! time, and when a worker dies again, only its suspect is charged.
 
 use std::{
     collections::HashMap,
@@ -25,7 +30,9 @@ use crate::observe::{ErrorKind, LeasesRescued, Rescue};
 const LOST: &str = "
     SELECT j.id, j.lease_id, j.kind, j.queue, j.crashes, j.worker_id, j.cancel_requested,
            EXISTS (SELECT FROM ingestd.workers w WHERE w.id = j.worker_id AND w.ended_at IS NULL)
-             AS alive
+             AS alive,
+           (SELECT max(n.crashes) FROM ingestd.jobs n
+            WHERE n.shard = 0 AND n.worker_id = j.worker_id AND n.state = 'running') AS worst
     FROM ingestd.jobs j
     WHERE j.shard = 0 AND j.state = 'running'
       AND (NOT EXISTS (SELECT FROM ingestd.workers w
@@ -36,8 +43,9 @@ const LOST: &str = "
 const BACK: &str = "
     WITH back AS (
       UPDATE ingestd.jobs
-      SET state = 'queued', lease_id = NULL, worker_id = NULL, deadline_at = NULL,
-          attempt = greatest(attempt - 1, 0), crashes = crashes + 1, last_error = $3,
+      SET state = CASE WHEN $6 >= 2 THEN 'held' ELSE 'queued' END,
+          lease_id = NULL, worker_id = NULL, deadline_at = NULL,
+          attempt = greatest(attempt - 1, 0), crashes = $6, last_error = $3,
           run_at = clock_timestamp() + $4 * interval '1 millisecond'
       WHERE shard = 0 AND id = $1 AND lease_id = $2
       RETURNING shard, id, kind, attempt, started_at)
@@ -45,7 +53,45 @@ const BACK: &str = "
       (shard, job_id, kind, attempt, outcome, error_kind, error, worker_id, started_at)
     SELECT shard, id, kind, attempt + 1, 'crash', 'crash', $3, $5, started_at FROM back";
 
-type LostJob = (i64, i64, String, String, i16, i64, bool, bool);
+/// Lets the longest waiting suspect go, unless one is at large already.
+const RELEASE: &str = "
+    UPDATE ingestd.jobs SET state = 'queued'
+    WHERE shard = 0 AND id = (
+        SELECT id FROM ingestd.jobs
+        WHERE shard = 0 AND state = 'held' AND crashes >= 2 AND run_at <= now()
+        ORDER BY run_at LIMIT 1 FOR UPDATE SKIP LOCKED)
+      AND NOT EXISTS (
+        SELECT FROM ingestd.jobs WHERE shard = 0 AND state = 'running' AND crashes >= 2)
+      AND NOT EXISTS (
+        SELECT FROM ingestd.jobs WHERE shard = 0 AND state = 'queued' AND crashes >= 2)
+    RETURNING pg_notify('ingestd_wake', queue)::text";
+
+/// From this many crashes on a job is a suspect.
+const SUSPECT: i16 = 2;
+
+#[derive(sqlx::FromRow)]
+struct LostJob {
+    id: i64,
+    lease_id: i64,
+    kind: String,
+    queue: String,
+    crashes: i16,
+    worker_id: i64,
+    cancel_requested: bool,
+    /// Whether the worker still has a heartbeat; then the attempt ran past its deadline.
+    alive: bool,
+    /// The most crashes among the jobs of the same worker.
+    worst: Option<i16>,
+}
+
+impl LostJob {
+    /// Returns the crashes after this one: bystanders of a suspect are not charged.
+    fn crashes_now(&self) -> i16 {
+        let worst = self.worst.unwrap_or(self.crashes);
+        let is_bystander = worst >= SUSPECT && self.crashes < worst;
+        if is_bystander && !self.alive { self.crashes } else { self.crashes + 1 }
+    }
+}
 
 /// Finds lost leases and decides about them.
 pub(super) struct Rescuer<C: 'static> {
@@ -67,9 +113,11 @@ impl<C: Send + Sync + 'static> Rescuer<C> {
             let n = self.rescue_some().await?;
             n_rescued += n;
             if n == 0 {
-                return Ok(n_rescued);
+                break;
             }
         }
+        sqlx::query(RELEASE).execute(&self.pool).await?;
+        Ok(n_rescued)
     }
 
     /// Ends the life of workers that neither detector hears any more.
@@ -133,48 +181,50 @@ impl<C: Send + Sync + 'static> Rescuer<C> {
 
     /// Sends one lost job back, cancels it, or quarantines it; returns whether it did.
     async fn decide(&self, tx: &mut Transaction<'_, Postgres>, job: &LostJob) -> sqlx::Result<bool> {
-        let (id, lease_id, kind, queue, crashes, worker, cancelled, alive) = job;
-        let known = self.kinds.iter().find(|k| k.name == kind);
-        let error = if *alive {
+        let known = self.kinds.iter().find(|kind| kind.name == job.kind);
+        let worker = job.worker_id;
+        let error = if job.alive {
             format!("worker {worker} hung: the attempt ran past its deadline")
         } else {
             format!("worker {worker} died or fell silent during the attempt")
         };
-        if *cancelled {
-            super::control::finish_cancelled(tx, *id, *lease_id).await?;
+        if job.cancel_requested {
+            super::control::finish_cancelled(tx, job.id, job.lease_id).await?;
             return Ok(true);
         }
-        if crashes + 1 >= self.max_crashes {
+        let crashes = job.crashes_now();
+        if crashes >= self.max_crashes && crashes > job.crashes {
             if known.is_none() {
                 return Ok(false); // a daemon that knows the kind will bury it properly
             }
-            let error = format!("killed its worker {} times in a row; last: {error}", crashes + 1);
+            let error = format!("killed its worker {crashes} times in a row; last: {error}");
             let grave = Grave {
                 reason: Reason::Poison,
                 error: &error,
                 error_kind: ErrorKind::Crash,
                 ended: false,
             };
-            bury(tx, &self.kinds, *id, *lease_id, &grave).await?;
-            LeasesRescued { queue, action: Rescue::Dead, n: 1 }.emit();
+            bury(tx, &self.kinds, job.id, job.lease_id, &grave).await?;
+            LeasesRescued { queue: &job.queue, action: Rescue::Dead, n: 1 }.emit();
             return Ok(true);
         }
         // The first crash is most likely the worker's own doing: no wait. Later ones wait.
-        let delay = match (known, u16::try_from(*crashes)) {
-            (Some(kind), Ok(crashes)) if crashes > 0 => {
-                retry::delay(&kind.retry, crashes, fastrand::f64())
+        let delay = match (known, u16::try_from(job.crashes)) {
+            (Some(kind), Ok(before)) if before > 0 && crashes > job.crashes => {
+                retry::delay(&kind.retry, before, fastrand::f64())
             }
             _ => Duration::ZERO,
         };
         sqlx::query(BACK)
-            .bind(id)
-            .bind(lease_id)
+            .bind(job.id)
+            .bind(job.lease_id)
             .bind(&error)
             .bind(millis(delay))
             .bind(worker)
+            .bind(crashes)
             .execute(&mut **tx)
             .await?;
-        LeasesRescued { queue, action: Rescue::Retry, n: 1 }.emit();
+        LeasesRescued { queue: &job.queue, action: Rescue::Retry, n: 1 }.emit();
         Ok(true)
     }
 }
