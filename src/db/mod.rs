@@ -19,12 +19,22 @@ pub fn migrator() -> Migrator {
 
 /// Brings the database to the schema of this binary; does nothing where it is there already.
 ///
-/// Safe to run from several daemons at once: they wait for each other.
+/// Safe to run from several daemons at once: they wait for each other, and no statement timeout
+/// applies, for an index on a large table may take longer than any statement of a job.
 ///
 /// # Errors
 ///
 /// A migration that fails is rolled back and named; a database that was
 /// migrated by a different build of the same migration is refused.
 pub async fn migrate(pool: &PgPool) -> Result<(), sqlx::migrate::MigrateError> {
-    migrator().run(pool).await
+    let mut conn = pool.acquire().await?;
+    sqlx::query("SET statement_timeout = 0").execute(&mut *conn).await?;
+    let result = migrator().run(&mut *conn).await;
+    // Back to what the session was opened with. After a failed migration the session is not used
+    // again: it may be in any state.
+    match result {
+        Ok(()) => sqlx::query("RESET statement_timeout").execute(&mut *conn).await.map(|_| ())?,
+        Err(_) => conn.close_on_drop(),
+    }
+    result
 }
