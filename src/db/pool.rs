@@ -91,3 +91,99 @@ pub async fn connect_queue(config: &config::Database) -> sqlx::Result<PgPool> {
         .connect_with(session(config)?.options(ONE_PLAN))
         .await
 }
+
+#[cfg(test)]
+mod tests {
+    use sqlx::Row;
+
+    use super::*;
+    use crate::{db::is_transient, testing::Database};
+
+    fn config(url: &str) -> config::Database {
+        config::Database {
+            url: Some(url.into()),
+            ..config::Database::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_session_has_its_limits() {
+        let db = Database::create().await;
+        let mut config = config(db.url());
+        config.statement_timeout = Duration::from_millis(1_500);
+        let pool = connect(&config).await.unwrap();
+        for (name, value) in [
+            ("application_name", "ingestd"),
+            ("TimeZone", "UTC"),
+            ("statement_timeout", "1500ms"),
+            ("idle_in_transaction_session_timeout", "30s"),
+            ("lock_timeout", "0"),
+        ] {
+            let row = sqlx::query("SELECT current_setting($1)")
+                .bind(name)
+                .fetch_one(&pool);
+            assert_eq!(row.await.unwrap().get::<String, _>(0), value, "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_queue_s_sessions_have_them_too_and_one_plan() {
+        let db = Database::create().await;
+        let pool = connect_queue(&config(db.url())).await.unwrap();
+        for (name, value) in [
+            ("statement_timeout", "1min"),
+            ("enable_seqscan", "off"),
+            ("plan_cache_mode", "force_generic_plan"),
+        ] {
+            let row = sqlx::query("SELECT current_setting($1)").bind(name).fetch_one(&pool);
+            assert_eq!(row.await.unwrap().get::<String, _>(0), value, "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_slow_statement_is_cut_off_for_good() {
+        let db = Database::create().await;
+        let mut config = config(db.url());
+        config.statement_timeout = Duration::from_millis(10);
+        let pool = connect(&config).await.unwrap();
+        let error = sqlx::query("SELECT pg_sleep(30)")
+            .execute(&pool)
+            .await
+            .unwrap_err();
+        assert!(error.to_string().contains("statement timeout"), "{error}");
+        assert!(
+            !is_transient(&error),
+            "the same statement would be as slow again"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_terminated_session_is_transient() {
+        let db = Database::create().await;
+        let mut conn = db.pool().acquire().await.unwrap();
+        let error = sqlx::query("SELECT pg_terminate_backend(pg_backend_pid())")
+            .execute(&mut *conn)
+            .await
+            .unwrap_err();
+        assert!(is_transient(&error), "{error}");
+        let error = sqlx::query("SELECT 1")
+            .execute(&mut *conn)
+            .await
+            .unwrap_err();
+        assert!(is_transient(&error), "{error}");
+    }
+
+    #[tokio::test]
+    async fn no_url_is_told_by_its_key() {
+        let error = connect(&config::Database::default()).await.unwrap_err();
+        assert!(error.to_string().contains("database.url"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_unknown_database_is_told_at_once() {
+        let db = Database::create().await;
+        let url = db.url().replace("ingestd_test_", "ingestd_absent_");
+        let error = connect(&config(&url)).await.unwrap_err();
+        assert!(error.to_string().contains("does not exist"), "{error}");
+    }
+}
