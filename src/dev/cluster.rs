@@ -320,6 +320,10 @@ fn spawn(
     for name in ["fsync", "full_page_writes"] {
         server.arg("-c").arg(format!("{name}={on_or_off}"));
     }
+    if !options.durable {
+        // What is not to last often lies in memory: 1 GiB of WAL would be too much there.
+        server.args(["-c", "max_wal_size=256MB", "-c", "min_wal_size=64MB"]);
+    }
     server
         .arg("-c")
         .arg(format!("max_connections={}", options.max_connections));

@@ -37,12 +37,7 @@ pub fn default_data_dir() -> Result<PathBuf, ClusterError> {
 /// Returns the socket folder of `data_dir`, made: the same at every start, so that a URL stays
 /// good, and short, because a socket's path may have 107 bytes.
 pub(crate) fn socket_dir(owner: &Owner, data_dir: &Path) -> Result<PathBuf, ClusterError> {
-    let digest = Sha256::digest(data_dir.as_os_str().as_encoded_bytes());
-    let key = digest
-        .iter()
-        .take(4)
-        .fold(0_u32, |key, byte| key << 8 | u32::from(*byte));
-    let name = format!("ingestd-{key:08x}");
+    let name = format!("ingestd-{:08x}", key(data_dir));
     let mut refused = None;
     for parent in [std::env::temp_dir(), PathBuf::from("/tmp")] {
         let path = parent.join(&name);
@@ -65,4 +60,13 @@ pub(crate) fn make_data_dir(owner: &Owner, data_dir: &Path) -> Result<(), Cluste
     }
     owner.check_reach(data_dir)?;
     owner.make_private(data_dir)
+}
+
+/// Returns a short name for `path`.
+pub(crate) fn key(path: &Path) -> u32 {
+    let digest = Sha256::digest(path.as_os_str().as_encoded_bytes());
+    digest
+        .iter()
+        .take(4)
+        .fold(0, |key, byte| key << 8 | u32::from(*byte))
 }

@@ -3,7 +3,7 @@
 mod binaries;
 mod cluster;
 mod error;
-mod folder;
+pub(crate) mod folder;
 mod guardian;
 mod init;
 mod options;

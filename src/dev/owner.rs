@@ -58,11 +58,6 @@ impl Owner {
         })
     }
 
-    /// Returns the user's number.
-    pub(crate) fn uid(&self) -> u32 {
-        self.uid
-    }
-
     /// Returns a command that runs as the owner, in a process group and an environment of its own:
     /// `PG*` variables would point the server elsewhere, the terminal's Ctrl-C would stop it before
     /// the daemon has drained, and the current folder may be one the owner cannot enter.

@@ -1,5 +1,7 @@
 //! A database per test.
 
+use std::time::Duration;
+
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 
 use super::server::Server;
@@ -70,20 +72,36 @@ impl Drop for Database {
         // `close` marks the pool as closed at once; nobody waits for its connections to be handed
         // back, for they may be held by tasks that this very thread would have to run.
         drop(self.pool.close());
-        let statement = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
-        let admin_url = self.admin_url.clone();
+        let (name, admin_url) = (self.name.clone(), self.admin_url.clone());
         let dropped = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?;
-            runtime.block_on(async {
-                let mut admin = PgConnection::connect(&admin_url).await?;
-                sqlx::query(AssertSqlSafe(statement))
-                    .execute(&mut admin)
-                    .await?;
-                admin.close().await
-            })
+            runtime.block_on(drop_database(&name, &admin_url))
         });
         drop(dropped.join());
     }
+}
+
+/// Drops a database once its sessions have gone, who are told to. `DROP DATABASE` could do that
+/// itself, but while one of them is left it sleeps for 100 ms.
+async fn drop_database(name: &str, admin_url: &str) -> sqlx::Result<()> {
+    let mut admin = PgConnection::connect(admin_url).await?;
+    for _ in 0..200 {
+        let n_told: i64 = sqlx::query_scalar(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = $1",
+        )
+        .bind(name)
+        .fetch_one(&mut admin)
+        .await?;
+        if n_told == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let statement = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
+    sqlx::query(AssertSqlSafe(statement))
+        .execute(&mut admin)
+        .await?;
+    admin.close().await
 }

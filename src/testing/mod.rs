@@ -6,6 +6,7 @@
 //! skipped: without Postgres the tests fail and say how to install it.
 
 mod database;
+mod home;
 mod private;
 mod server;
 mod shared;

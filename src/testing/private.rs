@@ -1,15 +1,13 @@
 //! A cluster of one's own, for tests that crash or restart the server.
 
-use std::{
-    ops::{Deref, DerefMut},
-    path::PathBuf,
-};
+use std::ops::{Deref, DerefMut};
 
 use sqlx::PgPool;
 
+use super::home;
 use crate::{
     db,
-    dev::{Cluster, Options, owner::Owner},
+    dev::{Cluster, Options},
 };
 
 /// A running cluster with one migrated database; stopped and removed with this value.
@@ -17,7 +15,7 @@ use crate::{
 pub struct PrivateCluster {
     // Stopped before its folder is removed: fields are dropped in this order.
     cluster: Cluster,
-    _home: Home,
+    _home: home::Private,
 }
 
 /// Starts a cluster for the calling test alone, in about 1 s.
@@ -34,7 +32,7 @@ impl PrivateCluster {
     const DATABASE: &str = "ingestd";
 
     async fn start() -> anyhow::Result<Self> {
-        let home = Home::make()?;
+        let home = home::Private::make()?;
         let options = Options {
             durable: false,
             ..Options::new(home.0.join("data"))
@@ -78,29 +76,5 @@ impl Deref for PrivateCluster {
 impl DerefMut for PrivateCluster {
     fn deref_mut(&mut self) -> &mut Cluster {
         &mut self.cluster
-    }
-}
-
-/// A folder under the temporary one, removed with this value.
-#[derive(Debug)]
-struct Home(PathBuf);
-
-impl Home {
-    fn make() -> anyhow::Result<Self> {
-        let name = format!(
-            "ingestd-private-{}-{:08x}",
-            std::process::id(),
-            fastrand::u32(..)
-        );
-        let path = std::env::temp_dir().join(name);
-        Owner::current()?.make_private(&path)?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Home {
-    fn drop(&mut self) {
-        // What cannot be removed is the temporary folder's own cleaner's.
-        drop(std::fs::remove_dir_all(&self.0));
     }
 }

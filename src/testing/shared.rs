@@ -2,7 +2,7 @@
 //!
 //! `cargo test` runs many tests in one process, nextest a process per test. Either way every
 //! process holds a FIFO open, and the cluster stops some seconds after the last one has let go,
-//! be it by SIGKILL. The data stays in the target folder, so that the next run starts in 0.1 s.
+//! be it by SIGKILL. The data stays, so that the next run starts in 0.1 s.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -15,6 +15,7 @@ use std::{
 use anyhow::{Context, bail};
 use nix::{fcntl::OFlag, sys::stat::Mode, unistd::mkfifo};
 
+use super::home;
 use crate::dev::{Cluster, ClusterError, Lifeline, Options, owner::Owner};
 
 /// How long the cluster outlives its last user; nextest leaves gaps between tests.
@@ -43,7 +44,7 @@ pub(super) struct Joined {
 /// One process at a time, under a lock on a file: the others find it running.
 pub(super) async fn join() -> anyhow::Result<Joined> {
     let owner = Owner::current()?;
-    join_at(&home(&owner)?, LINGER, &owner).await
+    join_at(&home::shared(&owner)?, LINGER, &owner).await
 }
 
 async fn join_at(home: &Path, linger: Duration, owner: &Owner) -> anyhow::Result<Joined> {
@@ -89,21 +90,6 @@ async fn join_at(home: &Path, linger: Duration, owner: &Owner) -> anyhow::Result
         lifeline,
         is_fresh: true,
     })
-}
-
-/// Returns the folder of the test cluster, made: in the target folder, so that `cargo clean`
-/// removes it, unless the user that Postgres runs as cannot get there.
-fn home(owner: &Owner) -> anyhow::Result<PathBuf> {
-    let program = std::env::current_exe()?;
-    let target = program
-        .ancestors()
-        .find(|folder| folder.join("CACHEDIR.TAG").is_file());
-    let path = target
-        .map(|target| target.join("test-pg"))
-        .filter(|path| owner.check_reach(path).is_ok())
-        .unwrap_or_else(|| std::env::temp_dir().join(format!("ingestd-test-{}", owner.uid())));
-    fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
-    Ok(path)
 }
 
 async fn lock(path: &Path) -> anyhow::Result<File> {
@@ -234,7 +220,7 @@ mod tests {
         let (temp, owner) = (open_temp(), Owner::current().unwrap());
         // Everybody comes about when the guardian makes up its mind to stop.
         let comers = (0..2).map(async |_| {
-            for _ in 0..5 {
+            for _ in 0..3 {
                 let joined = join_at(temp.path(), SHORT, &owner).await.unwrap();
                 let url = url(&joined.sockets, "postgres");
                 let mut conn = PgConnection::connect(&url).await.unwrap();
