@@ -1,8 +1,8 @@
 //! The queue as apalis sees it: a source of claimed jobs for one worker.
 //!
 //! Claiming, completing and heartbeats have tasks of their own; what is left
-//! for the [`Backend`] is to hand over what was claimed, and to end when the
-//! claimer does, whereupon apalis lets the running jobs finish.
+//! for the [`Backend`] is to hand over what was claimed, and to stop the worker
+//! when the claimer ends, whereupon apalis lets the running jobs finish.
 
 use std::{
     convert::Infallible,
@@ -37,9 +37,15 @@ impl Backend for ClaimedJobs {
     fn poll_next(
         &mut self,
         cx: &mut Context<'_>,
-        _: &WorkerContext,
+        worker: &WorkerContext,
     ) -> Poll<Option<Result<Self::Task, Infallible>>> {
-        self.0.poll_recv(cx).map(|claimed| claimed.map(|claimed| Ok(Task::new(claimed))))
+        let claimed = std::task::ready!(self.0.poll_recv(cx));
+        if claimed.is_none() {
+            // apalis does not end a worker because its source has ended: it waits to be told.
+            // It only refuses a worker that has not started, and that one is not polled.
+            drop(worker.stop());
+        }
+        Poll::Ready(claimed.map(|claimed| Ok(Task::new(claimed))))
     }
 
     fn poll_close(
