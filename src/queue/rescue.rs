@@ -230,16 +230,30 @@ impl<C: Send + Sync + 'static> Rescuer<C> {
 }
 
 /// Hands back what a stopping worker did not finish: at once, and not as an attempt.
+///
+/// What somebody cancelled meanwhile is cancelled: back in the queue it would run again. Returns
+/// how many jobs went back.
 pub(super) async fn hand_back(pool: &PgPool, worker_id: i64) -> sqlx::Result<u64> {
+    let mut conn = pool.acquire().await?;
     let back = sqlx::query(
         "UPDATE ingestd.jobs
          SET state = 'queued', lease_id = NULL, worker_id = NULL, deadline_at = NULL,
              attempt = greatest(attempt - 1, 0)
-         WHERE shard = 0 AND worker_id = $1 AND state = 'running'",
+         WHERE shard = 0 AND worker_id = $1 AND state = 'running' AND NOT cancel_requested",
     )
     .bind(worker_id)
-    .execute(pool)
+    .execute(&mut *conn)
     .await?;
+    let cancelled: Vec<(i64, i64)> = sqlx::query_as(
+        "SELECT id, lease_id FROM ingestd.jobs
+         WHERE shard = 0 AND worker_id = $1 AND state = 'running' ORDER BY id",
+    )
+    .bind(worker_id)
+    .fetch_all(&mut *conn)
+    .await?;
+    for (id, lease_id) in cancelled {
+        super::control::finish_cancelled(&mut conn, id, lease_id).await?;
+    }
     Ok(back.rows_affected())
 }
 
