@@ -135,7 +135,9 @@ mod tests {
             ("enable_seqscan", "off"),
             ("plan_cache_mode", "force_generic_plan"),
         ] {
-            let row = sqlx::query("SELECT current_setting($1)").bind(name).fetch_one(&pool);
+            let row = sqlx::query("SELECT current_setting($1)")
+                .bind(name)
+                .fetch_one(&pool);
             assert_eq!(row.await.unwrap().get::<String, _>(0), value, "{name}");
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 
-use super::server::Server;
+use super::server::{Server, VARIABLE};
 
 /// A migrated, empty database that is dropped with this value.
 #[derive(Debug)]
@@ -23,7 +23,9 @@ impl Database {
     /// Where there is no Postgres, with the lines that install one, or where it refuses.
     pub async fn create() -> Self {
         let created = Self::try_create().await;
-        created.unwrap_or_else(|error| panic!("no database for this test: {error:#}"))
+        created.unwrap_or_else(|error| {
+            panic!("no database for this test ({VARIABLE} may name a server): {error:#}")
+        })
     }
 
     async fn try_create() -> anyhow::Result<Self> {

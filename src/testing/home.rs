@@ -60,21 +60,41 @@ fn make(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A folder for one private cluster, removed with this value.
+/// A folder that the user Postgres runs as can reach, be it that this one is root; removed with
+/// this value.
 #[derive(Debug)]
-pub(super) struct Private(pub(super) PathBuf);
+pub struct Folder(PathBuf);
 
-impl Private {
-    pub(super) fn make() -> anyhow::Result<Self> {
-        let (process, random) = (std::process::id(), fastrand::u32(..));
-        let parent = memory().unwrap_or_else(std::env::temp_dir);
-        let path = parent.join(format!("ingestd-private-{process}-{random:08x}"));
-        Owner::current()?.make_private(&path)?;
-        Ok(Self(path))
+impl Folder {
+    /// Makes an empty one.
+    ///
+    /// # Errors
+    ///
+    /// The temporary folder cannot be written to, or Postgres's user not be found.
+    pub fn make() -> anyhow::Result<Self> {
+        let owner = Owner::current()?;
+        let name = format!("ingestd-{}-{:08x}", std::process::id(), fastrand::u32(..));
+        let parents = [
+            memory().unwrap_or_else(std::env::temp_dir),
+            PathBuf::from("/tmp"),
+        ];
+        let paths = parents.map(|parent| parent.join(&name));
+        let reachable = paths.iter().find(|path| owner.check_reach(path).is_ok());
+        let path = reachable
+            .or(paths.first())
+            .context("there is no folder to try")?;
+        owner.make_private(path)?;
+        Ok(Self(path.clone()))
+    }
+
+    /// Returns its path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
     }
 }
 
-impl Drop for Private {
+impl Drop for Folder {
     fn drop(&mut self) {
         // What cannot be removed is left to the next start of the machine.
         drop(fs::remove_dir_all(&self.0));

@@ -12,6 +12,7 @@ mod server;
 mod shared;
 
 pub use database::Database;
+pub use home::Folder;
 pub use private::{PrivateCluster, private_cluster};
 
 /// Connects a pool to `url` as the daemon does, with the default configuration.

@@ -4,7 +4,7 @@ use std::ops::{Deref, DerefMut};
 
 use sqlx::PgPool;
 
-use super::home;
+use super::Folder;
 use crate::{
     db,
     dev::{Cluster, Options},
@@ -15,7 +15,7 @@ use crate::{
 pub struct PrivateCluster {
     // Stopped before its folder is removed: fields are dropped in this order.
     cluster: Cluster,
-    _home: home::Private,
+    _home: Folder,
 }
 
 /// Starts a cluster for the calling test alone, in about 1 s.
@@ -32,10 +32,10 @@ impl PrivateCluster {
     const DATABASE: &str = "ingestd";
 
     async fn start() -> anyhow::Result<Self> {
-        let home = home::Private::make()?;
+        let home = Folder::make()?;
         let options = Options {
             durable: false,
-            ..Options::new(home.0.join("data"))
+            ..Options::new(home.path().join("data"))
         };
         let cluster = Cluster::start(options).await?;
         cluster.ensure_database(Self::DATABASE).await?;

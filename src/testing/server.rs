@@ -11,7 +11,7 @@ use super::shared;
 use crate::{db, dev::url::url};
 
 /// Names an existing server, on which the user may create databases, in place of the cluster.
-const VARIABLE: &str = "INGESTD_TEST_DATABASE_URL";
+pub(super) const VARIABLE: &str = "INGESTD_TEST_DATABASE_URL";
 /// The advisory lock under which the template is made, in database `postgres`.
 const TEMPLATE_LOCK: i64 = 0x0069_6e67_6573_7464;
 

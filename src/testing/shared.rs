@@ -171,12 +171,10 @@ fn is_about_the_data(error: &anyhow::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use sqlx::{Connection, PgConnection};
 
     use super::*;
-    use crate::dev::url::url;
+    use crate::{dev::url::url, testing::Folder};
 
     const SHORT: Duration = Duration::from_secs(1);
 
@@ -192,15 +190,9 @@ mod tests {
         }
     }
 
-    fn open_temp() -> tempfile::TempDir {
-        let temp = tempfile::tempdir().unwrap();
-        fs::set_permissions(temp.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        temp
-    }
-
     #[tokio::test]
     async fn the_last_user_s_leave_stops_the_cluster() {
-        let (temp, owner) = (open_temp(), Owner::current().unwrap());
+        let (temp, owner) = (Folder::make().unwrap(), Owner::current().unwrap());
         let first = join_at(temp.path(), SHORT, &owner).await.unwrap();
         let second = join_at(temp.path(), SHORT, &owner).await.unwrap();
         assert!(first.is_fresh && !second.is_fresh);
@@ -217,7 +209,7 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_comes_as_the_cluster_stops_finds_a_server() {
-        let (temp, owner) = (open_temp(), Owner::current().unwrap());
+        let (temp, owner) = (Folder::make().unwrap(), Owner::current().unwrap());
         // Everybody comes about when the guardian makes up its mind to stop.
         let comers = (0..2).map(async |_| {
             for _ in 0..3 {
@@ -235,7 +227,7 @@ mod tests {
 
     #[tokio::test]
     async fn data_that_does_not_start_is_made_anew() {
-        let (temp, owner) = (open_temp(), Owner::current().unwrap());
+        let (temp, owner) = (Folder::make().unwrap(), Owner::current().unwrap());
         let joined = join_at(temp.path(), SHORT, &owner).await.unwrap();
         drop(joined.lifeline);
         until_gone(&joined.sockets).await;

@@ -9,7 +9,7 @@ use std::{
 
 use ingestd::{
     dev::{Cluster, ClusterError, Options},
-    testing::{self, Database},
+    testing::{self, Database, Folder},
 };
 use nix::{
     sys::signal::{Signal, kill},
@@ -84,7 +84,7 @@ async fn a_dropped_database_is_gone_even_while_in_use() {
 
 #[tokio::test]
 async fn a_stopped_cluster_leaves_its_data_and_nothing_else() {
-    let temp = open_temp();
+    let temp = Folder::make().unwrap();
     let options = Options {
         durable: false,
         ..Options::new(temp.path().join("state/pg"))
@@ -161,7 +161,7 @@ async fn a_second_cluster_on_the_same_data_is_refused() {
 
 #[tokio::test]
 async fn the_pid_of_another_process_is_not_in_the_way() {
-    let temp = open_temp();
+    let temp = Folder::make().unwrap();
     let options = Options {
         durable: false,
         ..Options::new(temp.path().join("pg"))
@@ -188,7 +188,7 @@ async fn the_pid_of_another_process_is_not_in_the_way() {
 
 #[tokio::test]
 async fn a_server_that_cannot_start_is_told_with_its_log() {
-    let temp = open_temp();
+    let temp = Folder::make().unwrap();
     let options = Options {
         durable: false,
         ..Options::new(temp.path().join("pg"))
@@ -217,7 +217,7 @@ async fn the_terminal_s_signals_do_not_reach_the_server() {
 
 #[tokio::test]
 async fn the_server_dies_with_its_killed_parent() {
-    let temp = open_temp();
+    let temp = Folder::make().unwrap();
     let (mut parent, server, url) = spawn_parent(&temp.path().join("pg"));
     assert!(exists(server));
     parent.kill().unwrap(); // SIGKILL
@@ -231,7 +231,7 @@ async fn the_server_dies_with_its_killed_parent() {
 
 #[tokio::test]
 async fn a_killed_parent_s_data_can_be_used_at_once() {
-    let temp = open_temp();
+    let temp = Folder::make().unwrap();
     let data_dir = temp.path().join("pg");
     let (mut parent, server, url) = spawn_parent(&data_dir);
     parent.kill().unwrap();
@@ -248,7 +248,7 @@ async fn a_killed_parent_s_data_can_be_used_at_once() {
 
 #[tokio::test]
 async fn the_guardian_s_own_end_is_no_way_out() {
-    let temp = open_temp();
+    let temp = Folder::make().unwrap();
     let (mut parent, server, _) = spawn_parent(&temp.path().join("pg"));
     // As systemd does when it stops the unit: everybody is told at once.
     let group = getpgid(Some(Pid::from_raw(server))).unwrap();
@@ -256,14 +256,6 @@ async fn the_guardian_s_own_end_is_no_way_out() {
     until("the server outlives its guardian", || !exists(server)).await;
     parent.kill().unwrap();
     parent.wait().unwrap();
-}
-
-/// A folder that the user Postgres runs as can reach.
-fn open_temp() -> tempfile::TempDir {
-    use std::os::unix::fs::PermissionsExt;
-    let temp = tempfile::tempdir().unwrap();
-    std::fs::set_permissions(temp.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-    temp
 }
 
 /// Starts a process that runs a cluster in `data_dir`; returns it, the server's pid and its URL.
