@@ -9,11 +9,12 @@ use rust_decimal::Decimal;
 use serde_json::{Map, Value};
 
 /// One good row of the sheet, every value checked and converted.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct ProductRow {
     /// Row number as the user sees it in the sheet, from 1, the header and blank rows counted.
     pub row_no: u32,
-    /// The product's code, text whatever the cell was; never empty, unique in the file.
+    /// The product's code, text whatever the cell was; never empty, at most 1024 bytes, and unique
+    /// in the file.
     pub code: String,
     /// The product's name; never empty.
     pub name: String,
@@ -23,7 +24,8 @@ pub struct ProductRow {
     pub brand: Option<String>,
     /// The category as the file names it.
     pub category: Option<String>,
-    /// Price in units of `currency`, at least 0, 15 significant digits at most.
+    /// Price in units of `currency`: from 0 to below 10^15, at most 15 significant digits and 12
+    /// decimals.
     pub price: Option<Decimal>,
     /// The currency as the file names it, usually an ISO 4217 code.
     pub currency: Option<String>,
@@ -33,13 +35,15 @@ pub struct ProductRow {
     pub ean: Option<String>,
     /// The product's page.
     pub url: Option<String>,
-    /// Weight as the file gives it (the unit is the file's own), at least 0.
+    /// Weight as the file gives it (the unit is the file's own); bounds as those of `price`.
     pub weight: Option<Decimal>,
-    /// When the source last changed the product; the file's own wall clock, no zone.
+    /// When the source last changed the product, to the microsecond: UTC where the file names an
+    /// offset, else the file's own wall clock.
     pub updated_at: Option<NaiveDateTime>,
     /// Values of the extra columns by header as in the file; `None` when there are none.
     pub attributes: Option<Map<String, Value>>,
-    /// 64-bit hash of every value above but `row_no`, and of the hash's format version.
+    /// 64-bit hash of every value above but `row_no`, of which columns the file has, and of the
+    /// hash's format version; `super::hash` writes the algorithm down.
     pub hash: i64,
 }
 

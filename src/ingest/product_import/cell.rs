@@ -1,0 +1,232 @@
+//! Cells and rows as every reader gives them, whatever the format of the file.
+//!
+//! A reader fills one [`RowBuf`] again and again, so that a row costs no
+//! allocation; the checks read it through [`Cell`]. Adding a reader means
+//! filling a `RowBuf`, and nothing else changes.
+
+/// One cell, borrowed from its row.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Cell<'r> {
+    /// Nothing there.
+    Empty,
+    /// Text as stored, not trimmed. All cells of a CSV file are text.
+    Text(&'r str),
+    /// The start of a text that is longer than a cell may be.
+    LongText(&'r str),
+    /// A number; `digits` is how many digits its format asks for at least (`00000`: 5), else 0.
+    Number {
+        /// The number as stored.
+        value: f64,
+        /// Least digits before the decimal point.
+        digits: u8,
+    },
+    /// True or false.
+    Bool(bool),
+    /// A number with a date format: days since the workbook's [`Epoch`].
+    Serial(f64),
+    /// A date and perhaps a time in ISO 8601 text.
+    IsoDate(&'r str),
+    /// A length of time, as the file has it.
+    Duration(&'r str),
+    /// An error value such as `#N/A`.
+    Error(&'r str),
+}
+
+/// What day 0 of a workbook's serial dates is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Epoch {
+    /// Day 1 is 1900-01-01, and a 1900-02-29 that never was is day 60: nearly every workbook.
+    #[default]
+    Y1900,
+    /// Day 0 is 1904-01-01: workbooks of old Macintosh versions.
+    Y1904,
+}
+
+/// One row of cells, reused for the next.
+///
+/// Cells beyond `max_columns` are dropped, and of a text no more than
+/// `max_cell_bytes` are kept, so a row needs bounded memory whatever the file says.
+#[derive(Debug)]
+pub struct RowBuf {
+    row_no: u32,
+    text: String,
+    slots: Vec<Slot>,
+    max_columns: usize,
+    max_cell_bytes: usize,
+    unclosed_quote: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Slot {
+    Empty,
+    Text(Span),
+    LongText(Span),
+    Number { value: f64, digits: u8 },
+    Bool(bool),
+    Serial(f64),
+    IsoDate(Span),
+    Duration(Span),
+    Error(Span),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    start: usize,
+    end: usize,
+}
+
+impl RowBuf {
+    /// Makes an empty row of at most `max_columns` cells of `max_cell_bytes` bytes of UTF-8.
+    #[must_use]
+    pub fn new(max_columns: usize, max_cell_bytes: usize) -> Self {
+        Self {
+            row_no: 0,
+            text: String::new(),
+            slots: Vec::new(),
+            max_columns,
+            max_cell_bytes,
+            unclosed_quote: false,
+        }
+    }
+
+    /// Forgets all cells and becomes row `row_no`, from 1.
+    pub fn start(&mut self, row_no: u32) {
+        self.row_no = row_no;
+        self.text.clear();
+        self.slots.clear();
+        self.unclosed_quote = false;
+    }
+
+    /// Puts a cell in a column, from 0.
+    pub fn set(&mut self, column: usize, cell: Cell<'_>) {
+        if column >= self.max_columns || cell == Cell::Empty {
+            return;
+        }
+        let slot = match cell {
+            Cell::Empty => Slot::Empty,
+            Cell::Text(text) => self.keep_text(text),
+            Cell::LongText(text) => Slot::LongText(self.keep(text)),
+            Cell::Number { value, digits } => Slot::Number { value, digits },
+            Cell::Bool(value) => Slot::Bool(value),
+            Cell::Serial(days) => Slot::Serial(days),
+            Cell::IsoDate(text) => Slot::IsoDate(self.keep(text)),
+            Cell::Duration(text) => Slot::Duration(self.keep(text)),
+            Cell::Error(text) => Slot::Error(self.keep(text)),
+        };
+        if column >= self.slots.len() {
+            self.slots.resize(column + 1, Slot::Empty);
+        }
+        if let Some(place) = self.slots.get_mut(column) {
+            *place = slot;
+        }
+    }
+
+    fn keep_text(&mut self, text: &str) -> Slot {
+        let span = self.keep(text);
+        if span.end - span.start < text.len() {
+            Slot::LongText(span)
+        } else {
+            Slot::Text(span)
+        }
+    }
+
+    fn keep(&mut self, text: &str) -> Span {
+        let start = self.text.len();
+        let cut = text.floor_char_boundary(self.max_cell_bytes);
+        self.text.push_str(text.get(..cut).unwrap_or_default());
+        Span {
+            start,
+            end: self.text.len(),
+        }
+    }
+
+    /// Says that the last cell begins with a quote that is never closed.
+    pub fn mark_unclosed_quote(&mut self) {
+        self.unclosed_quote = true;
+    }
+
+    /// Whether a quote was opened in this row and never closed.
+    #[must_use]
+    pub fn has_unclosed_quote(&self) -> bool {
+        self.unclosed_quote
+    }
+
+    /// Returns the row's number as the user sees it, from 1.
+    #[must_use]
+    pub fn row_no(&self) -> u32 {
+        self.row_no
+    }
+
+    /// Returns the number of columns up to the last cell that was set.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Returns the cell of a column, from 0; columns never set are empty.
+    #[must_use]
+    pub fn cell(&self, column: usize) -> Cell<'_> {
+        match self.slots.get(column).copied().unwrap_or(Slot::Empty) {
+            Slot::Empty => Cell::Empty,
+            Slot::Text(span) => Cell::Text(self.slice(span)),
+            Slot::LongText(span) => Cell::LongText(self.slice(span)),
+            Slot::Number { value, digits } => Cell::Number { value, digits },
+            Slot::Bool(value) => Cell::Bool(value),
+            Slot::Serial(days) => Cell::Serial(days),
+            Slot::IsoDate(span) => Cell::IsoDate(self.slice(span)),
+            Slot::Duration(span) => Cell::Duration(self.slice(span)),
+            Slot::Error(span) => Cell::Error(self.slice(span)),
+        }
+    }
+
+    fn slice(&self, span: Span) -> &str {
+        self.text.get(span.start..span.end).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gives_back_what_was_set_and_empty_elsewhere() {
+        let mut row = RowBuf::new(10, 100);
+        row.start(7);
+        row.set(2, Cell::Text("héllo"));
+        row.set(
+            0,
+            Cell::Number {
+                value: 1.5,
+                digits: 0,
+            },
+        );
+        row.set(3, Cell::Error("#N/A"));
+        assert_eq!(row.row_no(), 7);
+        assert_eq!(row.width(), 4);
+        assert_eq!(row.cell(2), Cell::Text("héllo"));
+        assert_eq!(row.cell(1), Cell::Empty);
+        assert_eq!(row.cell(3), Cell::Error("#N/A"));
+        assert_eq!(row.cell(99), Cell::Empty);
+    }
+
+    #[test]
+    fn keeps_neither_far_columns_nor_long_texts() {
+        let mut row = RowBuf::new(2, 4);
+        row.start(1);
+        row.set(16_383, Cell::Bool(true));
+        row.set(1, Cell::Text("aéééé"));
+        assert_eq!(row.width(), 2);
+        assert_eq!(row.cell(1), Cell::LongText("aé"));
+    }
+
+    #[test]
+    fn starting_again_forgets() {
+        let mut row = RowBuf::new(2, 4);
+        row.start(1);
+        row.set(0, Cell::Bool(true));
+        row.mark_unclosed_quote();
+        row.start(2);
+        assert_eq!(row.cell(0), Cell::Empty);
+        assert!(!row.has_unclosed_quote());
+    }
+}

@@ -1,0 +1,237 @@
+//! From a row of cells to a product or to the list of what is wrong with it. Pure.
+//!
+//! What decides counts, in one place:
+//!
+//! - A row whose read columns are all blank is no row: not counted, not an error.
+//! - Every error of a row is listed, and a row with any error is not imported.
+//! - The first row with a code has it, *also when that row is bad*: a later one
+//!   is a duplicate that names it. Which of two rows is meant is for people to
+//!   say, and a row must not become right because another one is wrong.
+
+use std::borrow::Cow;
+
+use serde_json::Map;
+
+use super::cell::{Cell, Epoch, RowBuf};
+use super::fault::Fault;
+use super::field::Field;
+use super::hash::{HAS_ATTRIBUTES, RowHasher};
+use super::header::{Column, Mapping, Target, cut, trim};
+use super::row::{ProductRow, RowError};
+use super::seen::SeenCodes;
+use super::value;
+
+/// Codes are keys of an index and no longer than this many bytes of UTF-8.
+const MAX_CODE_BYTES: usize = 1024;
+/// A row error shows at most this many characters of its cell.
+const SHOWN_CHARS: usize = 200;
+
+/// What a row turned out to be.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Nothing in any column that is read.
+    Blank,
+    /// A product.
+    Good(Box<ProductRow>),
+    /// What is wrong, one entry for each thing.
+    Bad(Vec<RowError>),
+}
+
+/// How a file is checked.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// What day 0 of the file's serial dates is.
+    pub epoch: Epoch,
+    /// A longer text is a row error; in characters.
+    pub max_cell_chars: usize,
+    /// Whether values beyond the last header are an error: in CSV they are the sign of a delimiter
+    /// that was not quoted, in a sheet they are somebody's notes.
+    pub refuse_extra_cells: bool,
+}
+
+/// Checks the rows of one file, in order.
+#[derive(Debug)]
+pub struct Checker {
+    mapping: Mapping,
+    rules: Rules,
+    seen: SeenCodes,
+    hasher: RowHasher,
+}
+
+impl Checker {
+    /// Makes a checker for a file with these columns.
+    #[must_use]
+    pub fn new(mapping: Mapping, rules: Rules) -> Self {
+        let extra = if mapping.has_attributes() {
+            HAS_ATTRIBUTES
+        } else {
+            0
+        };
+        Self {
+            hasher: RowHasher::new(mapping.fields().bits() | extra),
+            mapping,
+            rules,
+            seen: SeenCodes::default(),
+        }
+    }
+
+    /// Checks the next row below the header row.
+    pub fn check(&mut self, row: &RowBuf) -> Outcome {
+        let extra = self.extra_cell(row);
+        if extra.is_none() && self.is_blank(row) {
+            return Outcome::Blank;
+        }
+        let mut draft = Draft::new(row, self.rules);
+        if let Some(cell) = extra {
+            draft.fault(None, cell, &Fault::TooManyCells);
+        }
+        if row.has_unclosed_quote() {
+            draft.fault(None, Cell::Empty, &Fault::UnclosedQuote);
+        }
+        for column in &self.mapping.columns {
+            draft.read(column, &mut self.seen);
+        }
+        let Draft {
+            mut product,
+            errors,
+            ..
+        } = draft;
+        if !errors.is_empty() {
+            return Outcome::Bad(errors);
+        }
+        product.hash = self.hasher.hash(&product);
+        Outcome::Good(Box::new(product))
+    }
+
+    fn is_blank(&self, row: &RowBuf) -> bool {
+        let mut cells = self.mapping.columns.iter().map(|c| row.cell(c.index));
+        cells.all(is_blank) && !row.has_unclosed_quote()
+    }
+
+    fn extra_cell<'r>(&self, row: &'r RowBuf) -> Option<Cell<'r>> {
+        if !self.rules.refuse_extra_cells {
+            return None;
+        }
+        let last = self.mapping.columns.last().map_or(0, |column| column.index);
+        (last + 1..row.width())
+            .map(|column| row.cell(column))
+            .find(|cell| !is_blank(*cell))
+    }
+}
+
+fn is_blank(cell: Cell<'_>) -> bool {
+    match cell {
+        Cell::Empty => true,
+        Cell::Text(text) => trim(text).is_empty(),
+        _ => false,
+    }
+}
+
+/// A product in the making, and what was wrong on the way.
+struct Draft<'r> {
+    row: &'r RowBuf,
+    rules: Rules,
+    product: ProductRow,
+    errors: Vec<RowError>,
+}
+
+impl<'r> Draft<'r> {
+    fn new(row: &'r RowBuf, rules: Rules) -> Self {
+        Self {
+            row,
+            rules,
+            product: ProductRow {
+                row_no: row.row_no(),
+                ..ProductRow::default()
+            },
+            errors: Vec::new(),
+        }
+    }
+
+    fn read(&mut self, column: &Column, seen: &mut SeenCodes) {
+        let cell = self.row.cell(column.index);
+        let read = match column.target {
+            Target::Attribute => self.read_attribute(column, cell),
+            Target::Field(Field::Code) => self.read_code(cell, seen),
+            Target::Field(field) => self.read_field(field, cell),
+        };
+        if let Err(fault) = read {
+            self.fault(Some(column), cell, &fault);
+        }
+    }
+
+    fn read_code(&mut self, cell: Cell<'_>, seen: &mut SeenCodes) -> Result<(), Fault> {
+        let Rules {
+            epoch,
+            max_cell_chars,
+            ..
+        } = self.rules;
+        let code = value::code(cell, epoch, max_cell_chars)?.ok_or(Fault::Required)?;
+        if code.len() > MAX_CODE_BYTES {
+            return Err(Fault::TooLong {
+                max: MAX_CODE_BYTES,
+                unit: "bytes",
+            });
+        }
+        if let Some(first_row) = seen.insert(&code, self.row.row_no()) {
+            return Err(Fault::DuplicateCode { first_row });
+        }
+        self.product.code = code.into_owned();
+        Ok(())
+    }
+
+    fn read_field(&mut self, field: Field, cell: Cell<'_>) -> Result<(), Fault> {
+        let epoch = self.rules.epoch;
+        match field {
+            Field::Code => {}
+            Field::Name => self.product.name = self.text(cell)?.ok_or(Fault::Required)?,
+            Field::Description => self.product.description = self.text(cell)?,
+            Field::Brand => self.product.brand = self.text(cell)?,
+            Field::Category => self.product.category = self.text(cell)?,
+            Field::Price => self.product.price = value::amount(cell)?,
+            Field::Currency => self.product.currency = self.text(cell)?,
+            Field::Stock => self.product.stock = value::count(cell)?,
+            Field::Ean => {
+                let ean = value::code(cell, epoch, self.rules.max_cell_chars)?;
+                self.product.ean = ean.map(Cow::into_owned);
+            }
+            Field::Url => self.product.url = self.text(cell)?,
+            Field::Weight => self.product.weight = value::amount(cell)?,
+            Field::UpdatedAt => self.product.updated_at = value::datetime(cell, epoch)?,
+        }
+        Ok(())
+    }
+
+    fn text(&self, cell: Cell<'_>) -> Result<Option<String>, Fault> {
+        let text = value::text(cell, self.rules.epoch, self.rules.max_cell_chars)?;
+        Ok(text.map(Cow::into_owned))
+    }
+
+    fn read_attribute(&mut self, column: &Column, cell: Cell<'_>) -> Result<(), Fault> {
+        let value = value::attribute(cell, self.rules.epoch, self.rules.max_cell_chars)?;
+        if let Some(value) = value {
+            self.product
+                .attributes
+                .get_or_insert_with(Map::new)
+                .insert(column.header.clone(), value);
+        }
+        Ok(())
+    }
+
+    fn fault(&mut self, column: Option<&Column>, cell: Cell<'_>, fault: &Fault) {
+        let shown = value::shown(cell, self.rules.epoch);
+        let shown = cut(&shown, SHOWN_CHARS).replace('\0', "\u{fffd}");
+        let header = column.map_or("", |column| column.header.as_str());
+        self.errors.push(RowError {
+            row_no: self.row.row_no(),
+            column: column.map(|column| column.header.clone()),
+            code: fault.code(),
+            message: fault.message(header, &shown),
+            value: (!shown.is_empty()).then_some(shown),
+        });
+    }
+}
+
+#[cfg(test)]
+#[path = "check_tests.rs"]
+mod tests;

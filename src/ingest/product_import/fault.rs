@@ -1,0 +1,102 @@
+//! What can be wrong with a cell or a row: a stable word for programs, a sentence for people.
+
+/// One thing wrong with a cell or a row. `code()` is stored and never changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// A required value is not there.
+    Required,
+    /// The code was seen before in the file, in this row; the first one wins.
+    DuplicateCode {
+        /// `row_no` of the first row with the code, good or bad.
+        first_row: u32,
+    },
+    /// Not a number as `1234.56`.
+    InvalidNumber,
+    /// Below zero.
+    NegativeNumber,
+    /// More than the catalog holds.
+    NumberTooLarge,
+    /// Has a fraction and must not.
+    NotWholeNumber,
+    /// No day of the calendar, or not in a form that is read.
+    InvalidDate,
+    /// Digits were lost before the file was saved, as in `7.92E+12`.
+    PrecisionLost,
+    /// A spreadsheet program turned the code into a date.
+    DateInCode,
+    /// The cell holds an error such as `#N/A`.
+    CellError,
+    /// Longer than allowed.
+    TooLong {
+        /// The most that is allowed.
+        max: usize,
+        /// What is counted: `characters` or `bytes`.
+        unit: &'static str,
+    },
+    /// Holds a character that no text may have (U+0000).
+    InvalidCharacter,
+    /// There are values beyond the last header, as after a delimiter that was not quoted.
+    TooManyCells,
+    /// A quote is opened and never closed, so that the rest of the file is in one cell.
+    UnclosedQuote,
+}
+
+impl Fault {
+    /// Returns the stable word for programs.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Required => "required",
+            Self::DuplicateCode { .. } => "duplicate_code",
+            Self::InvalidNumber => "invalid_number",
+            Self::NegativeNumber => "negative_number",
+            Self::NumberTooLarge => "number_too_large",
+            Self::NotWholeNumber => "not_whole_number",
+            Self::InvalidDate => "invalid_date",
+            Self::PrecisionLost => "precision_lost",
+            Self::DateInCode => "date_in_code",
+            Self::CellError => "cell_error",
+            Self::TooLong { .. } => "too_long",
+            Self::InvalidCharacter => "invalid_character",
+            Self::TooManyCells => "too_many_cells",
+            Self::UnclosedQuote => "unclosed_quote",
+        }
+    }
+
+    /// Returns a sentence for people; `column` is the header as in the file, `value` the cell.
+    #[must_use]
+    pub fn message(&self, column: &str, value: &str) -> String {
+        match self {
+            Self::Required => format!("{column} is empty"),
+            Self::DuplicateCode { first_row } => {
+                format!("code \"{value}\" is already in row {first_row}; the first one counts")
+            }
+            Self::InvalidNumber => {
+                format!("{column} \"{value}\" is not a plain number such as 1234.56")
+            }
+            Self::NegativeNumber => format!("{column} {value} is below zero"),
+            Self::NumberTooLarge => format!("{column} {value} is too large"),
+            Self::NotWholeNumber => format!("{column} {value} is not a whole number"),
+            Self::InvalidDate => format!(
+                "{column} \"{value}\" is not a date; use a date cell, or text such as 2026-01-31 \
+                 or 2026-01-31T14:30:00"
+            ),
+            Self::PrecisionLost => format!(
+                "{column} \"{value}\" has lost digits; store the column as text and export again"
+            ),
+            Self::DateInCode => {
+                format!("{column} was turned into the date {value}; store the column as text")
+            }
+            Self::CellError => format!("{column} holds the error {value}"),
+            Self::TooLong { max, unit } => format!("{column} is longer than {max} {unit}"),
+            Self::InvalidCharacter => format!("{column} holds the character U+0000"),
+            Self::TooManyCells => format!(
+                "there is a value (\"{value}\") beyond the last header; is a delimiter not quoted?"
+            ),
+            Self::UnclosedQuote => {
+                "a quote opened in this row is never closed; the rest of the file is part of it"
+                    .to_owned()
+            }
+        }
+    }
+}
