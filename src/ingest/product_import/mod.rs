@@ -1,4 +1,9 @@
 //! The product import: a spreadsheet of any size into `catalog`, in chunks, in the background.
+//!
+//! Reading is pure but for the file: a reader in [`sheet`] gives rows of
+//! [`cell`]s, [`header`] says what the columns mean, [`check`] makes products
+//! or row errors of them with the help of [`value`], [`seen`] and [`hash`],
+//! and [`sheet::read`] hands them on in [`row::Chunk`]s.
 
 pub mod cell;
 pub mod check;
@@ -8,4 +13,5 @@ pub mod hash;
 pub mod header;
 pub mod row;
 pub mod seen;
+pub mod sheet;
 pub mod value;

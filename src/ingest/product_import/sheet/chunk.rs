@@ -1,0 +1,101 @@
+//! Gathers checked rows into chunks.
+
+use std::ops::ControlFlow;
+
+use super::super::cell::RowBuf;
+use super::super::check::{Checker, Outcome};
+use super::super::row::Chunk;
+use super::options::Summary;
+use super::refusal::Refusal;
+use super::rows::Rows;
+
+/// Who takes the chunks.
+pub(super) type Sink<'s> = &'s mut dyn FnMut(Chunk) -> ControlFlow<()>;
+
+/// The reading of one file.
+pub(super) struct Reading<'s> {
+    checker: Checker,
+    sink: Sink<'s>,
+    chunk_rows: u32,
+    max_rows: u64,
+    chunk: Chunk,
+    summary: Summary,
+}
+
+impl<'s> Reading<'s> {
+    /// Prepares to hand chunks of `chunk_rows` rows to `sink`.
+    pub(super) fn new(checker: Checker, chunk_rows: u32, max_rows: u32, sink: Sink<'s>) -> Self {
+        Self {
+            checker,
+            sink,
+            chunk_rows: chunk_rows.max(1),
+            max_rows: max_rows.into(),
+            chunk: Chunk::default(),
+            summary: Summary::default(),
+        }
+    }
+
+    /// Reads the rows below the header row to the end, or until the sink stops it.
+    ///
+    /// # Errors
+    ///
+    /// When the file is damaged, and [`Refusal::TOO_MANY_ROWS`]; the chunks up to there have been
+    /// handed on.
+    pub(super) fn run(
+        &mut self,
+        rows: &mut dyn Rows,
+        row: &mut RowBuf,
+        header_row: u32,
+    ) -> Result<(), Refusal> {
+        while !self.summary.stopped && rows.next_row(row)? {
+            if row.row_no() > header_row {
+                self.take(row)?;
+            }
+        }
+        if self.chunk.n_rows > 0 && !self.summary.stopped {
+            self.hand_on();
+        }
+        Ok(())
+    }
+
+    /// Returns what it came to.
+    pub(super) fn summary(&self) -> Summary {
+        self.summary
+    }
+
+    fn take(&mut self, row: &RowBuf) -> Result<(), Refusal> {
+        match self.checker.check(row) {
+            Outcome::Blank => return Ok(()),
+            Outcome::Good(product) => self.chunk.rows.push(*product),
+            Outcome::Bad(errors) => {
+                self.chunk.errors.extend(errors);
+                self.chunk.n_bad += 1;
+                self.summary.n_bad += 1;
+            }
+        }
+        self.summary.n_rows += 1;
+        if self.summary.n_rows > self.max_rows {
+            return Err(Refusal::new(
+                Refusal::TOO_MANY_ROWS,
+                format!("the sheet has more than {} data rows", self.max_rows),
+            ));
+        }
+        self.chunk.n_rows += 1;
+        self.chunk.last_row = row.row_no();
+        self.summary.last_row = row.row_no();
+        if self.chunk.n_rows >= self.chunk_rows {
+            self.hand_on();
+        }
+        Ok(())
+    }
+
+    fn hand_on(&mut self) {
+        let next = Chunk {
+            seq: self.chunk.seq.saturating_add(1),
+            ..Chunk::default()
+        };
+        let chunk = std::mem::replace(&mut self.chunk, next);
+        self.summary.n_chunks += 1;
+        self.summary.stopped = (self.sink)(chunk).is_break();
+    }
+}

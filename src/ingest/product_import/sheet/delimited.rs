@@ -1,0 +1,212 @@
+//! Delimited text (CSV): which delimiter, and the rows.
+//!
+//! The parser is the csv crate's core, driven by hand for three things its
+//! reader does not give: the number of a row as a spreadsheet shows it, in
+//! which blank lines count and line breaks inside quotes do not; a bound on
+//! the memory of a row; and whether the last quote was closed.
+
+use std::fs::File;
+use std::io::{BufReader, Read, Seek, SeekFrom};
+
+use csv_core::{ReadRecordResult, Reader, ReaderBuilder};
+
+use super::super::cell::{Cell, RowBuf};
+use super::options::Dialect;
+use super::refusal::Refusal;
+use super::rows::{Rows, SheetName, Visitor, Workbook};
+use super::text::Utf8Text;
+
+/// Biggest row: 1,024 cells of 32,767 letters. A quote that is never closed runs into it.
+const MAX_ROW_BYTES: usize = 32 << 20;
+/// Most cells of a row; those beyond the last header are refused anyway.
+const MAX_CELLS: usize = 65_536;
+
+/// A delimited text.
+pub(super) struct Delimited {
+    file: File,
+    dialect: Dialect,
+}
+
+impl Delimited {
+    /// Makes a text of a known dialect; nothing is read yet.
+    pub(super) fn new(file: File, dialect: Dialect) -> Self {
+        Self { file, dialect }
+    }
+}
+
+impl Workbook for Delimited {
+    fn sheets(&self) -> Vec<SheetName> {
+        vec![SheetName {
+            name: String::new(),
+            is_visible: true,
+        }]
+    }
+
+    fn verify(&mut self, _sheet: &str) -> Result<Option<u64>, Refusal> {
+        Ok(None)
+    }
+
+    fn with_rows(&mut self, _sheet: &str, f: Visitor<'_>) -> Result<(), Refusal> {
+        self.file.seek(SeekFrom::Start(0))?;
+        let text = Utf8Text::new(BufReader::new(&self.file), self.dialect.charset);
+        f(&mut DelimitedRows::new(text, self.dialect)?)
+    }
+}
+
+/// The rows of a delimited text.
+pub(super) struct DelimitedRows<R> {
+    text: R,
+    parser: Reader,
+    input: Vec<u8>,
+    start: usize,
+    end: usize,
+    is_end: bool,
+    /// The last row ended with `\r`, so that a `\n` at once is the rest of that line end.
+    after_return: bool,
+    row_no: u32,
+    fields: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl<R: Read> DelimitedRows<R> {
+    const BUFFER: usize = 64 * 1024;
+
+    /// Reads rows of UTF-8 text; a `sep=` line is passed over, as spreadsheets do.
+    pub(super) fn new(text: R, dialect: Dialect) -> Result<Self, Refusal> {
+        let mut rows = Self {
+            text,
+            parser: ReaderBuilder::new().delimiter(dialect.delimiter).build(),
+            input: vec![0; Self::BUFFER],
+            start: 0,
+            end: 0,
+            is_end: false,
+            after_return: false,
+            row_no: 0,
+            fields: vec![0; 4096],
+            ends: vec![0; 64],
+        };
+        if dialect.has_sep_line {
+            rows.skip_line()?;
+        }
+        Ok(rows)
+    }
+
+    /// Makes sure that there is input; `false` at the end of the text.
+    fn fill(&mut self) -> Result<bool, Refusal> {
+        while self.start == self.end && !self.is_end {
+            (self.start, self.end) = (0, self.text.read(&mut self.input)?);
+            self.is_end = self.end == 0;
+        }
+        Ok(!self.is_end)
+    }
+
+    fn skip_line(&mut self) -> Result<(), Refusal> {
+        while self.fill()? {
+            let byte = self.input.get(self.start).copied();
+            self.start += 1;
+            self.after_return = byte == Some(b'\r');
+            if self.after_return || byte == Some(b'\n') {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Passes over line ends, counting the blank lines among them; `false` at the end of the text.
+    fn skip_blank_lines(&mut self) -> Result<bool, Refusal> {
+        while self.fill()? {
+            let byte = self.input.get(self.start).copied();
+            match byte {
+                Some(b'\n') if self.after_return => self.after_return = false,
+                Some(b'\n' | b'\r') => {
+                    self.row_no = self.row_no.saturating_add(1);
+                    self.after_return = byte == Some(b'\r');
+                }
+                _ => return Ok(true),
+            }
+            self.start += 1;
+        }
+        Ok(false)
+    }
+
+    /// Parses one row into `fields` and `ends`; returns its number of cells and whether its last
+    /// quote is open.
+    fn parse(&mut self) -> Result<(usize, bool), Refusal> {
+        let (mut n_bytes, mut n_ends, mut n_quotes) = (0, 0, 0);
+        let mut last = 0;
+        loop {
+            self.fill()?;
+            let input = self.input.get(self.start..self.end).unwrap_or_default();
+            let fields = self.fields.get_mut(n_bytes..).unwrap_or_default();
+            let ends = self.ends.get_mut(n_ends..).unwrap_or_default();
+            let (result, n_in, n_out, n_new) = self.parser.read_record(input, fields, ends);
+            let read = input.get(..n_in).unwrap_or_default();
+            n_quotes += memchr::memchr_iter(b'"', read).count();
+            last = read.last().copied().unwrap_or(last);
+            self.start += n_in;
+            n_bytes += n_out;
+            n_ends += n_new;
+            match result {
+                ReadRecordResult::InputEmpty => {}
+                ReadRecordResult::OutputFull => self.grow_fields()?,
+                ReadRecordResult::OutputEndsFull => self.grow_ends()?,
+                ReadRecordResult::Record | ReadRecordResult::End => break,
+            }
+        }
+        self.after_return = last == b'\r';
+        // An odd quote alone may be an inch (`12" pipe`). At the end of the text, in a row that goes
+        // over lines, it was opened and never closed.
+        let is_open = self.is_end && n_quotes % 2 == 1 && self.has_line_end(n_bytes);
+        Ok((n_ends, is_open))
+    }
+
+    fn has_line_end(&self, n_bytes: usize) -> bool {
+        let fields = self.fields.get(..n_bytes).unwrap_or_default();
+        memchr::memchr2(b'\n', b'\r', fields).is_some()
+    }
+
+    fn grow_fields(&mut self) -> Result<(), Refusal> {
+        if self.fields.len() >= MAX_ROW_BYTES {
+            return Err(Refusal::format(format!(
+                "row {} is longer than 32 MiB; is a quote opened in it and never closed?",
+                self.row_no
+            )));
+        }
+        self.fields.resize(self.fields.len() * 2, 0);
+        Ok(())
+    }
+
+    fn grow_ends(&mut self) -> Result<(), Refusal> {
+        if self.ends.len() >= MAX_CELLS {
+            return Err(Refusal::new(
+                Refusal::TOO_MANY_COLUMNS,
+                format!("row {} has more than {MAX_CELLS} cells", self.row_no),
+            ));
+        }
+        self.ends.resize(self.ends.len() * 2, 0);
+        Ok(())
+    }
+}
+
+impl<R: Read> Rows for DelimitedRows<R> {
+    fn next_row(&mut self, row: &mut RowBuf) -> Result<bool, Refusal> {
+        if !self.skip_blank_lines()? {
+            return Ok(false);
+        }
+        self.row_no = self.row_no.saturating_add(1);
+        let (n_cells, is_open) = self.parse()?;
+        row.start(self.row_no);
+        let mut start = 0;
+        for (column, end) in self.ends.iter().take(n_cells).enumerate() {
+            let text = self.fields.get(start..*end).unwrap_or_default();
+            if !text.is_empty() {
+                row.set(column, Cell::Text(&String::from_utf8_lossy(text)));
+            }
+            start = *end;
+        }
+        if is_open {
+            row.mark_unclosed_quote();
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,157 @@
+//! What kind of file it is, by its content and never by its name.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use super::archive::{self, Archive};
+use super::ole;
+use super::refusal::Refusal;
+
+/// The kinds of files that are read; a text is looked at more closely by `text.rs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Xlsx,
+    Xlsb,
+    Xls,
+    Ods,
+    Text,
+}
+
+/// How much of a file is looked at.
+const HEAD_BYTES: u64 = 64 * 1024;
+
+/// Begins of files that people upload by mistake.
+const OTHERS: &[(&[u8], &str)] = &[
+    (b"%PDF", "a PDF document"),
+    (b"\x89PNG", "a picture"),
+    (b"GIF8", "a picture"),
+    (b"\xff\xd8\xff", "a picture"),
+    (b"\x1f\x8b", "a gzip archive; unpack it first"),
+    (b"7z\xbc\xaf", "a 7z archive; unpack it first"),
+    (b"Rar!", "a rar archive; unpack it first"),
+    (b"BZh", "a bzip2 archive; unpack it first"),
+    (b"\xfd7zXZ", "an xz archive; unpack it first"),
+    (b"\x28\xb5\x2f\xfd", "a zstd archive; unpack it first"),
+    (b"SQLite format 3", "a database"),
+    (b"PAR1", "a Parquet file"),
+    (b"\x7fELF", "a program"),
+    (b"MZ", "a program"),
+];
+
+/// Finds out what kind of file it is.
+///
+/// # Errors
+///
+/// [`Refusal::EMPTY_FILE`]; [`Refusal::PASSWORD_PROTECTED`]; [`Refusal::ARCHIVE_LIMITS`];
+/// [`Refusal::INVALID_FILE_FORMAT`] for every other kind of file, naming it where it is known.
+pub(super) fn detect(path: &Path) -> Result<Kind, Refusal> {
+    let mut head = Vec::new();
+    File::open(path)?.take(HEAD_BYTES).read_to_end(&mut head)?;
+    if head.iter().all(u8::is_ascii_whitespace) {
+        return Err(Refusal::new(Refusal::EMPTY_FILE, "the file is empty"));
+    }
+    if head.starts_with(b"PK\x03\x04") || head.starts_with(b"PK\x05\x06") {
+        return of_archive(path);
+    }
+    if head.starts_with(ole::MAGIC) {
+        return ole::check_contents(path).map(|()| Kind::Xls);
+    }
+    of_text(&head)
+}
+
+fn of_archive(path: &Path) -> Result<Kind, Refusal> {
+    let mut archive = archive::open(path)?;
+    let has = |name: &str| archive::find(&archive, name).is_some();
+    if has("xl/workbook.bin") {
+        return Ok(Kind::Xlsb);
+    }
+    let is_package = has("_rels/.rels") && !archive::find_all(&archive, "workbook.xml").is_empty();
+    if has("xl/workbook.xml") || is_package {
+        return Ok(Kind::Xlsx);
+    }
+    let other = [
+        ("word/document.xml", "a Word document"),
+        ("ppt/presentation.xml", "a PowerPoint presentation"),
+        (
+            "Index/Document.iwa",
+            "a Numbers document; export it as xlsx",
+        ),
+    ];
+    if let Some((_, what)) = other.into_iter().find(|(name, _)| has(name)) {
+        return Err(not_a_sheet(what));
+    }
+    if has("mimetype") && has("content.xml") {
+        return of_open_document(&mut archive);
+    }
+    Err(not_a_sheet(
+        "a zip archive without a workbook; unpack it first",
+    ))
+}
+
+fn of_open_document(archive: &mut Archive) -> Result<Kind, Refusal> {
+    const SPREADSHEET: &[u8] = b"application/vnd.oasis.opendocument.spreadsheet";
+    let mimetype = archive::read_part(archive, "mimetype", 1000)?;
+    if !mimetype.starts_with(SPREADSHEET) {
+        return Err(not_a_sheet("an OpenDocument file that is no spreadsheet"));
+    }
+    if let Some(name) = archive::find(archive, "META-INF/manifest.xml") {
+        let manifest = archive::read_part(archive, &name, 16 << 20)?;
+        if memchr::memmem::find(&manifest, b"encryption-data").is_some() {
+            return Err(Refusal::new(
+                Refusal::PASSWORD_PROTECTED,
+                "the spreadsheet is protected by a password; save it without one",
+            ));
+        }
+    }
+    Ok(Kind::Ods)
+}
+
+fn not_a_sheet(what: &str) -> Refusal {
+    Refusal::format(format!(
+        "the file is {what}; upload xlsx, xlsb, xls, ods or CSV"
+    ))
+}
+
+fn of_text(head: &[u8]) -> Result<Kind, Refusal> {
+    if let Some((_, what)) = OTHERS.iter().find(|(magic, _)| head.starts_with(magic)) {
+        return Err(not_a_sheet(what));
+    }
+    if super::text::utf16_of(head).is_some() {
+        return Ok(Kind::Text);
+    }
+    let is_control = |b: &&u8| matches!(b, 0..=8 | 14..=26 | 28..=31);
+    let n_control = head.iter().filter(is_control).count();
+    if head.contains(&0) || n_control * 100 > head.len() {
+        return Err(not_a_sheet("neither a workbook nor text"));
+    }
+    let start = String::from_utf8_lossy(head)
+        .trim_start_matches('\u{feff}')
+        .to_lowercase();
+    let start = start.trim_start();
+    let begins = |with: &[&str]| with.iter().any(|with| start.starts_with(with));
+    if begins(&[
+        "<!doctype html",
+        "<html",
+        "<table",
+        "<head",
+        "<body",
+        "<meta",
+    ]) {
+        return Err(not_a_sheet(
+            "an HTML page, whatever its name says; open it and save it as xlsx",
+        ));
+    }
+    if begins(&["<?xml"]) && start.contains("schemas-microsoft-com:office:spreadsheet") {
+        return Err(not_a_sheet(
+            "an Excel 2003 XML file; open it and save it as xlsx",
+        ));
+    }
+    if begins(&["<?xml"]) {
+        return Err(not_a_sheet("an XML file"));
+    }
+    if begins(&["{", "["]) {
+        return Err(not_a_sheet("a JSON file"));
+    }
+    Ok(Kind::Text)
+}

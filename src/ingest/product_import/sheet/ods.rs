@@ -1,0 +1,373 @@
+//! `OpenDocument` spreadsheets, by a reader of our own.
+//!
+//! calamine reads the whole document into tables, pushes as many blanks as
+//! `text:c` asks for, copies a cell as often as it is repeated, and waits
+//! forever for a table that never ends. Here the rows are streamed, and what
+//! is held is one row and one piece of XML of at most 16 MiB. A row that is
+//! repeated is given that often, a blank one is passed over.
+
+use std::io::{BufReader, Read};
+use std::path::Path;
+
+use quick_xml::Reader;
+use quick_xml::events::{BytesStart, Event};
+
+use super::super::cell::{Cell, RowBuf};
+use super::archive::{self, Archive};
+use super::package::{ShortRuns, attribute};
+use super::refusal::Refusal;
+use super::rows::{Rows, SheetName, Visitor, Workbook};
+
+const CONTENT: &str = "content.xml";
+const MAX_RUN_BYTES: usize = 16 << 20;
+/// Columns that a spreadsheet has at most; a value is repeated no further.
+const MAX_COLUMNS: usize = 16_384;
+/// Text of a cell beyond this is not kept; cells are cut shorter later.
+const MAX_TEXT_BYTES: usize = 4 << 20;
+
+/// An `OpenDocument` spreadsheet, opened.
+pub(super) struct Ods {
+    archive: Archive,
+    sheets: Vec<SheetName>,
+}
+
+impl Ods {
+    /// Opens a spreadsheet and lists its sheets, for which the whole content is read once.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::INVALID_FILE_FORMAT`] when it is damaged, and what [`archive::open`] refuses.
+    pub(super) fn open(path: &Path) -> Result<Self, Refusal> {
+        let mut archive = archive::open(path)?;
+        let sheets = list_sheets(&mut archive)?;
+        Ok(Self { archive, sheets })
+    }
+}
+
+impl Workbook for Ods {
+    fn sheets(&self) -> Vec<SheetName> {
+        self.sheets.clone()
+    }
+
+    fn verify(&mut self, _sheet: &str) -> Result<Option<u64>, Refusal> {
+        Ok(None)
+    }
+
+    fn with_rows(&mut self, sheet: &str, f: Visitor<'_>) -> Result<(), Refusal> {
+        let mut content = content(&mut self.archive)?;
+        loop {
+            match content.next_event()? {
+                Event::Start(element)
+                    if element.name().as_ref() == "table:table"
+                        && attribute(&element, "name").as_deref() == Some(sheet) =>
+                {
+                    return f(&mut OdsRows::new(content));
+                }
+                Event::Eof => {
+                    return Err(Refusal::format(format!("there is no sheet {sheet:.100}")));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The content's XML, event by event.
+struct Content<R> {
+    reader: Reader<BufReader<ShortRuns<R>>>,
+    buffer: Vec<u8>,
+}
+
+impl<R: Read> Content<R> {
+    fn next_event(&mut self) -> Result<Event<'_>, Refusal> {
+        self.buffer.clear();
+        self.reader
+            .read_event_into(&mut self.buffer)
+            .map_err(|error| Refusal::damaged(CONTENT, &error))
+    }
+}
+
+fn content(archive: &mut Archive) -> Result<Content<impl Read>, Refusal> {
+    let part = archive
+        .by_name(CONTENT)
+        .map_err(|error| Refusal::damaged(CONTENT, &error))?;
+    let mut reader = Reader::from_reader(BufReader::new(ShortRuns::new(part, MAX_RUN_BYTES)));
+    reader.config_mut().check_end_names = false;
+    reader.config_mut().expand_empty_elements = true;
+    Ok(Content {
+        reader,
+        buffer: Vec::new(),
+    })
+}
+
+/// Lists the sheets; those with a style that hides tables are not visible.
+fn list_sheets(archive: &mut Archive) -> Result<Vec<SheetName>, Refusal> {
+    let mut content = content(archive)?;
+    let mut sheets = Vec::new();
+    let mut style = String::new();
+    let mut hidden = Vec::new();
+    loop {
+        match content.next_event()? {
+            Event::Start(element) => match element.name().as_ref() {
+                "style:style" => style = attribute(&element, "name").unwrap_or_default(),
+                "style:table-properties"
+                    if attribute(&element, "display").as_deref() == Some("false") =>
+                {
+                    hidden.push(style.clone());
+                }
+                "table:table" => sheets.push(SheetName {
+                    name: attribute(&element, "name").unwrap_or_default(),
+                    is_visible: attribute(&element, "style-name")
+                        .is_none_or(|style| !hidden.contains(&style)),
+                }),
+                _ => {}
+            },
+            Event::Eof => return Ok(sheets),
+            _ => {}
+        }
+    }
+}
+
+struct OdsRows<R> {
+    content: Content<R>,
+    /// Number of the last row of the sheet that was read, repeats included.
+    row_no: u32,
+    /// How often the row in `cells` is still to be given.
+    n_repeats: u32,
+    cells: Vec<(usize, Owned)>,
+    is_done: bool,
+}
+
+/// A cell kept while its row is repeated.
+enum Owned {
+    Text(String),
+    Number(f64),
+    Bool(bool),
+    IsoDate(String),
+    Duration(String),
+    Error(String),
+}
+
+impl Owned {
+    fn cell(&self) -> Cell<'_> {
+        match self {
+            Self::Text(text) => Cell::Text(text),
+            Self::Number(value) => Cell::Number {
+                value: *value,
+                digits: 0,
+            },
+            Self::Bool(value) => Cell::Bool(*value),
+            Self::IsoDate(text) => Cell::IsoDate(text),
+            Self::Duration(text) => Cell::Duration(text),
+            Self::Error(text) => Cell::Error(text),
+        }
+    }
+}
+
+impl<R: Read> Rows for OdsRows<R> {
+    fn next_row(&mut self, row: &mut RowBuf) -> Result<bool, Refusal> {
+        while self.n_repeats == 0 {
+            if self.is_done || !self.read_row()? {
+                self.is_done = true;
+                return Ok(false);
+            }
+        }
+        self.n_repeats -= 1;
+        row.start(self.row_no.saturating_sub(self.n_repeats));
+        for (column, cell) in &self.cells {
+            row.set(*column, cell.cell());
+        }
+        Ok(true)
+    }
+}
+
+impl<R: Read> OdsRows<R> {
+    fn new(content: Content<R>) -> Self {
+        Self {
+            content,
+            row_no: 0,
+            n_repeats: 0,
+            cells: Vec::new(),
+            is_done: false,
+        }
+    }
+
+    /// Reads the next row of the table; `false` behind the last one.
+    fn read_row(&mut self) -> Result<bool, Refusal> {
+        loop {
+            match self.content.next_event()? {
+                Event::Start(element) if element.name().as_ref() == "table:table-row" => {
+                    let n_repeats = count(&element, "number-rows-repeated");
+                    self.row_no = self.row_no.saturating_add(n_repeats);
+                    self.read_cells()?;
+                    self.n_repeats = if self.cells.is_empty() { 0 } else { n_repeats };
+                    return Ok(true);
+                }
+                Event::End(element) if element.name().as_ref() == "table:table" => {
+                    return Ok(false);
+                }
+                Event::Eof => return Err(cut_off()),
+                _ => {}
+            }
+        }
+    }
+
+    fn read_cells(&mut self) -> Result<(), Refusal> {
+        self.cells.clear();
+        let mut column = 0_usize;
+        loop {
+            let (said, n_repeats) = match self.content.next_event()? {
+                Event::Start(element) if is_cell(element.name().as_ref()) => {
+                    let n_repeats = count(&element, "number-columns-repeated");
+                    (Said::of(&element), n_repeats)
+                }
+                Event::End(element) if element.name().as_ref() == "table:table-row" => {
+                    return Ok(());
+                }
+                Event::Eof => return Err(cut_off()),
+                _ => continue,
+            };
+            let text = self.read_text()?;
+            let end = column.saturating_add(usize::try_from(n_repeats).unwrap_or(usize::MAX));
+            if column < MAX_COLUMNS && !said.is_empty(&text) {
+                // a value is repeated for a handful of columns and a blank for thousands, so only
+                // the values cost anything; long ones are not copied without end
+                let last = end
+                    .min(MAX_COLUMNS)
+                    .min(column + 1 + MAX_TEXT_BYTES / (text.len() + 1));
+                for at in column..last {
+                    if let Some(cell) = said.cell(&text) {
+                        self.cells.push((at, cell));
+                    }
+                }
+            }
+            column = end;
+        }
+    }
+
+    /// Reads to the end of a cell and returns its paragraphs, one a line, without annotations.
+    fn read_text(&mut self) -> Result<String, Refusal> {
+        let mut text = String::new();
+        let mut n_paragraphs = 0_usize;
+        let mut n_annotations = 0_usize;
+        loop {
+            let mut add = |piece: &str| {
+                if n_annotations == 0 && text.len() + piece.len() <= MAX_TEXT_BYTES {
+                    text.push_str(piece);
+                }
+            };
+            match self.content.next_event()? {
+                Event::Text(piece) => add(&piece.xml10_content()),
+                Event::CData(piece) => add(&piece.xml10_content()),
+                Event::GeneralRef(entity) => {
+                    let known = match entity.as_ref() {
+                        "amp" => Some('&'),
+                        "lt" => Some('<'),
+                        "gt" => Some('>'),
+                        "quot" => Some('"'),
+                        "apos" => Some('\''),
+                        _ => entity.resolve_char_ref().ok().flatten(),
+                    };
+                    let known =
+                        known.ok_or_else(|| Refusal::format("an unknown entity in a cell"))?;
+                    add(known.encode_utf8(&mut [0; 4]));
+                }
+                Event::Start(element) => match element.name().as_ref() {
+                    "office:annotation" => n_annotations += 1,
+                    "text:p" if n_annotations == 0 => {
+                        if n_paragraphs > 0 {
+                            add("\n");
+                        }
+                        n_paragraphs += 1;
+                    }
+                    // more than a screenful of blanks is nobody's text
+                    "text:s" => (0..count(&element, "c").min(1000)).for_each(|_| add(" ")),
+                    "text:tab" => add("\t"),
+                    "text:line-break" => add("\n"),
+                    _ => {}
+                },
+                Event::End(element) => match element.name().as_ref() {
+                    "office:annotation" => n_annotations = n_annotations.saturating_sub(1),
+                    name if is_cell(name) => return Ok(text),
+                    _ => {}
+                },
+                Event::Eof => return Err(cut_off()),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn cut_off() -> Refusal {
+    Refusal::format("content.xml is cut off")
+}
+
+fn is_cell(name: &str) -> bool {
+    name == "table:table-cell" || name == "table:covered-table-cell"
+}
+
+/// Returns an attribute that counts, 1 when there is none.
+fn count(element: &BytesStart<'_>, name: &str) -> u32 {
+    let count = attribute(element, name).and_then(|count| count.parse().ok());
+    count.unwrap_or(1)
+}
+
+/// What a cell's attributes say (`OpenDocument` 1.3, part 3, 19.389); text may stand in its content.
+#[derive(Default)]
+struct Said {
+    kind: String,
+    is_error: bool,
+    value: Option<String>,
+}
+
+impl Said {
+    fn of(element: &BytesStart<'_>) -> Self {
+        let mut found = Self::default();
+        let mut attributes = element.attributes();
+        for attribute in attributes.with_checks(false).filter_map(Result::ok) {
+            let key = attribute.key.as_ref();
+            let text = || {
+                let value = attribute.normalized_value(quick_xml::XmlVersion::Explicit1_0);
+                value.map(std::borrow::Cow::into_owned).ok()
+            };
+            match key {
+                "office:value-type" => found.kind = text().unwrap_or_default(),
+                "calcext:value-type" => found.is_error = text().as_deref() == Some("error"),
+                "office:value"
+                | "office:date-value"
+                | "office:time-value"
+                | "office:boolean-value"
+                | "office:string-value" => found.value = text(),
+                _ => {}
+            }
+        }
+        found
+    }
+
+    fn is_empty(&self, text: &str) -> bool {
+        self.kind.is_empty() && self.value.is_none() && text.is_empty()
+    }
+
+    fn cell(&self, text: &str) -> Option<Owned> {
+        let value = || self.value.clone().unwrap_or_default();
+        if self.is_error {
+            return Some(Owned::Error(text.to_owned()));
+        }
+        match self.kind.as_str() {
+            "float" | "percentage" | "currency" => match value().parse::<f64>() {
+                Ok(number) => Some(Owned::Number(number)),
+                Err(_) => Some(Owned::Text(value())),
+            },
+            "boolean" => Some(Owned::Bool(value() == "true")),
+            "date" => Some(Owned::IsoDate(value())),
+            "time" => Some(Owned::Duration(value())),
+            // the attribute, where there is one, is the text without its layout
+            "string" => Some(Owned::Text(match &self.value {
+                Some(value) if !value.is_empty() => value.clone(),
+                _ => text.to_owned(),
+            })),
+            _ if text.is_empty() => None,
+            _ => Some(Owned::Text(text.to_owned())),
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! How a product file is read, and what was found out about it before.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use twox_hash::XxHash3_64;
+
+use super::super::hash::FORMAT_VERSION;
+use super::super::header::Mapping;
+use crate::config::ProductImport;
+
+/// How product files are read.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Data rows of one chunk, good and bad together; at least 1.
+    pub chunk_rows: u32,
+    /// More data rows than this end the reading with a refusal.
+    pub max_rows: u32,
+    /// A header row with more columns than this is refused.
+    pub max_columns: usize,
+    /// A text of more characters than this is a row error.
+    pub max_cell_chars: usize,
+    /// A file of more bytes than this is refused.
+    pub max_file_bytes: u64,
+    /// Further headers by field name.
+    pub aliases: BTreeMap<String, Vec<String>>,
+    /// The sheet to read; `None`: the first visible one that has the required headers.
+    pub sheet: Option<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self::from(&ProductImport::default())
+    }
+}
+
+impl From<&ProductImport> for Options {
+    fn from(config: &ProductImport) -> Self {
+        Self {
+            chunk_rows: config.chunk_rows,
+            max_rows: config.max_rows,
+            max_columns: usize::from(config.max_columns),
+            max_cell_chars: usize::try_from(config.max_cell_chars).unwrap_or(usize::MAX),
+            max_file_bytes: 512 * 1024 * 1024,
+            aliases: config.aliases.clone(),
+            sheet: None,
+        }
+    }
+}
+
+/// What kind of file it is, by its content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// Excel 2007 and later, with or without macros.
+    Xlsx,
+    /// Excel binary workbook.
+    Xlsb,
+    /// Excel 97–2003.
+    Xls,
+    /// `OpenDocument` spreadsheet.
+    Ods,
+    /// Delimited text.
+    Csv(Dialect),
+}
+
+impl Format {
+    /// Returns the usual extension.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Xlsx => "xlsx",
+            Self::Xlsb => "xlsb",
+            Self::Xls => "xls",
+            Self::Ods => "ods",
+            Self::Csv(_) => "csv",
+        }
+    }
+}
+
+/// How a delimited text is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dialect {
+    /// The encoding.
+    pub charset: Charset,
+    /// Between two cells: one of `, ; | tab`, or what a `sep=` line says.
+    pub delimiter: u8,
+    /// Whether the first line is `sep=…` and no row.
+    pub has_sep_line: bool,
+}
+
+/// The encodings of delimited text that are told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Charset {
+    /// UTF-8, with or without byte order mark.
+    Utf8,
+    /// UTF-16, low byte first.
+    Utf16Le,
+    /// UTF-16, high byte first.
+    Utf16Be,
+    /// Western European, and the guess for everything that is no UTF-8.
+    Windows1252,
+}
+
+/// What is known of a file before its rows are read. A run may store it and read with it later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inspection {
+    /// The kind of file.
+    pub format: Format,
+    /// The sheet that is read; `None` where the file has none, as in CSV.
+    pub sheet: Option<String>,
+    /// Row number of the header row, from 1; data rows come after it.
+    pub header_row: u32,
+    /// What the columns mean.
+    pub mapping: Mapping,
+    /// No more data rows than this; `None` when it cannot be told without reading.
+    pub rows_at_most: Option<u64>,
+}
+
+impl Inspection {
+    /// Returns a number that changes whenever the chunks of the same file could differ.
+    ///
+    /// A run that resumes compares it with the one it began with, and starts over when they
+    /// differ: the format, the sheet, the header row, the mapping, `chunk_rows`, the cell limit
+    /// or the version of the row hash have changed.
+    #[must_use]
+    pub fn fingerprint(&self, options: &Options) -> i64 {
+        let text = format!(
+            "{FORMAT_VERSION} {:?} {:?} {} {:?} {} {}",
+            self.format,
+            self.sheet,
+            self.header_row,
+            self.mapping,
+            options.chunk_rows,
+            options.max_cell_chars
+        );
+        XxHash3_64::oneshot(text.as_bytes()).cast_signed()
+    }
+}
+
+/// What reading a file to its end came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Summary {
+    /// Data rows, good and bad.
+    pub n_rows: u64,
+    /// Rows with at least one error.
+    pub n_bad: u64,
+    /// Chunks handed on.
+    pub n_chunks: u32,
+    /// Row number of the last data row; 0 when there is none.
+    pub last_row: u32,
+    /// Whether the receiver of the chunks ended it before the end of the file.
+    pub stopped: bool,
+}

@@ -1,0 +1,182 @@
+//! Where the sheets of an xlsx lie: the archive's relationships and the workbook's list of sheets.
+//!
+//! Ambiguous files are read as calamine reads them (the last relationship of an
+//! id, attributes as they are spelt), so that the part that is looked at before
+//! is the part that it reads.
+
+use std::collections::HashMap;
+use std::io::{BufReader, Read};
+
+use quick_xml::Reader;
+use quick_xml::XmlVersion;
+use quick_xml::events::attributes::Attribute;
+use quick_xml::events::{BytesStart, Event};
+
+use super::archive::{self, Archive};
+use super::refusal::Refusal;
+
+/// Biggest of these small parts; a workbook of 10,000 named ranges has one of a megabyte.
+const MAX_BYTES: u64 = 64 << 20;
+
+/// A sheet and the part it lies in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SheetPart {
+    /// The name on the tab.
+    pub(super) name: String,
+    /// Whether the tab is shown.
+    pub(super) is_visible: bool,
+    /// The entry of the archive; `None` when it is not there.
+    pub(super) part: Option<String>,
+}
+
+/// Returns the sheets with cells of an xlsx, in the order of their tabs.
+///
+/// # Errors
+///
+/// [`Refusal::INVALID_FILE_FORMAT`] when the parts that say so are missing or damaged,
+/// [`Refusal::ARCHIVE_LIMITS`] when they are too big.
+pub(super) fn sheets(archive: &mut Archive) -> Result<Vec<SheetPart>, Refusal> {
+    let root = relationships(archive, "_rels/.rels")?;
+    let workbook = root
+        .into_iter()
+        .rfind(|relation| relation.kind.ends_with("/officeDocument"))
+        .map(|relation| relation.target.trim_start_matches('/').to_owned())
+        .ok_or_else(|| Refusal::format("the archive names no workbook"))?;
+    let (folder, file) = workbook.rsplit_once('/').unwrap_or(("", &workbook));
+    let parts = relationships(archive, &join(folder, &format!("_rels/{file}.rels")))?;
+    let parts: HashMap<String, Relation> = parts
+        .into_iter()
+        .map(|relation| (relation.id.clone(), relation))
+        .collect();
+    let mut sheets = Vec::new();
+    each_start(archive, &workbook, |element| {
+        if element.local_name().as_ref() != "sheet" {
+            return;
+        }
+        let relation = raw(element, "id").and_then(|id| parts.get(&id));
+        // chart sheets and dialogs are sheets without cells
+        if relation.is_none_or(|relation| relation.kind.ends_with("/worksheet")) {
+            sheets.push(SheetPart {
+                name: attribute(element, "name").unwrap_or_default(),
+                is_visible: raw(element, "state").is_none_or(|state| state == "visible"),
+                part: relation.map(|relation| join(folder, &relation.target)),
+            });
+        }
+    })?;
+    for sheet in &mut sheets {
+        sheet.part = sheet
+            .part
+            .take()
+            .and_then(|part| archive::find(archive, &part));
+    }
+    Ok(sheets)
+}
+
+struct Relation {
+    id: String,
+    kind: String,
+    target: String,
+}
+
+fn relationships(archive: &mut Archive, name: &str) -> Result<Vec<Relation>, Refusal> {
+    let mut found = Vec::new();
+    each_start(archive, name, |element| {
+        if element.local_name().as_ref() == "Relationship" {
+            let text = |name| raw(element, name).unwrap_or_default();
+            found.push(Relation {
+                id: text("Id"),
+                kind: text("Type"),
+                target: text("Target"),
+            });
+        }
+    })?;
+    Ok(found)
+}
+
+fn join(folder: &str, target: &str) -> String {
+    match target.strip_prefix('/') {
+        Some(absolute) => absolute.to_owned(),
+        None if folder.is_empty() => target.to_owned(),
+        None => format!("{folder}/{target}"),
+    }
+}
+
+/// Calls `f` with every element of a small part.
+fn each_start(
+    archive: &mut Archive,
+    name: &str,
+    mut f: impl FnMut(&BytesStart<'_>),
+) -> Result<(), Refusal> {
+    let name = archive::find(archive, name)
+        .ok_or_else(|| Refusal::format(format!("the workbook has no part {name:.100}")))?;
+    let bytes = archive::read_part(archive, &name, MAX_BYTES)?;
+    let mut reader = Reader::from_reader(BufReader::new(bytes.as_slice()));
+    reader.config_mut().check_end_names = false;
+    let mut buffer = Vec::new();
+    loop {
+        buffer.clear();
+        match reader.read_event_into(&mut buffer) {
+            Ok(Event::Start(element) | Event::Empty(element)) => f(&element),
+            Ok(Event::Eof) => return Ok(()),
+            Ok(_) => {}
+            Err(error) => return Err(Refusal::damaged(&name, &error)),
+        }
+    }
+}
+
+/// Returns the last attribute of a name, whatever its prefix, as it is spelt.
+fn raw(element: &BytesStart<'_>, name: &str) -> Option<String> {
+    last(element, name).map(|attribute| attribute.value.into_owned())
+}
+
+/// Returns the last attribute of a name, whatever its prefix, with its entities resolved.
+pub(super) fn attribute(element: &BytesStart<'_>, name: &str) -> Option<String> {
+    let value = last(element, name)?;
+    let value = value.normalized_value(XmlVersion::Explicit1_0).ok()?;
+    Some(value.into_owned())
+}
+
+fn last<'e>(element: &'e BytesStart<'_>, name: &str) -> Option<Attribute<'e>> {
+    let mut attributes = element.attributes();
+    let attributes = attributes.with_checks(false).filter_map(Result::ok);
+    attributes
+        .filter(|attribute| attribute.key.local_name().as_ref() == name)
+        .last()
+}
+
+/// A reader that fails when more than `limit` bytes pass without a `<`, so that an XML parser on
+/// top of it never buffers more than that.
+pub(super) struct ShortRuns<R> {
+    from: R,
+    run: usize,
+    limit: usize,
+}
+
+impl<R> ShortRuns<R> {
+    /// Limits the runs of `from`.
+    pub(super) fn new(from: R, limit: usize) -> Self {
+        Self {
+            from,
+            run: 0,
+            limit,
+        }
+    }
+}
+
+impl<R: Read> Read for ShortRuns<R> {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        let n_read = self.from.read(out)?;
+        let bytes = out.get(..n_read).unwrap_or_default();
+        self.run += memchr::memchr(b'<', bytes).unwrap_or(n_read);
+        if self.run > self.limit {
+            return Err(std::io::Error::new(
+                std::io::ErrorKind::InvalidData,
+                "one piece of XML is too long",
+            ));
+        }
+        if let Some(last) = memchr::memrchr(b'<', bytes) {
+            self.run = n_read - last;
+        }
+        Ok(n_read)
+    }
+}

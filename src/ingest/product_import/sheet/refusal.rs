@@ -1,0 +1,96 @@
+//! Why a file is not read: a stable word and a sentence.
+
+/// A file that is refused as a whole, or that turned out to be damaged while it was read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// Why, in one stable word for programs; one of the constants of [`Refusal`].
+    pub code: &'static str,
+    /// What is wrong and what to do, in a sentence for people.
+    pub message: String,
+}
+
+impl Refusal {
+    /// Neither a workbook nor text, or a damaged one.
+    pub const INVALID_FILE_FORMAT: &'static str = "invalid_file_format";
+    /// Nothing in the file, or no cell in any sheet.
+    pub const EMPTY_FILE: &'static str = "empty_file";
+    /// Bigger than allowed.
+    pub const FILE_TOO_LARGE: &'static str = "file_too_large";
+    /// Encrypted.
+    pub const PASSWORD_PROTECTED: &'static str = "password_protected";
+    /// A zip archive whose directory is beyond the limits: a bomb, or made to look like one.
+    pub const ARCHIVE_LIMITS: &'static str = "archive_limits";
+    /// No header row among the first 20, or required columns are not in it.
+    pub const MISSING_HEADERS: &'static str = "missing_headers";
+    /// Two columns mean the same.
+    pub const DUPLICATE_HEADERS: &'static str = "duplicate_headers";
+    /// More data rows than allowed.
+    pub const TOO_MANY_ROWS: &'static str = "too_many_rows";
+    /// More columns than allowed.
+    pub const TOO_MANY_COLUMNS: &'static str = "too_many_columns";
+    /// No sheet of the name asked for.
+    pub const NO_SUCH_SHEET: &'static str = "no_such_sheet";
+    /// The file could not be read from disk: the only refusal that is not the file's fault, and
+    /// the only one that another attempt may not meet again.
+    pub const READ_FAILED: &'static str = "read_failed";
+
+    pub(super) fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+        }
+    }
+
+    pub(super) fn format(message: impl Into<String>) -> Self {
+        Self::new(Self::INVALID_FILE_FORMAT, message)
+    }
+
+    pub(super) fn archive(message: impl Into<String>) -> Self {
+        Self::new(Self::ARCHIVE_LIMITS, message)
+    }
+
+    /// Says that a part of the file cannot be parsed.
+    pub(super) fn damaged(what: &str, why: &dyn std::fmt::Display) -> Self {
+        let why = why.to_string();
+        let why = super::super::header::cut(&why, 300);
+        Self::format(format!("{what} is damaged: {why}"))
+    }
+
+    /// Whether another attempt may succeed with the same file.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        self.code == Self::READ_FAILED
+    }
+}
+
+/// An error of reading the file itself; damage inside an archive shows as invalid data instead.
+impl From<std::io::Error> for Refusal {
+    fn from(error: std::io::Error) -> Self {
+        use std::io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+        match error.kind() {
+            InvalidData | InvalidInput | UnexpectedEof => Self::damaged("the file", &error),
+            _ => Self::new(
+                Self::READ_FAILED,
+                format!("the file could not be read: {error}"),
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Error, ErrorKind};
+
+    use super::*;
+
+    #[test]
+    fn only_a_failed_read_is_worth_another_attempt() {
+        let gone = Refusal::from(Error::from(ErrorKind::NotFound));
+        assert_eq!(gone.code, Refusal::READ_FAILED);
+        assert!(gone.is_transient());
+        let cut = Refusal::from(Error::from(ErrorKind::UnexpectedEof));
+        assert_eq!(cut.code, Refusal::INVALID_FILE_FORMAT);
+        assert!(!cut.is_transient());
+    }
+}

@@ -1,0 +1,112 @@
+//! Files that are refused, with the word and the sentence.
+
+use super::*;
+
+fn refusal_of(bytes: impl AsRef<[u8]>) -> (&'static str, String) {
+    let refusal = refused(&Files::new().bytes(bytes));
+    (refusal.code, refusal.message)
+}
+
+fn code_of(bytes: impl AsRef<[u8]>) -> &'static str {
+    refusal_of(bytes).0
+}
+
+#[test]
+fn empty_files() {
+    assert_eq!(code_of(""), Refusal::EMPTY_FILE);
+    assert_eq!(code_of(" \r\n\n"), Refusal::EMPTY_FILE);
+    let mut workbook = Workbook::new();
+    workbook.add_worksheet();
+    assert_eq!(
+        refused(&Files::new().xlsx(&mut workbook)).code,
+        Refusal::EMPTY_FILE
+    );
+}
+
+#[test]
+fn other_files_are_named() {
+    for (bytes, what) in [
+        (&b"%PDF-1.7\n..."[..], "a PDF document"),
+        (b"\x89PNG\r\n\x1a\n", "a picture"),
+        (b"\x1f\x8b\x08\x00", "gzip"),
+        (b"<html><table><tr><td>code</td></tr></table></html>", "an HTML page"),
+        (b"<?xml version=\"1.0\"?>\n<Workbook xmlns=\"urn:schemas-microsoft-com:office:spreadsheet\">", "Excel 2003 XML"),
+        (b"[{\"code\": 1}]", "a JSON file"),
+        (b"\x00\x01\x02\x03\xff\xfe\x00\x00\x01", "neither a workbook nor text"),
+    ] {
+        let (code, message) = refusal_of(bytes);
+        assert_eq!(code, Refusal::INVALID_FILE_FORMAT, "{what}");
+        assert!(message.contains(what), "{message}");
+    }
+    let files = Files::new();
+    for (part, what) in [
+        ("word/document.xml", "Word"),
+        ("photo.jpg", "without a workbook"),
+    ] {
+        let refusal = refused(&files.zip(&[(part, b"x")]));
+        assert_eq!(refusal.code, Refusal::INVALID_FILE_FORMAT);
+        assert!(refusal.message.contains(what), "{refusal}");
+    }
+}
+
+#[test]
+fn the_file_is_named_and_its_extension_does_not_matter() {
+    let files = Files::new();
+    let path = files.bytes("code,name\n1,x\n");
+    assert!(inspect(&path, "products.xlsx", &Options::default()).is_ok());
+    let path = files.bytes("%PDF-");
+    let refusal = inspect(&path, "products.xlsx", &Options::default()).unwrap_err();
+    assert!(
+        refusal
+            .message
+            .starts_with("products.xlsx: the file is a PDF document")
+    );
+}
+
+#[test]
+fn missing_and_duplicate_headers() {
+    let (code, message) = refusal_of("Cde,price,Product names\n1,2,3\n");
+    assert_eq!(code, Refusal::MISSING_HEADERS);
+    assert_eq!(
+        message,
+        "missing required columns: code, name; did you mean code by \"Cde\"?; \
+         did you mean name by \"Product names\"?; found: Cde, price, Product names"
+    );
+    let (code, message) = refusal_of("SKU;Titel;Artikelnummer\n1;2;3\n");
+    assert_eq!(code, Refusal::DUPLICATE_HEADERS);
+    assert!(message.contains("columns A (\"SKU\") and C (\"Artikelnummer\") both mean code"));
+    let mut workbook = Workbook::new();
+    workbook
+        .add_worksheet()
+        .write_row(0, 0, ["code", "name", "Note", "NOTE"])
+        .unwrap();
+    let refusal = refused(&Files::new().xlsx(&mut workbook));
+    assert_eq!(refusal.code, Refusal::DUPLICATE_HEADERS);
+}
+
+#[test]
+fn sizes() {
+    let files = Files::new();
+    let path = files.bytes("code,name\n1,x\n");
+    let small = Options {
+        max_file_bytes: 5,
+        ..Options::default()
+    };
+    let refusal = inspect(&path, "", &small).unwrap_err();
+    assert_eq!(refusal.code, Refusal::FILE_TOO_LARGE);
+    let narrow = Options {
+        max_columns: 1,
+        ..Options::default()
+    };
+    assert_eq!(
+        inspect(&path, "", &narrow).unwrap_err().code,
+        Refusal::TOO_MANY_COLUMNS
+    );
+    assert_eq!(code_of("x,".repeat(70_000)), Refusal::TOO_MANY_COLUMNS);
+}
+
+#[test]
+fn a_file_that_is_not_there_is_worth_another_attempt() {
+    let gone = inspect(Path::new("/nonexistent/file"), "", &Options::default());
+    assert!(gone.unwrap_err().is_transient());
+}

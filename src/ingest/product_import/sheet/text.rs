@@ -1,0 +1,273 @@
+//! Delimited text: its encoding, and the same text in UTF-8.
+
+use std::io::{self, Read};
+
+use encoding_rs::{CoderResult, Decoder, Encoding, UTF_8, UTF_16BE, UTF_16LE, WINDOWS_1252};
+
+use super::options::Charset;
+
+/// Returns the UTF-16 of a text that begins with its mark, or whose every other byte is mostly 0.
+///
+/// Western text in UTF-16 is known without the mark; text in other scripts needs it.
+pub(super) fn utf16_of(head: &[u8]) -> Option<Charset> {
+    match head {
+        [0xff, 0xfe, ..] => return Some(Charset::Utf16Le),
+        [0xfe, 0xff, ..] => return Some(Charset::Utf16Be),
+        _ => {}
+    }
+    let zeros = |from: usize| {
+        head.iter()
+            .skip(from)
+            .step_by(2)
+            .filter(|b| **b == 0)
+            .count()
+    };
+    let (even, odd) = (zeros(0), zeros(1));
+    let mostly = |n: usize| head.len() >= 8 && n * 2 * 10 > head.len() * 7;
+    match (mostly(even), mostly(odd)) {
+        (false, true) if even == 0 => Some(Charset::Utf16Le),
+        (true, false) if odd == 0 => Some(Charset::Utf16Be),
+        _ => None,
+    }
+}
+
+/// What one pass over a text found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TextScan {
+    /// Its encoding.
+    pub(super) charset: Charset,
+    /// No fewer than its lines.
+    pub(super) n_lines: u64,
+}
+
+/// Reads a text once: tells its encoding and counts its lines.
+///
+/// The whole text is looked at, because one accented letter in row 400,000 decides. What is no
+/// UTF-8 is taken for windows-1252, in which every byte means something; that other code pages
+/// (1250, 1251) cannot be told from it without guessing is known.
+///
+/// # Errors
+///
+/// Any error of reading.
+pub(super) fn scan(mut text: impl Read) -> io::Result<TextScan> {
+    let mut buffer = vec![0; 256 * 1024];
+    let mut kept = 0;
+    let mut utf16 = None;
+    let mut is_utf8 = true;
+    let mut is_first = true;
+    let (mut n_feeds, mut n_returns) = (0, 0);
+    loop {
+        let n_read = fill(&mut text, buffer.get_mut(kept..).unwrap_or_default())?;
+        let filled = buffer.get(..kept + n_read).unwrap_or_default();
+        if is_first {
+            utf16 = utf16_of(filled);
+            is_first = false;
+        }
+        let new = filled.get(kept..).unwrap_or_default();
+        n_feeds += memchr::memchr_iter(b'\n', new).count() as u64;
+        n_returns += memchr::memchr_iter(b'\r', new).count() as u64;
+        // a character that is cut by the end of the buffer is looked at again with the next
+        let valid = if is_utf8 {
+            Encoding::utf8_valid_up_to(filled)
+        } else {
+            filled.len()
+        };
+        let rest = filled.len() - valid;
+        is_utf8 &= rest == 0 || (rest < 4 && n_read > 0);
+        if n_read == 0 {
+            break;
+        }
+        let n_filled = filled.len();
+        kept = if is_utf8 { rest } else { 0 };
+        buffer.copy_within(n_filled - kept..n_filled, 0);
+    }
+    let charset = match utf16 {
+        Some(charset) => charset,
+        None if is_utf8 => Charset::Utf8,
+        None => Charset::Windows1252,
+    };
+    // `\r` alone ends lines only where there is no `\n` at all; in UTF-16 both are counted by a
+    // byte of theirs, which other characters may share: still no fewer
+    let n_ends = if n_feeds == 0 { n_returns } else { n_feeds };
+    Ok(TextScan {
+        charset,
+        n_lines: n_ends + 1,
+    })
+}
+
+fn fill(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut n_filled = 0;
+    while let Some(free) = buffer.get_mut(n_filled..).filter(|free| !free.is_empty()) {
+        match from.read(free)? {
+            0 => break,
+            n_read => n_filled += n_read,
+        }
+    }
+    Ok(n_filled)
+}
+
+/// A text in UTF-8, without byte order mark; what cannot be decoded becomes U+FFFD.
+pub(super) struct Utf8Text<R> {
+    from: R,
+    decoder: Decoder,
+    input: Piece,
+    output: Piece,
+    is_done: bool,
+}
+
+/// A buffer of which a part is still to be used.
+struct Piece {
+    bytes: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl Piece {
+    fn new() -> Self {
+        Self {
+            bytes: vec![0; 64 * 1024],
+            start: 0,
+            end: 0,
+        }
+    }
+
+    fn rest(&self) -> &[u8] {
+        self.bytes.get(self.start..self.end).unwrap_or_default()
+    }
+}
+
+impl<R: Read> Utf8Text<R> {
+    /// Reads `from` as text of an encoding.
+    pub(super) fn new(from: R, charset: Charset) -> Self {
+        let encoding = match charset {
+            Charset::Utf8 => UTF_8,
+            Charset::Utf16Le => UTF_16LE,
+            Charset::Utf16Be => UTF_16BE,
+            Charset::Windows1252 => WINDOWS_1252,
+        };
+        Self {
+            from,
+            decoder: encoding.new_decoder_with_bom_removal(),
+            input: Piece::new(),
+            output: Piece::new(),
+            is_done: false,
+        }
+    }
+
+    /// Decodes the next piece; nothing is left to decode when it stays empty.
+    ///
+    /// Into a buffer of its own, because the decoder makes no progress in one that is shorter than
+    /// a character, and callers do come with such.
+    fn decode(&mut self) -> io::Result<()> {
+        while !self.is_done && self.output.rest().is_empty() {
+            let mut is_last = false;
+            if self.input.rest().is_empty() {
+                let n_read = self.from.read(&mut self.input.bytes)?;
+                (self.input.start, self.input.end) = (0, n_read);
+                is_last = n_read == 0;
+            }
+            let output = &mut self.output.bytes;
+            let (result, n_in, n_out, _) =
+                self.decoder
+                    .decode_to_utf8(self.input.rest(), output, is_last);
+            self.input.start += n_in;
+            (self.output.start, self.output.end) = (0, n_out);
+            self.is_done = is_last && result == CoderResult::InputEmpty;
+        }
+        Ok(())
+    }
+}
+
+impl<R: Read> Read for Utf8Text<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        self.decode()?;
+        let n_read = self.output.rest().read(out)?;
+        self.output.start += n_read;
+        Ok(n_read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn charset(bytes: &[u8]) -> Charset {
+        scan(bytes).unwrap().charset
+    }
+
+    fn decoded(bytes: &[u8]) -> String {
+        let mut text = String::new();
+        let charset = charset(bytes);
+        Utf8Text::new(bytes, charset)
+            .read_to_string(&mut text)
+            .unwrap();
+        text
+    }
+
+    fn utf16(text: &str, mark: bool, big: bool) -> Vec<u8> {
+        let units = mark
+            .then_some(0xfeff)
+            .into_iter()
+            .chain(text.encode_utf16());
+        let bytes = |unit: u16| {
+            if big {
+                unit.to_be_bytes()
+            } else {
+                unit.to_le_bytes()
+            }
+        };
+        units.flat_map(bytes).collect()
+    }
+
+    #[test]
+    fn encodings_are_told_by_mark_and_content() {
+        let text = "code;name\n1;Größe €\n";
+        assert_eq!(decoded(text.as_bytes()), text);
+        assert_eq!(decoded(format!("\u{feff}{text}").as_bytes()), text);
+        for (mark, big) in [(true, true), (true, false), (false, true), (false, false)] {
+            assert_eq!(decoded(&utf16(text, mark, big)), text, "{mark} {big}");
+        }
+        let (windows, _, _) = WINDOWS_1252.encode(text);
+        assert_eq!(charset(&windows), Charset::Windows1252);
+        assert_eq!(decoded(&windows), text);
+    }
+
+    #[test]
+    fn one_late_byte_decides() {
+        let mut text = vec![b'a'; 1_000_000];
+        assert_eq!(charset(&text), Charset::Utf8);
+        *text.last_mut().unwrap() = 0xe4;
+        assert_eq!(charset(&text), Charset::Windows1252);
+        let mut cut = vec![b'a'; 256 * 1024 - 1];
+        cut.extend("ä".as_bytes());
+        assert_eq!(charset(&cut), Charset::Utf8);
+    }
+
+    #[test]
+    fn lines_are_counted_whatever_ends_them() {
+        for (text, n_lines) in [("a", 1), ("a\nb\n", 3), ("a\r\nb", 2), ("a\rb\rc", 3)] {
+            assert_eq!(scan(text.as_bytes()).unwrap().n_lines, n_lines, "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_become_text(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            decoded(&bytes);
+        }
+
+        #[test]
+        fn small_reads_give_the_same_text(text in "\\PC{0,80}", big in any::<bool>()) {
+            let bytes = utf16(&text, true, big);
+            let mut small = Utf8Text::new(bytes.as_slice(), charset(&bytes));
+            let mut out = Vec::new();
+            let mut one = [0; 1];
+            while let n @ 1.. = small.read(&mut one).unwrap() {
+                out.extend(&one[..n]);
+            }
+            prop_assert_eq!(String::from_utf8(out).unwrap(), text.trim_start_matches('\u{feff}'));
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! Excel 97–2003 workbooks, through calamine.
+//!
+//! calamine reads the whole workbook: the file, the stream, every cell, and
+//! for every sheet one dense table of the rectangle around its cells. What
+//! bounds it is looked at before: the file is at most 128 MiB (`ole.rs`), and
+//! the rectangles of all sheets together, as declared and as the cells have
+//! it, at most 8,388,608 cells ([`MAX_CELLS`], 65,536 rows of 128 columns),
+//! 200 MB; calamine keeps a second such table while a sheet is read. Number
+//! formats are not given, so a code `00123` that is a number with the format
+//! `00000` comes as 123 here.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+
+use calamine::{Reader, SheetType, SheetVisible};
+
+use super::super::cell::{Epoch, RowBuf};
+use super::calamine_cell::{borrowed, contain, put};
+use super::ole::{self, Compound, u16_at, u32_at};
+use super::refusal::Refusal;
+use super::rows::{Rows, SheetName, Visitor, Workbook};
+
+/// Most cells of the rectangles of all sheets together.
+const MAX_CELLS: u64 = 65_536 * 128;
+
+/// An Excel 97–2003 workbook, read into memory.
+pub(super) struct Xls {
+    workbook: calamine::Xls<BufReader<File>>,
+}
+
+impl Xls {
+    /// Opens a workbook.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::PASSWORD_PROTECTED`]; [`Refusal::FILE_TOO_LARGE`] when the sheets' rectangles are
+    /// too big; [`Refusal::INVALID_FILE_FORMAT`] when it is damaged.
+    pub(super) fn open(path: &Path) -> Result<Self, Refusal> {
+        check_stream(&Compound::open(path)?.workbook()?)?;
+        let file = BufReader::new(File::open(path)?);
+        match contain("the workbook", || calamine::Xls::new(file))? {
+            Ok(workbook) => Ok(Self { workbook }),
+            Err(calamine::XlsError::Password) => Err(ole::password_protected()),
+            Err(error) => Err(Refusal::damaged("the workbook", &error)),
+        }
+    }
+}
+
+impl Workbook for Xls {
+    fn sheets(&self) -> Vec<SheetName> {
+        let sheets = self.workbook.sheets_metadata().iter();
+        sheets
+            .filter(|sheet| sheet.typ == SheetType::WorkSheet)
+            .map(|sheet| SheetName {
+                name: sheet.name.clone(),
+                is_visible: sheet.visible == SheetVisible::Visible,
+            })
+            .collect()
+    }
+
+    fn verify(&mut self, _sheet: &str) -> Result<Option<u64>, Refusal> {
+        Ok(None)
+    }
+
+    fn with_rows(&mut self, sheet: &str, f: Visitor<'_>) -> Result<(), Refusal> {
+        let range = self
+            .workbook
+            .worksheet_range(sheet)
+            .map_err(|error| Refusal::damaged("the sheet", &error))?;
+        let (first_row, first_column) = range.start().unwrap_or_default();
+        f(&mut DenseRows {
+            next_row_no: first_row + 1,
+            first_column: usize::try_from(first_column).unwrap_or_default(),
+            rows: range.rows(),
+        })
+    }
+
+    fn epoch(&self) -> Epoch {
+        if self.workbook.has_1904_epoch() {
+            Epoch::Y1904
+        } else {
+            Epoch::Y1900
+        }
+    }
+}
+
+struct DenseRows<'a> {
+    next_row_no: u32,
+    first_column: usize,
+    rows: calamine::Rows<'a, calamine::Data>,
+}
+
+impl Rows for DenseRows<'_> {
+    fn next_row(&mut self, row: &mut RowBuf) -> Result<bool, Refusal> {
+        let Some(cells) = self.rows.next() else {
+            return Ok(false);
+        };
+        row.start(self.next_row_no);
+        self.next_row_no += 1;
+        for (column, cell) in (self.first_column..).zip(cells) {
+            put(row, column, &borrowed(cell), 0);
+        }
+        Ok(true)
+    }
+}
+
+/// Refuses what would make calamine allocate more than the file deserves, by walking over the
+/// records of the workbook and its sheets (\[MS-XLS\] 2.3) as it will.
+fn check_stream(stream: &[u8]) -> Result<(), Refusal> {
+    const FILE_PASS: u16 = 0x002f;
+    const BOUND_SHEET: u16 = 0x0085;
+    let mut n_cells = 0_u64;
+    for (kind, data) in records(stream) {
+        match kind {
+            FILE_PASS => return Err(ole::password_protected()),
+            BOUND_SHEET => {
+                let at = u32_at(data, 0).and_then(|at| usize::try_from(at).ok());
+                let sheet = at.and_then(|at| stream.get(at..));
+                let sheet = sheet.ok_or_else(|| Refusal::format("the workbook is damaged"))?;
+                n_cells = n_cells.saturating_add(rectangle(sheet));
+            }
+            _ => {}
+        }
+        if n_cells > MAX_CELLS {
+            return Err(Refusal::new(
+                Refusal::FILE_TOO_LARGE,
+                "the sheets of an xls file span too many cells; save it as xlsx",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Returns the records from here to the end of this part of the stream.
+fn records(stream: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    const END: u16 = 0x000a;
+    let mut rest = stream;
+    let mut is_done = false;
+    std::iter::from_fn(move || {
+        let kind = u16_at(rest, 0)?;
+        let len = usize::from(u16_at(rest, 2)?);
+        let data = rest.get(4..4 + len)?;
+        rest = rest.get(4 + len..)?;
+        let is_last = std::mem::replace(&mut is_done, kind == END);
+        (!is_last).then_some((kind, data))
+    })
+}
+
+/// Returns the cells of the rectangle around a sheet's cells, or of the one it declares.
+///
+/// Cells of charts inside the sheet are counted too, which calamine passes over: rather too much.
+fn rectangle(sheet: &[u8]) -> u64 {
+    let mut declared = 0;
+    let mut rows = Extent::default();
+    let mut columns = Extent::default();
+    let mut rest = sheet;
+    let mut depth = 0_u32;
+    while let (Some(kind), Some(len)) = (u16_at(rest, 0), u16_at(rest, 2)) {
+        let end = 4 + usize::from(len);
+        let Some(data) = rest.get(4..end) else { break };
+        rest = rest.get(end..).unwrap_or_default();
+        match kind {
+            0x0809 => depth += 1,
+            0x000a if depth <= 1 => break,
+            0x000a => depth -= 1,
+            0x0200 => declared = declared.max(declared_cells(data)),
+            // a formula's text; without a formula before it calamine takes it for cell A1
+            0x0207 => {
+                rows.include(Some(rows.0.map_or(0, |(low, _)| low)));
+                columns.include(Some(columns.0.map_or(0, |(low, _)| low)));
+            }
+            // formula, label, rich label, blank and the like, number, truth value, RK
+            0x0006 | 0x00d6 | 0x00fd | 0x0203 | 0x0204 | 0x0205 | 0x027e => {
+                rows.include(u16_at(data, 0));
+                columns.include(u16_at(data, 2));
+            }
+            // many RK: its last column is its last word
+            0x00bd => {
+                rows.include(u16_at(data, 0));
+                columns.include(u16_at(data, 2));
+                columns.include(u16_at(data, data.len().saturating_sub(2)));
+            }
+            _ => {}
+        }
+    }
+    declared.max(rows.len() * columns.len())
+}
+
+#[derive(Default)]
+struct Extent(Option<(u16, u16)>);
+
+impl Extent {
+    fn include(&mut self, at: Option<u16>) {
+        let Some(at) = at else { return };
+        let (low, high) = self.0.unwrap_or((at, at));
+        self.0 = Some((low.min(at), high.max(at)));
+    }
+
+    fn len(&self) -> u64 {
+        self.0.map_or(0, |(low, high)| u64::from(high - low) + 1)
+    }
+}
+
+/// Returns the cells that a record of dimensions makes calamine reserve memory for.
+fn declared_cells(data: &[u8]) -> u64 {
+    let short = |at| u16_at(data, at).map_or(0, u64::from);
+    let long = |at| u32_at(data, at).map_or(0, u64::from);
+    let (first_row, end_row, first_column, end_column) = if data.len() == 10 {
+        (short(0), short(2), short(4), short(6))
+    } else {
+        (long(0), long(4), short(8), short(10))
+    };
+    let first_column = if first_column > 0xff || end_column < first_column {
+        0
+    } else {
+        first_column
+    };
+    if end_row == 0 || end_column == 0 {
+        return 1;
+    }
+    if end_row <= first_row || end_column <= first_column {
+        return u64::MAX; // the difference would wrap
+    }
+    (end_row - first_row).saturating_mul(end_column - first_column)
+}

@@ -1,0 +1,101 @@
+//! Excel binary workbooks, through calamine's cells reader.
+//!
+//! The cells are streamed; what is held is the shared strings, of a part of at
+//! most 1 GiB, and one record of at most 256 MiB. Number formats are not
+//! given, so a code `00123` that is a number with the format `00000` comes as
+//! 123 here.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+
+use calamine::{Reader, SheetType, SheetVisible, XlsbError};
+
+use super::super::cell::Epoch;
+use super::archive::{self, Archive};
+use super::calamine_cell::{CellRows, Found, contain};
+use super::ole;
+use super::refusal::Refusal;
+use super::rows::{SheetName, Visitor, Workbook};
+use super::xlsx::MAX_STRINGS_BYTES;
+
+/// An Excel binary workbook, opened.
+pub(super) struct Xlsb {
+    workbook: calamine::Xlsb<BufReader<File>>,
+}
+
+impl Xlsb {
+    /// Opens a workbook and reads its shared strings.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::FILE_TOO_LARGE`] when the strings are; [`Refusal::INVALID_FILE_FORMAT`] when it is
+    /// damaged.
+    pub(super) fn open(path: &Path) -> Result<Self, Refusal> {
+        check_parts(&mut archive::open(path)?)?;
+        let file = BufReader::new(File::open(path)?);
+        match contain("the workbook", || calamine::Xlsb::new(file))? {
+            Ok(workbook) => Ok(Self { workbook }),
+            Err(XlsbError::Password) => Err(ole::password_protected()),
+            Err(error) => Err(Refusal::damaged("the workbook", &error)),
+        }
+    }
+}
+
+/// Inflates everything that will be read once, so that damage shows before the first row.
+fn check_parts(archive: &mut Archive) -> Result<(), Refusal> {
+    let names: Vec<String> = archive
+        .file_names()
+        .filter_map(Result::ok)
+        .map(Into::into)
+        .collect();
+    for name in names {
+        if !name.to_ascii_lowercase().ends_with(".bin") {
+            continue;
+        }
+        let n_bytes = archive::verify(archive, &name)?;
+        let is_strings = name.to_ascii_lowercase().ends_with("sharedstrings.bin");
+        if is_strings && n_bytes > MAX_STRINGS_BYTES {
+            return Err(Refusal::new(
+                Refusal::FILE_TOO_LARGE,
+                "the workbook's texts are bigger than 1 GiB; split it, or save it as CSV",
+            ));
+        }
+    }
+    Ok(())
+}
+
+impl Workbook for Xlsb {
+    fn sheets(&self) -> Vec<SheetName> {
+        let sheets = self.workbook.sheets_metadata().iter();
+        sheets
+            .filter(|sheet| sheet.typ == SheetType::WorkSheet)
+            .map(|sheet| SheetName {
+                name: sheet.name.clone(),
+                is_visible: sheet.visible == SheetVisible::Visible,
+            })
+            .collect()
+    }
+
+    fn verify(&mut self, _sheet: &str) -> Result<Option<u64>, Refusal> {
+        Ok(None)
+    }
+
+    fn with_rows(&mut self, sheet: &str, f: Visitor<'_>) -> Result<(), Refusal> {
+        let damaged = |error: XlsbError| Refusal::damaged("the sheet", &error);
+        let opened = contain("the sheet", || self.workbook.worksheet_cells_reader(sheet));
+        let mut cells = opened?.map_err(damaged)?;
+        f(&mut CellRows::new(|| {
+            let found = cells.next_cell().map_err(damaged)?;
+            Ok(found.map(|cell| Found { cell, digits: 0 }))
+        }))
+    }
+
+    fn epoch(&self) -> Epoch {
+        if self.workbook.has_1904_epoch() {
+            Epoch::Y1904
+        } else {
+            Epoch::Y1900
+        }
+    }
+}
