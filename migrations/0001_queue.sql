@@ -402,8 +402,8 @@ CREATE TRIGGER after_enqueue AFTER INSERT ON ingestd.jobs
   REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION ingestd.after_enqueue();
 
 CREATE FUNCTION ingestd.enqueue(
-  kind text, args jsonb DEFAULT '{}', queue text DEFAULT NULL, priority smallint DEFAULT 1,
-  run_at timestamptz DEFAULT NULL, max_attempts smallint DEFAULT NULL,
+  kind text, args jsonb DEFAULT '{}', queue text DEFAULT NULL, priority integer DEFAULT 1,
+  run_at timestamptz DEFAULT NULL, max_attempts integer DEFAULT NULL,
   unique_key text DEFAULT NULL, tenant text DEFAULT NULL, meta jsonb DEFAULT NULL,
   gate_key text DEFAULT NULL, run_id bigint DEFAULT NULL
 ) RETURNS TABLE (job_id bigint, inserted boolean) LANGUAGE plpgsql AS $$
@@ -411,7 +411,7 @@ CREATE FUNCTION ingestd.enqueue(
 BEGIN
   INSERT INTO ingestd.jobs AS j
     (kind, args, queue, priority, run_at, max_attempts, unique_key, gate_key, run_id, tenant, meta)
-  VALUES (kind, coalesce(args, '{}'), queue, coalesce(priority, 1::smallint),
+  VALUES (kind, coalesce(args, '{}'), queue, coalesce(priority, 1),
           coalesce(run_at, now()), max_attempts, unique_key, gate_key, run_id, tenant, meta)
   ON CONFLICT (shard, unique_key) WHERE unique_key IS NOT NULL DO NOTHING
   RETURNING j.id INTO job_id;
