@@ -3,6 +3,8 @@
 mod error;
 mod pool;
 
+pub mod copy;
+
 use sqlx::{PgPool, migrate::Migrator};
 
 pub use error::is_transient;
