@@ -3,15 +3,22 @@
 //! Reading is pure but for the file: a reader in [`sheet`] gives rows of
 //! [`cell`]s, [`header`] says what the columns mean, [`check`] makes products
 //! or row errors of them with the help of [`value`], [`seen`] and [`hash`],
-//! and [`sheet::read`] hands them on in [`row::Chunk`]s.
+//! and [`sheet::read`] hands them on in [`row::Chunk`]s. [`load`] writes a chunk
+//! into the catalog, and [`job`] drives both: one transaction per chunk.
 
 pub mod cell;
 pub mod check;
+pub mod columns;
 pub mod fault;
 pub mod field;
 pub mod hash;
 pub mod header;
+mod history;
+pub mod load;
 pub mod row;
 pub mod seen;
 pub mod sheet;
+mod slice;
+pub mod store;
 pub mod value;
+

@@ -1,0 +1,278 @@
+//! Chunks into the catalog: what a row changes, how a refused row is found, what is counted.
+//!
+//! Not for reading the sheet, and not for the run: the fence, the cursor, the
+//! heartbeat and the commit are the caller's. A *slice* is a part of a chunk's
+//! rows; a row is *refused* when the database itself will not have it.
+//!
+//! What a row means for the catalog:
+//! * A product is found by its code. A new one is inserted, one whose hash
+//!   differs is updated, the rest is not touched. An archived product that
+//!   appears again is live again.
+//! * A column that the file does not have changes nothing; an empty cell of a
+//!   column that it has clears the value.
+//! * A price that differs, in amount or currency, ends the live one and starts
+//!   another; an empty price cell ends the live one. `1.5` and `1.50` do not
+//!   differ. Where the file has no currency column the live currency stays.
+//!   Stocks likewise.
+
+use std::borrow::Cow;
+
+use sqlx::{Acquire, PgConnection, postgres::PgDatabaseError};
+
+use super::{
+    columns::Columns,
+    row::{Chunk, ProductRow, RowError},
+    slice,
+};
+use crate::db::copy::CopyIn;
+
+/// The code of the row error that stands for a refused row.
+pub const REFUSED: &str = "refused_by_database";
+
+/// Slices up to this many rows are not halved any more but tried row by row.
+const SMALLEST_SLICE: usize = 32;
+
+/// Where chunks go.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    /// The import, `catalog.imports.id`.
+    pub import_id: i64,
+    /// The owner of the products.
+    pub tenant: &'a str,
+    /// The sheet's name for the row errors; `None` where the file has none, as in CSV.
+    pub sheet: Option<&'a str>,
+    /// The optional columns that the file has.
+    pub columns: Columns,
+}
+
+/// What became of the rows of a chunk; their sum is the number of rows read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Loaded {
+    /// Rows that made a new product.
+    pub inserted: u32,
+    /// Rows that changed a product, or made an archived one live again.
+    pub updated: u32,
+    /// Rows that the catalog had already.
+    pub unchanged: u32,
+    /// Rows that the reader found bad.
+    pub bad: u32,
+    /// Rows that the database refused, each with a row error of code [`REFUSED`].
+    pub refused: u32,
+}
+
+impl Loaded {
+    /// Returns how many rows are in the catalog as the file has them.
+    #[must_use]
+    pub const fn n_ok(&self) -> u32 {
+        self.inserted + self.updated + self.unchanged
+    }
+
+    /// Returns how many rows have an error.
+    #[must_use]
+    pub const fn n_failed(&self) -> u32 {
+        self.bad + self.refused
+    }
+
+    /// Adds the counts of `other`.
+    pub const fn add(&mut self, other: &Self) {
+        self.inserted += other.inserted;
+        self.updated += other.updated;
+        self.unchanged += other.unchanged;
+        self.bad += other.bad;
+        self.refused += other.refused;
+    }
+}
+
+/// Writes one chunk into the catalog, inside the caller's transaction.
+///
+/// A row that the database refuses is found by halving the chunk under
+/// savepoints, becomes a row error of code [`REFUSED`], and the rest lands.
+/// Product rows may come twice, the second time changes nothing; row errors
+/// are written each time, so the caller's cursor must tell committed chunks.
+///
+/// Chunks of one import may be loaded side by side, their codes differ. As long
+/// as another import of the tenant is being processed, chunks take turns under
+/// an advisory lock that is held until the transaction ends; for this, the
+/// transaction that started the import must have committed
+/// ([`super::store::start`]). The planner's settings are changed for the
+/// rest of the transaction, so nothing but small statements should follow.
+///
+/// # Errors
+///
+/// Whatever is no fault of a row: a lost connection, a deadlock, a cancelled
+/// statement, a missing right. The transaction is then good for a rollback only.
+pub async fn load_chunk(
+    conn: &mut PgConnection,
+    target: &Target<'_>,
+    chunk: &Chunk,
+) -> sqlx::Result<Loaded> {
+    settle_plans(conn).await?;
+    take_turn(conn, target).await?;
+    let mut refused = Vec::new();
+    let mut loaded = load_rows(conn, target, &chunk.rows, &mut refused).await?;
+    loaded.bad = chunk.n_bad;
+    write_errors(conn, target, chunk.errors.iter().chain(&refused)).await?;
+    Ok(loaded)
+}
+
+/// Leaves every statement of this transaction one possible plan.
+///
+/// The tables are empty when the first chunk is planned, and what the planner
+/// concludes from that is 20 to 100 times slower once they are not.
+async fn settle_plans(conn: &mut PgConnection) -> sqlx::Result<()> {
+    const SETTLE: &str = "SELECT set_config(name, value, true) FROM (VALUES
+        ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'), ('enable_seqscan', 'off'),
+        ('enable_bitmapscan', 'off'), ('enable_memoize', 'off'), ('jit', 'off'),
+        ('plan_cache_mode', 'force_generic_plan')) AS setting (name, value)";
+    sqlx::query(SETTLE).execute(conn).await?;
+    Ok(())
+}
+
+/// Waits until no chunk of another import of the tenant is being written.
+///
+/// Two imports could otherwise both find a code missing and both insert it, or
+/// compare with a price that the other is just replacing. An import that is
+/// alone shares the lock among its chunks. Of two imports that start together,
+/// the later to commit its start sees both and takes the lock for itself, and
+/// that alone keeps the two apart.
+async fn take_turn(conn: &mut PgConnection, target: &Target<'_>) -> sqlx::Result<()> {
+    // imports_processing
+    const LOCK: &str = "SELECT CASE
+        WHEN ARRAY(SELECT id FROM catalog.imports
+                   WHERE tenant = $1 AND type = 'PARTS' AND status = 'PROCESSING') = ARRAY[$2]
+        THEN pg_advisory_xact_lock_shared(hashtextextended('catalog.products:' || $1, 0))
+        ELSE pg_advisory_xact_lock(hashtextextended('catalog.products:' || $1, 0)) END";
+    sqlx::query(LOCK)
+        .bind(target.tenant)
+        .bind(target.import_id)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Writes what the database takes of `rows`, and adds a row error for each row it refuses.
+async fn load_rows(
+    conn: &mut PgConnection,
+    target: &Target<'_>,
+    rows: &[ProductRow],
+    refused: &mut Vec<RowError>,
+) -> sqlx::Result<Loaded> {
+    let mut loaded = Loaded::default();
+    let mut slices = vec![rows];
+    while let Some(slice) = slices.pop() {
+        match (try_slice(conn, target, slice).await?, slice) {
+            (Ok(done), _) => loaded.add(&done),
+            (Err(message), [row]) => {
+                loaded.refused += 1;
+                refused.push(row_error(row, message));
+            }
+            (Err(_), _) => slices.extend(smaller(slice).rev()),
+        }
+    }
+    Ok(loaded)
+}
+
+/// Cuts a slice that was refused: in halves, and a small one in single rows.
+fn smaller(slice: &[ProductRow]) -> std::slice::Chunks<'_, ProductRow> {
+    let size = if slice.len() > SMALLEST_SLICE {
+        slice.len().div_ceil(2)
+    } else {
+        1
+    };
+    slice.chunks(size)
+}
+
+/// Writes a slice under a savepoint; where the database refuses it, nothing of it stays and
+/// the message comes back.
+async fn try_slice(
+    conn: &mut PgConnection,
+    target: &Target<'_>,
+    rows: &[ProductRow],
+) -> sqlx::Result<Result<Loaded, String>> {
+    let mut savepoint = conn.begin().await?;
+    match slice::write(&mut savepoint, target, rows).await {
+        Ok(loaded) => {
+            savepoint.commit().await?;
+            Ok(Ok(loaded))
+        }
+        Err(error) => {
+            let message = refusal(&error).ok_or(error)?;
+            savepoint.rollback().await?;
+            Ok(Err(message))
+        }
+    }
+}
+
+/// Returns what the database has against the row, or `None` where the error is no row's fault.
+///
+/// Classes of the manual's appendix A: 22 data exception, 23 integrity
+/// constraint violation, 54 program limit exceeded (a key too long for its
+/// index), and P0001, raised by a trigger.
+fn refusal(error: &sqlx::Error) -> Option<String> {
+    let error = error
+        .as_database_error()?
+        .try_downcast_ref::<PgDatabaseError>()?;
+    let is_refusal =
+        matches!(error.code().get(..2), Some("22" | "23" | "54")) || error.code() == "P0001";
+    let column = error.r#where().and_then(copied_column);
+    is_refusal.then(|| match column {
+        Some(column) => format!("{column}: {}", error.message()),
+        None => error.message().to_owned(),
+    })
+}
+
+/// Returns the column out of a COPY's context: `COPY products, line 1, column name: "…"`.
+fn copied_column(context: &str) -> Option<&str> {
+    let (_, rest) = context.lines().next()?.split_once(", column ")?;
+    rest.split(':').next()
+}
+
+/// Makes the row error that stands for a refused row.
+fn row_error(row: &ProductRow, message: String) -> RowError {
+    RowError {
+        row_no: row.row_no,
+        column: None,
+        code: REFUSED,
+        message,
+        value: Some(row.code.clone()),
+    }
+}
+
+/// Appends row errors to `catalog.import_errors`.
+async fn write_errors<'e>(
+    conn: &mut PgConnection,
+    target: &Target<'_>,
+    errors: impl Iterator<Item = &'e RowError>,
+) -> sqlx::Result<()> {
+    const COPY: &str = "COPY catalog.import_errors
+        (import_id, sheet, row_no, column_name, code, message, value) FROM STDIN (FORMAT binary)";
+    let mut errors = errors.peekable();
+    if errors.peek().is_none() {
+        return Ok(());
+    }
+    let sheet = target.sheet.map(storable);
+    let mut copy = CopyIn::begin(conn, COPY).await?;
+    for error in errors {
+        copy.row(|row| {
+            row.push(target.import_id)
+                .push(sheet.as_deref())
+                .push(error.row_no.cast_signed());
+            row.push(error.column.as_deref().map(storable).as_deref())
+                .push(error.code);
+            row.push(&*storable(&error.message))
+                .push(error.value.as_deref().map(storable).as_deref());
+        })
+        .await?;
+    }
+    copy.finish().await?;
+    Ok(())
+}
+
+/// Replaces the one character that Postgres cannot store, so that an error about it can be stored.
+fn storable(text: &str) -> Cow<'_, str> {
+    if text.contains('\0') {
+        text.replace('\0', "\u{fffd}").into()
+    } else {
+        text.into()
+    }
+}

@@ -1,0 +1,210 @@
+//! One slice of a chunk into the tables: probe, then insert and update.
+//!
+//! Every statement has one possible plan under the settings of [`super::load`].
+//! What prices and stocks become is settled in [`super::history`].
+
+use rust_decimal::Decimal;
+use sqlx::PgConnection;
+
+use super::{
+    history::{self, History, Live},
+    load::{Loaded, Target},
+    row::ProductRow,
+};
+use crate::db::copy::{CopyIn, Jsonb};
+
+/// A row that the catalog does not have as it is.
+struct Changed<'a> {
+    row: &'a ProductRow,
+    product_id: i64,
+    live: Live,
+}
+
+/// What the probe says of the rows of a slice that are not unchanged.
+#[derive(Default)]
+struct Probed<'a> {
+    new: Vec<&'a ProductRow>,
+    changed: Vec<Changed<'a>>,
+}
+
+/// Writes the rows of a slice; all of them or, on an error, for the caller to roll back.
+///
+/// # Errors
+///
+/// The database refuses a row, or anything else that a statement can fail of.
+pub(super) async fn write(
+    conn: &mut PgConnection,
+    target: &Target<'_>,
+    rows: &[ProductRow],
+) -> sqlx::Result<Loaded> {
+    let probed = probe(conn, target, rows).await?;
+    let mut history = History::new(target.columns);
+    update(conn, target, &probed.changed).await?;
+    for changed in &probed.changed {
+        history.changed(changed.product_id, changed.row, &changed.live);
+    }
+    let ids = insert(conn, target, &probed.new).await?;
+    for (id, row) in ids.iter().zip(&probed.new) {
+        history.added(*id, row);
+    }
+    history::write(conn, target.import_id, &history).await?;
+    Ok(count(rows.len(), &probed))
+}
+
+/// Counts what became of `n_rows` rows.
+fn count(n_rows: usize, probed: &Probed<'_>) -> Loaded {
+    let n = |len: usize| u32::try_from(len).unwrap_or(u32::MAX);
+    let (inserted, updated) = (probed.new.len(), probed.changed.len());
+    Loaded {
+        inserted: n(inserted),
+        updated: n(updated),
+        unchanged: n(n_rows.saturating_sub(inserted + updated)),
+        ..Loaded::default()
+    }
+}
+
+/// Asks which rows are new or changed, and what is live of the changed ones.
+async fn probe<'a>(
+    conn: &mut PgConnection,
+    target: &Target<'_>,
+    rows: &'a [ProductRow],
+) -> sqlx::Result<Probed<'a>> {
+    type Answer = (
+        i32,
+        Option<i64>,
+        Option<Decimal>,
+        Option<String>,
+        Option<i64>,
+    );
+    if rows.is_empty() {
+        return Ok(Probed::default());
+    }
+    let codes: Vec<&str> = rows.iter().map(|row| row.code.as_str()).collect();
+    let hashes: Vec<i64> = rows
+        .iter()
+        .map(|row| target.columns.salt(row.hash))
+        .collect();
+    let answers: Vec<Answer> = sqlx::query_as(include_str!("probe.sql"))
+        .bind(codes)
+        .bind(hashes)
+        .bind(target.tenant)
+        .fetch_all(conn)
+        .await?;
+    let mut probed = Probed::default();
+    for (nth, id, price, currency, qty) in answers {
+        let Some(row) = usize::try_from(nth).ok().and_then(|nth| rows.get(nth)) else {
+            continue;
+        };
+        match id {
+            None => probed.new.push(row),
+            Some(product_id) => {
+                let live = Live {
+                    price: price.map(|price| (price, currency)),
+                    qty,
+                };
+                probed.changed.push(Changed {
+                    row,
+                    product_id,
+                    live,
+                });
+            }
+        }
+    }
+    Ok(probed)
+}
+
+/// Inserts new products and returns their ids in the same order.
+///
+/// The ids are drawn before, so that prices and stocks can name them, and one
+/// by one: `first + n` is no block of its own when two sessions draw.
+async fn insert(
+    conn: &mut PgConnection,
+    target: &Target<'_>,
+    rows: &[&ProductRow],
+) -> sqlx::Result<Vec<i64>> {
+    const IDS: &str = "SELECT array_agg(nextval('catalog.products_id_seq'))
+        FROM generate_series(1, $1)";
+    const COPY: &str = "COPY catalog.products
+        (id, tenant, code, name, description, brand, category, ean, url, weight,
+         source_updated_at, attributes, row_hash, import_id) FROM STDIN (FORMAT binary)";
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    let n_rows = i32::try_from(rows.len()).unwrap_or(i32::MAX);
+    let ids: Vec<i64> = sqlx::query_scalar(IDS)
+        .bind(n_rows)
+        .fetch_one(&mut *conn)
+        .await?;
+    let mut copy = CopyIn::begin(conn, COPY).await?;
+    for (id, row) in ids.iter().zip(rows) {
+        let attributes = attributes(row)?;
+        copy.row(|fields| {
+            fields
+                .push(*id)
+                .push(target.tenant)
+                .push(row.code.as_str())
+                .push(row.name.as_str());
+            fields
+                .push(row.description.as_deref())
+                .push(row.brand.as_deref());
+            fields
+                .push(row.category.as_deref())
+                .push(row.ean.as_deref())
+                .push(row.url.as_deref());
+            fields
+                .push(row.weight)
+                .push(row.updated_at)
+                .push(attributes.as_deref().map(Jsonb));
+            fields
+                .push(target.columns.salt(row.hash))
+                .push(target.import_id);
+        })
+        .await?;
+    }
+    copy.finish().await?;
+    Ok(ids)
+}
+
+/// Updates changed products, in the order of their ids.
+async fn update(
+    conn: &mut PgConnection,
+    target: &Target<'_>,
+    changed: &[Changed<'_>],
+) -> sqlx::Result<()> {
+    if changed.is_empty() {
+        return Ok(());
+    }
+    let attributes = changed
+        .iter()
+        .map(|c| attributes(c.row))
+        .collect::<sqlx::Result<Vec<_>>>()?;
+    let done = sqlx::query(include_str!("update.sql"))
+        .bind(column(changed, |c| c.product_id))
+        .bind(column(changed, |c| c.row.name.as_str()))
+        .bind(column(changed, |c| c.row.description.as_deref()))
+        .bind(column(changed, |c| c.row.brand.as_deref()))
+        .bind(column(changed, |c| c.row.category.as_deref()))
+        .bind(column(changed, |c| c.row.ean.as_deref()))
+        .bind(column(changed, |c| c.row.url.as_deref()))
+        .bind(column(changed, |c| c.row.weight))
+        .bind(column(changed, |c| c.row.updated_at))
+        .bind(attributes)
+        .bind(column(changed, |c| target.columns.salt(c.row.hash)))
+        .bind(target.columns.bits())
+        .bind(target.import_id)
+        .execute(conn)
+        .await?;
+    history::all_there(done.rows_affected(), changed.len())
+}
+
+/// Returns one value of every changed row, an array for the statement.
+fn column<'a, T>(changed: &'a [Changed<'a>], value: impl Fn(&'a Changed<'a>) -> T) -> Vec<T> {
+    changed.iter().map(value).collect()
+}
+
+/// Returns the row's extra columns as the text of a JSON object.
+fn attributes(row: &ProductRow) -> sqlx::Result<Option<String>> {
+    let text = row.attributes.as_ref().map(serde_json::to_string);
+    text.transpose()
+        .map_err(|error| sqlx::Error::Encode(error.into()))
+}
