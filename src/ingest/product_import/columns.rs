@@ -4,10 +4,11 @@
 //! empty cell of a column that it has clears the value. `code` and `name` are
 //! always there and have no bit.
 
+use super::{field::Field, header::Mapping};
+
 /// A set of optional columns.
 ///
-/// Its bits stand in `update.sql` and, through [`Columns::salt`], in stored
-/// hashes: never change their meaning.
+/// Its bits stand in `update.sql`: they change together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Columns(u16);
 
@@ -40,6 +41,27 @@ impl Columns {
     /// Every optional column, extra ones too.
     pub const ALL: Self = Self((1 << 11) - 1);
 
+    /// Returns the columns that a file has by its header row.
+    #[must_use]
+    pub fn of(mapping: &Mapping) -> Self {
+        let fields = mapping.fields();
+        let present = |(field, column): &(Field, Self)| fields.contains(*field).then_some(*column);
+        let known = [
+            (Field::Description, Self::DESCRIPTION),
+            (Field::Brand, Self::BRAND),
+            (Field::Category, Self::CATEGORY),
+            (Field::Price, Self::PRICE),
+            (Field::Currency, Self::CURRENCY),
+            (Field::Stock, Self::STOCK),
+            (Field::Ean, Self::EAN),
+            (Field::Url, Self::URL),
+            (Field::Weight, Self::WEIGHT),
+            (Field::UpdatedAt, Self::UPDATED_AT),
+        ];
+        let attributes = if mapping.has_attributes() { Self::ATTRIBUTES } else { Self::NONE };
+        known.iter().filter_map(present).fold(attributes, Self::with)
+    }
+
     /// Returns the set with `other` added.
     #[must_use]
     pub const fn with(self, other: Self) -> Self {
@@ -62,17 +84,6 @@ impl Columns {
     pub(super) fn bits(self) -> i32 {
         i32::from(self.0)
     }
-
-    /// Returns a row's hash as it is stored: mixed with the set.
-    ///
-    /// An empty cell clears a value and an absent column keeps it, so two rows
-    /// that read the same are not the same row when their files have different
-    /// columns.
-    #[must_use]
-    pub(super) const fn salt(self, hash: i64) -> i64 {
-        // 2^64 divided by the golden ratio spreads the few bits over the word.
-        hash ^ (self.0 as i64).wrapping_mul(0x9E37_79B9_7F4A_7C15_u64.cast_signed())
-    }
 }
 
 #[cfg(test)]
@@ -86,24 +97,5 @@ mod tests {
         assert!(!columns.has(Columns::STOCK) && !columns.has(Columns::ALL));
         assert!(!columns.without(Columns::PRICE).has(Columns::PRICE));
         assert!(Columns::ALL.has(Columns::ATTRIBUTES.with(Columns::DESCRIPTION)));
-    }
-
-    #[test]
-    fn the_same_row_of_other_columns_has_another_hash() {
-        let sets = [Columns::NONE, Columns::BRAND, Columns::PRICE, Columns::ALL];
-        for (i, one) in sets.iter().enumerate() {
-            for other in sets.iter().skip(i + 1) {
-                assert_ne!(one.salt(7), other.salt(7));
-            }
-        }
-    }
-
-    #[test]
-    fn stored_hashes_stay_what_they_are() {
-        assert_eq!(Columns::NONE.salt(7), 7);
-        assert_eq!(
-            Columns::ALL.salt(7),
-            7 ^ 2047_i64.wrapping_mul(-7_046_029_254_386_353_131)
-        );
     }
 }

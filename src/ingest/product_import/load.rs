@@ -111,7 +111,7 @@ pub async fn load_chunk(
     let mut refused = Vec::new();
     let mut loaded = load_rows(conn, target, &chunk.rows, &mut refused).await?;
     loaded.bad = chunk.n_bad;
-    write_errors(conn, target, chunk.errors.iter().chain(&refused)).await?;
+    write_errors(conn, target, [&chunk.errors, &refused]).await?;
     Ok(loaded)
 }
 
@@ -239,20 +239,19 @@ fn row_error(row: &ProductRow, message: String) -> RowError {
 }
 
 /// Appends row errors to `catalog.import_errors`.
-async fn write_errors<'e>(
+async fn write_errors(
     conn: &mut PgConnection,
     target: &Target<'_>,
-    errors: impl Iterator<Item = &'e RowError>,
+    errors: [&[RowError]; 2],
 ) -> sqlx::Result<()> {
     const COPY: &str = "COPY catalog.import_errors
         (import_id, sheet, row_no, column_name, code, message, value) FROM STDIN (FORMAT binary)";
-    let mut errors = errors.peekable();
-    if errors.peek().is_none() {
+    if errors.iter().all(|errors| errors.is_empty()) {
         return Ok(());
     }
     let sheet = target.sheet.map(storable);
     let mut copy = CopyIn::begin(conn, COPY).await?;
-    for error in errors {
+    for error in errors.into_iter().flatten() {
         copy.row(|row| {
             row.push(target.import_id)
                 .push(sheet.as_deref())

@@ -14,6 +14,7 @@ pub mod field;
 pub mod hash;
 pub mod header;
 mod history;
+pub mod job;
 pub mod load;
 pub mod row;
 pub mod seen;
@@ -22,3 +23,4 @@ mod slice;
 pub mod store;
 pub mod value;
 
+pub use job::RunImport;

@@ -82,7 +82,7 @@ async fn probe<'a>(
     let codes: Vec<&str> = rows.iter().map(|row| row.code.as_str()).collect();
     let hashes: Vec<i64> = rows
         .iter()
-        .map(|row| target.columns.salt(row.hash))
+        .map(|row| row.hash)
         .collect();
     let answers: Vec<Answer> = sqlx::query_as(include_str!("probe.sql"))
         .bind(codes)
@@ -156,7 +156,7 @@ async fn insert(
                 .push(row.updated_at)
                 .push(attributes.as_deref().map(Jsonb));
             fields
-                .push(target.columns.salt(row.hash))
+                .push(row.hash)
                 .push(target.import_id);
         })
         .await?;
@@ -189,7 +189,7 @@ async fn update(
         .bind(column(changed, |c| c.row.weight))
         .bind(column(changed, |c| c.row.updated_at))
         .bind(attributes)
-        .bind(column(changed, |c| target.columns.salt(c.row.hash)))
+        .bind(column(changed, |c| c.row.hash))
         .bind(target.columns.bits())
         .bind(target.import_id)
         .execute(conn)
