@@ -26,6 +26,7 @@ mod lane;
 mod layer;
 mod lease;
 mod maintain;
+pub mod read;
 mod rescue;
 mod retry;
 mod schedule;

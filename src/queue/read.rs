@@ -1,0 +1,298 @@
+//! What people look at: jobs wherever they are, their failed attempts, dead letters, schedules.
+//!
+//! Reads only, a page at a time, never a count of rows.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sqlx::{FromRow, PgExecutor};
+
+use super::job::JobId;
+
+/// Where a job stands. The first three are unfinished.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::Type, Serialize, Deserialize)]
+#[sqlx(type_name = "text", rename_all = "lowercase")]
+#[serde(rename_all = "lowercase")]
+pub enum JobState {
+    /// To be claimed once its time has come.
+    Queued,
+    /// Waits for its gate.
+    Held,
+    /// Under a lease.
+    Running,
+    /// Ended well. Kept for the days of `queue.retention_days`.
+    Completed,
+    /// Stopped by a person. Kept as long.
+    Cancelled,
+    /// Given up. Kept until somebody replays or purges it.
+    Dead,
+}
+
+/// A job as a list shows it.
+#[derive(Debug, Clone, FromRow, Serialize)]
+pub struct JobRow {
+    /// Identifies the job.
+    pub id: JobId,
+    /// Its kind.
+    pub kind: String,
+    /// Its lane.
+    pub queue: String,
+    /// Where it stands.
+    pub state: JobState,
+    /// 0 urgent to 3 background.
+    pub priority: i16,
+    /// Attempts started so far.
+    pub attempt: i16,
+    /// Attempts in all, where the job differs from its kind.
+    pub max_attempts: Option<i16>,
+    /// The run it is part of.
+    pub run_id: Option<i64>,
+    /// Owner of the data.
+    pub tenant: Option<String>,
+    /// Why the last attempt failed; in a list its first 1,000 characters.
+    pub error: Option<String>,
+    /// When it was inserted.
+    pub created_at: DateTime<Utc>,
+    /// Not before this time; `None` for dead letters.
+    pub run_at: Option<DateTime<Utc>>,
+    /// When the last attempt was claimed.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it ended.
+    pub finished_at: Option<DateTime<Utc>>,
+}
+
+/// A job with everything that is known of it.
+#[derive(Debug, Clone, FromRow, Serialize)]
+pub struct JobDetail {
+    /// What a list shows as well.
+    #[sqlx(flatten)]
+    #[serde(flatten)]
+    pub row: JobRow,
+    /// Its arguments; `None` for a finished one whose arguments were large.
+    pub args: Option<Value>,
+    /// At most one unfinished job per key.
+    pub unique_key: Option<String>,
+    /// The limit it counts against.
+    pub gate_key: Option<String>,
+    /// Who enqueued it, trace context, tags.
+    pub meta: Option<Value>,
+    /// Attempts in a row that ended without an outcome.
+    pub crashes: i16,
+    /// Somebody wants it to stop.
+    pub cancel_requested: bool,
+    /// Why it was given up: `exhausted`, `fatal`, `poison`.
+    pub reason: Option<String>,
+    /// The job that a replay made of it.
+    pub replayed_to: Option<JobId>,
+}
+
+/// An attempt that did not end in success.
+#[derive(Debug, Clone, FromRow, Serialize)]
+pub struct Attempt {
+    /// Which attempt, from 1.
+    pub attempt: i16,
+    /// `retry`, `dead`, `crash` or `cancelled`.
+    pub outcome: String,
+    /// What went wrong, in one word.
+    pub error_kind: String,
+    /// The error with its causes.
+    pub error: String,
+    /// When it was claimed.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it ended.
+    pub finished_at: DateTime<Utc>,
+}
+
+/// A dead letter as a list shows it.
+#[derive(Debug, Clone, FromRow, Serialize)]
+pub struct DeadLetter {
+    /// The job's id.
+    pub id: JobId,
+    /// Its kind.
+    pub kind: String,
+    /// Its lane.
+    pub queue: String,
+    /// Attempts it had.
+    pub attempt: i16,
+    /// Crashes in a row it had.
+    pub crashes: i16,
+    /// Why it was given up: `exhausted`, `fatal`, `poison`.
+    pub reason: String,
+    /// The first 1,000 characters of the last error.
+    pub error: String,
+    /// The same for what failed alike, 16 hexadecimal digits.
+    pub fingerprint: String,
+    /// The run it was part of.
+    pub run_id: Option<i64>,
+    /// Owner of the data.
+    pub tenant: Option<String>,
+    /// When the job was inserted.
+    pub created_at: DateTime<Utc>,
+    /// When the queue gave it up.
+    pub died_at: DateTime<Utc>,
+    /// The job that a replay made of it.
+    pub replayed_to: Option<JobId>,
+    /// When it was replayed.
+    pub replayed_at: Option<DateTime<Utc>>,
+}
+
+/// A schedule.
+#[derive(Debug, Clone, FromRow, Serialize)]
+pub struct ScheduleRow {
+    /// Identifies it.
+    pub name: String,
+    /// Five fields, or six with seconds first.
+    pub cron: String,
+    /// IANA name of the zone the line is read in.
+    pub timezone: String,
+    /// The kind it enqueues.
+    pub kind: String,
+    /// The arguments it enqueues it with.
+    pub args: Value,
+    /// The lane; `None`: the kind's.
+    pub queue: Option<String>,
+    /// What becomes of ticks missed: `skip`, `once`, `all`.
+    pub missed: String,
+    /// What becomes of a tick while the last one's job is unfinished: `allow`, `skip`, `queue`.
+    pub overlap: String,
+    /// Who made it: `user`, `config`, `built_in`.
+    pub origin: String,
+    /// Since when it is paused.
+    pub paused_at: Option<DateTime<Utc>>,
+    /// The next due time.
+    pub next_at: Option<DateTime<Utc>>,
+    /// The last tick handled.
+    pub last_at: Option<DateTime<Utc>>,
+    /// Why its last tick could not be enqueued.
+    pub last_error: Option<String>,
+}
+
+/// Which jobs to list; `None` is any.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct JobFilter<'a> {
+    /// In this lane.
+    pub queue: Option<&'a str>,
+    /// Of this kind.
+    pub kind: Option<&'a str>,
+    /// In this state.
+    pub state: Option<JobState>,
+}
+
+/// Reads the newest jobs with ids below `before`, newest first, at most `limit`.
+///
+/// # Errors
+///
+/// What Postgres says.
+pub async fn list(
+    db: impl PgExecutor<'_>,
+    filter: JobFilter<'_>,
+    before: Option<JobId>,
+    limit: i64,
+) -> sqlx::Result<Vec<JobRow>> {
+    sqlx::query_as(include_str!("list.sql"))
+        .bind(filter.queue)
+        .bind(filter.kind)
+        .bind(filter.state)
+        .bind(before)
+        .bind(limit)
+        .fetch_all(db)
+        .await
+}
+
+/// Reads one job, be it live, finished or dead; `None` where there is none, or no longer.
+///
+/// # Errors
+///
+/// What Postgres says.
+pub async fn find(db: impl PgExecutor<'_>, id: JobId) -> sqlx::Result<Option<JobDetail>> {
+    sqlx::query_as(include_str!("find.sql"))
+        .bind(id)
+        .fetch_optional(db)
+        .await
+}
+
+/// Reads the newest 100 failed attempts of a job, oldest first.
+///
+/// # Errors
+///
+/// What Postgres says.
+pub async fn attempts(db: impl PgExecutor<'_>, id: JobId) -> sqlx::Result<Vec<Attempt>> {
+    sqlx::query_as(
+        "SELECT * FROM (
+           SELECT attempt, outcome, error_kind, error, started_at, finished_at
+           FROM ingestd.job_attempts WHERE job_id = $1 ORDER BY finished_at DESC LIMIT 100) newest
+         ORDER BY finished_at",
+    )
+    .bind(id)
+    .fetch_all(db)
+    .await
+}
+
+/// Reads the newest dead letters with ids below `before`, newest first, at most `limit`.
+///
+/// Of the filter's states it knows none. Letters that were replayed are left
+/// out unless `with_replayed`.
+///
+/// # Errors
+///
+/// What Postgres says.
+pub async fn dead_letters(
+    db: impl PgExecutor<'_>,
+    filter: JobFilter<'_>,
+    with_replayed: bool,
+    before: Option<JobId>,
+    limit: i64,
+) -> sqlx::Result<Vec<DeadLetter>> {
+    sqlx::query_as(
+        "SELECT id, kind, queue, attempt, crashes, reason, left(error, 1000) AS error,
+                lpad(to_hex(fingerprint), 16, '0') AS fingerprint, run_id, tenant, created_at,
+                died_at, replayed_to, replayed_at
+         FROM ingestd.dead_jobs
+         WHERE shard = 0 AND ($1::text IS NULL OR queue = $1) AND ($2::text IS NULL OR kind = $2)
+           AND ($3 OR replayed_at IS NULL) AND ($4::bigint IS NULL OR id < $4)
+         ORDER BY id DESC LIMIT $5",
+    )
+    .bind(filter.queue)
+    .bind(filter.kind)
+    .bind(with_replayed)
+    .bind(before)
+    .bind(limit)
+    .fetch_all(db)
+    .await
+}
+
+/// Reads all schedules by name, at most 1,000.
+///
+/// # Errors
+///
+/// What Postgres says.
+pub async fn schedules(db: impl PgExecutor<'_>) -> sqlx::Result<Vec<ScheduleRow>> {
+    sqlx::query_as(
+        "SELECT name, cron, timezone, kind, args, queue, missed, overlap, origin, paused_at,
+                next_at, last_at, last_error
+         FROM ingestd.schedules ORDER BY name LIMIT 1000",
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// Says whether a queue is known: it has a row, a kind, jobs that wait or dead letters.
+///
+/// Each is one look into an index.
+///
+/// # Errors
+///
+/// What Postgres says.
+pub async fn is_queue(db: impl PgExecutor<'_>, queue: &str) -> sqlx::Result<bool> {
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM ingestd.queues WHERE queue = $1)
+             OR EXISTS (SELECT FROM ingestd.job_kinds WHERE queue = $1)
+             OR EXISTS (SELECT FROM ingestd.jobs
+                        WHERE shard = 0 AND queue = $1 AND state = 'queued')
+             OR EXISTS (SELECT FROM ingestd.dead_jobs
+                        WHERE queue = $1 AND replayed_at IS NULL)",
+    )
+    .bind(queue)
+    .fetch_one(db)
+    .await
+}
