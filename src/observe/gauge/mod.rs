@@ -70,15 +70,20 @@ fn log_change(result: &sqlx::Result<Vec<QueueDepth>>, failing: &mut bool) {
 }
 
 /// The label values published so far, so that those that are gone are set to nothing.
-#[derive(Default)]
-struct Gauges {
+#[derive(Debug, Default)]
+pub struct Gauges {
     queues: Seen,
     workers: Seen,
     schedules: Seen,
 }
 
 impl Gauges {
-    async fn refresh(&self, pool: &PgPool) -> sqlx::Result<Vec<QueueDepth>> {
+    /// Reads and publishes all gauges once; returns the queues.
+    ///
+    /// # Errors
+    ///
+    /// Those of the database; what was read before the error is published.
+    pub async fn refresh(&self, pool: &PgPool) -> sqlx::Result<Vec<QueueDepth>> {
         publish_pool(pool);
         let depths = queues(pool).await?;
         self.publish_queues(&depths);
@@ -182,7 +187,7 @@ fn publish_pool(pool: &PgPool) {
 }
 
 /// The values of one label.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Seen(Mutex<BTreeSet<String>>);
 
 impl Seen {
