@@ -38,6 +38,7 @@ pub mod config;
 pub mod daemon;
 pub mod db;
 pub mod dev;
+pub mod http;
 pub mod ingest;
 pub mod lifecycle;
 pub mod observe;

@@ -1,0 +1,80 @@
+//! What every handler is lent.
+
+use std::{fmt, sync::Arc};
+
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+
+use super::{admit::Token, ready::LastAnswer, scrape::Scrape};
+use crate::{blob, config::Config};
+
+/// What the handlers work with; made once by the daemon.
+#[derive(Debug)]
+pub struct AppState {
+    /// The jobs' connections.
+    pub db: PgPool,
+    /// Where uploads go.
+    pub blobs: blob::Store,
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// How the daemon says that it is well.
+    pub health: Health,
+    pub(super) token: Option<Token>,
+    pub(super) scrape: Scrape,
+    pub(super) last_answer: LastAnswer,
+}
+
+impl AppState {
+    /// Puts together what the handlers work with.
+    #[must_use]
+    pub fn new(db: PgPool, blobs: blob::Store, config: Arc<Config>, health: Health) -> Self {
+        Self {
+            token: config.http.token.as_ref().map(Token::new),
+            db,
+            blobs,
+            config,
+            health,
+            scrape: Scrape::default(),
+            last_answer: LastAnswer::default(),
+        }
+    }
+}
+
+/// How the daemon says that it is well, asked at every `/readyz`.
+#[derive(Clone)]
+pub struct Health {
+    alive: Arc<dyn Fn() -> bool + Send + Sync>,
+    draining: CancellationToken,
+}
+
+impl Health {
+    /// `alive` says whether the worker has a heartbeat and may claim, without waiting;
+    /// `draining` fires when the daemon takes no more work.
+    pub fn new(
+        alive: impl Fn() -> bool + Send + Sync + 'static,
+        draining: CancellationToken,
+    ) -> Self {
+        Self {
+            alive: Arc::new(alive),
+            draining,
+        }
+    }
+
+    pub(super) fn is_alive(&self) -> bool {
+        (self.alive)()
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.is_cancelled()
+    }
+}
+
+impl fmt::Debug for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (alive, draining) = (self.is_alive(), self.is_draining());
+        f.debug_struct("Health")
+            .field("alive", &alive)
+            .field("draining", &draining)
+            .finish()
+    }
+}
