@@ -5,6 +5,7 @@
 //! handler runs; a path that is not in the table asks for the token too.
 
 mod admit;
+mod api;
 mod audit;
 mod input;
 mod layer;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 
 use axum::{Router, extract::DefaultBodyLimit, middleware};
 
+use api::{dead, enqueue, job, queue, run, schedule};
 use route::route;
 
 pub use admit::Caller;
@@ -37,6 +39,20 @@ pub const ROUTES: &[Route] = &[
     route!(GET  "/healthz"                      Open    ready::healthz,   "Says that the process answers; asks nobody else."),
     route!(GET  "/readyz"                       Open    ready::readyz,    "200 where work may be sent here, else 503, with each check; `?verbose` adds times and the version."),
     route!(GET  "/metrics"                      Open    scrape::metrics,  "All metrics as Prometheus text."),
+    route!(GET  "/api/v1/queues"                Guarded queue::list,      "What is in each queue, by state; its oldest ages; whether it is paused."),
+    route!(POST "/api/v1/queues/{queue}/pause"  Guarded queue::pause,     "Nothing more is claimed from the queue; what runs goes on."),
+    route!(POST "/api/v1/queues/{queue}/resume" Guarded queue::resume,    "The queue goes on."),
+    route!(GET  "/api/v1/jobs"                  Guarded job::list,        "Jobs, unfinished, finished and dead: `?queue=`, `?kind=`, `?state=`."),
+    route!(POST "/api/v1/jobs"                  Guarded enqueue::enqueue, "Enqueues `{kind, args, queue, priority, run_at, max_attempts, unique_key, tenant, meta}`, of which only `kind` is required: 201, or 200 with the unfinished job that has the unique key."),
+    route!(GET  "/api/v1/jobs/{id}"             Guarded job::show,        "One job with its failed attempts."),
+    route!(POST "/api/v1/jobs/{id}/cancel"      Guarded job::cancel,      "200 where it waited and will not run, 202 where its handler was told to stop."),
+    route!(POST "/api/v1/jobs/{id}/retry"       Guarded job::retry,       "200 where it waited and is due now, 201 with the new job where it was a dead letter."),
+    route!(GET  "/api/v1/dead"                  Guarded dead::list,       "Dead letters nobody replayed: `?queue=`, `?kind=`; `?replayed=true` for all."),
+    route!(GET  "/api/v1/runs"                  Guarded run::list,        "Runs: `?system=`."),
+    route!(GET  "/api/v1/runs/{id}"             Guarded run::show,        "One run."),
+    route!(POST "/api/v1/runs/{id}/cancel"      Guarded run::cancel,      "The run and its jobs stop; what was committed stays."),
+    route!(POST "/api/v1/runs/{id}/reset"       Guarded run::reset,       "A failed, cancelled or stuck run goes on from where it was."),
+    route!(GET  "/api/v1/schedules"             Guarded schedule::list,   "Schedules, in words too, with their next and last ticks."),
 ];
 
 /// Makes the router of every route in the table.

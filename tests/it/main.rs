@@ -6,6 +6,7 @@
 
 mod architecture;
 mod cluster;
+mod http;
 mod observe;
 mod prometheus;
 mod schema;

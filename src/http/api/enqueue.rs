@@ -1,0 +1,183 @@
+//! `POST /jobs`: a job from outside.
+
+use std::sync::Arc;
+
+use axum::{
+    Extension,
+    extract::State,
+    http::{HeaderName, StatusCode, header::LOCATION},
+};
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use sqlx::{PgConnection, postgres::PgDatabaseError};
+
+use super::{
+    super::{AppState, Caller, Json, Problem, Trouble},
+    job::{location, note},
+};
+use crate::{
+    observe::{EnqueueSource, JobDeduplicated, JobEnqueued},
+    queue::{
+        Enqueued, NewJob, enqueue_raw,
+        read::{self, JobDetail},
+    },
+};
+
+/// The job to be; only `kind` is required.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct Body {
+    kind: String,
+    #[serde(default)]
+    args: Map<String, Value>,
+    queue: Option<String>,
+    priority: Option<i16>,
+    run_at: Option<DateTime<Utc>>,
+    max_attempts: Option<i16>,
+    unique_key: Option<String>,
+    tenant: Option<String>,
+    meta: Option<Map<String, Value>>,
+}
+
+type Located = (StatusCode, [(HeaderName, String); 1], axum::Json<JobDetail>);
+
+/// `POST /jobs`: 201 and the job; 200 and the other one where an unfinished job has the unique key.
+pub(in crate::http) async fn enqueue(
+    State(app): State<Arc<AppState>>,
+    Extension(caller): Extension<Caller>,
+    Json(body): Json<Body>,
+) -> Result<Located, Problem> {
+    let job = new_job(body)?;
+    let mut tx = app.db.begin().await?;
+    let (inserted, shown) = insert(&mut tx, &job).await?;
+    if inserted {
+        note(&mut tx, &caller, "job.enqueue", &shown).await?;
+    }
+    tx.commit().await?;
+    let (queue, kind) = (&shown.row.queue, &shown.row.kind);
+    let status = if inserted {
+        JobEnqueued {
+            queue,
+            kind,
+            source: EnqueueSource::Api,
+            n: 1,
+        }
+        .emit();
+        StatusCode::CREATED
+    } else {
+        JobDeduplicated {
+            queue,
+            kind,
+            job: Some(shown.row.id.0),
+        }
+        .emit();
+        StatusCode::OK
+    };
+    Ok((
+        status,
+        [(LOCATION, location(shown.row.id))],
+        axum::Json(shown),
+    ))
+}
+
+/// Inserts the job, or finds the one that has its key.
+async fn insert(tx: &mut PgConnection, job: &NewJob) -> Result<(bool, JobDetail), Problem> {
+    // The other job may finish between the two looks; then the key is free again.
+    for _ in 0..3 {
+        let enqueued = enqueue_raw(&mut *tx, job).await.map_err(refused)?;
+        let Enqueued {
+            id: Some(id),
+            inserted,
+        } = enqueued
+        else {
+            continue;
+        };
+        if let Some(shown) = read::find(&mut *tx, id).await? {
+            return Ok((inserted, shown));
+        }
+    }
+    Err(Problem::new(Trouble::Unavailable).detail("jobs with this unique key come and go"))
+}
+
+/// Checks what the database would refuse with less to say.
+fn new_job(body: Body) -> Result<NewJob, Problem> {
+    let mut faults = Vec::new();
+    let mut demand = |is_fine: bool, pointer: &'static str, rule: &'static str| {
+        if !is_fine {
+            faults.push((pointer, rule));
+        }
+    };
+    let chars = |text: &Option<String>| text.as_ref().map_or(1, |text| text.chars().count());
+    let Body {
+        priority,
+        max_attempts,
+        ..
+    } = &body;
+    demand(
+        (1..=63).contains(&chars(&body.queue)),
+        "/queue",
+        "1 to 63 characters",
+    );
+    demand(
+        priority.is_none_or(|p| (0..=3).contains(&p)),
+        "/priority",
+        "0 urgent to 3 background",
+    );
+    demand(
+        max_attempts.is_none_or(|n| n > 0),
+        "/max_attempts",
+        "at least 1",
+    );
+    demand(
+        (1..=1024).contains(&chars(&body.unique_key)),
+        "/unique_key",
+        "1 to 1024 characters",
+    );
+    demand(
+        (1..=200).contains(&chars(&body.tenant)),
+        "/tenant",
+        "1 to 200 characters",
+    );
+    if !faults.is_empty() {
+        let problem = Problem::new(Trouble::Invalid);
+        return Err(faults
+            .into_iter()
+            .fold(problem, |problem, (at, rule)| problem.at(at, rule)));
+    }
+    Ok(NewJob {
+        kind: body.kind,
+        args: Value::Object(body.args),
+        queue: body.queue,
+        priority: body.priority,
+        run_at: body.run_at,
+        max_attempts: body.max_attempts,
+        unique_key: body.unique_key,
+        tenant: body.tenant,
+        meta: body.meta.map(Value::Object),
+        ..NewJob::default()
+    })
+}
+
+/// Says what the queue refused: a kind nobody registered, arguments that are too large.
+fn refused(error: sqlx::Error) -> Problem {
+    let sqlx::Error::Database(refusal) = &error else {
+        return error.into();
+    };
+    match (refusal.code().as_deref(), refusal.constraint()) {
+        (Some("23514"), Some("args_at_most_256_kib")) => Problem::new(Trouble::Invalid)
+            .at("/args", "at most 256 KiB; larger inputs go by reference"),
+        (Some("23514"), None) => {
+            let hint = refusal
+                .try_downcast_ref::<PgDatabaseError>()
+                .and_then(PgDatabaseError::hint);
+            // The rest of the hint is a statement, for people who ask in SQL.
+            let near = hint
+                .and_then(|hint| hint.split(" All: ").next())
+                .unwrap_or_default();
+            let problem = Problem::new(Trouble::UnknownKind).at("/kind", refusal.message());
+            problem.detail(near)
+        }
+        _ => error.into(),
+    }
+}

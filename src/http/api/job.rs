@@ -1,0 +1,145 @@
+//! Jobs: list, show, enqueue, cancel, retry.
+
+use std::sync::Arc;
+
+use axum::{
+    Extension, Json,
+    extract::State,
+    http::{HeaderName, StatusCode, header::LOCATION},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sqlx::PgConnection;
+
+use super::super::{AppState, Caller, Cursor, Limit, Page, Path, Problem, Query, Trouble, audit};
+use crate::queue::{
+    JobId,
+    control::{self, Cancelled, Retried},
+    read::{self, Attempt, JobDetail, JobFilter, JobRow, JobState},
+};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct Params {
+    queue: Option<String>,
+    kind: Option<String>,
+    state: Option<JobState>,
+    #[serde(default)]
+    limit: Limit,
+    cursor: Option<Cursor>,
+}
+
+/// `GET /jobs`: unfinished, finished and dead ones, newest first.
+pub(in crate::http) async fn list(
+    State(app): State<Arc<AppState>>,
+    Query(params): Query<Params>,
+) -> Result<Json<Page<JobRow>>, Problem> {
+    let filter = JobFilter {
+        queue: params.queue.as_deref(),
+        kind: params.kind.as_deref(),
+        state: params.state,
+    };
+    let before = params.cursor.map(|Cursor(id)| JobId(id));
+    let rows = read::list(&app.db, filter, before, params.limit.n_read()).await?;
+    Ok(Json(Page::new(rows, params.limit, |job| job.id.0)))
+}
+
+#[derive(Debug, Serialize)]
+pub(in crate::http) struct Shown {
+    #[serde(flatten)]
+    job: JobDetail,
+    /// The attempts that did not end in success.
+    attempts: Vec<Attempt>,
+}
+
+/// `GET /jobs/{id}`: one job, wherever it is, with its failed attempts.
+pub(in crate::http) async fn show(
+    State(app): State<Arc<AppState>>,
+    Path(id): Path<i64>,
+) -> Result<Json<Shown>, Problem> {
+    let job = read::find(&app.db, JobId(id))
+        .await?
+        .ok_or_else(|| no_job(id))?;
+    let attempts = read::attempts(&app.db, JobId(id)).await?;
+    Ok(Json(Shown { job, attempts }))
+}
+
+/// `POST /jobs/{id}/cancel`: 200 where it waited and is gone, 202 where its handler was told.
+pub(in crate::http) async fn cancel(
+    State(app): State<Arc<AppState>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<i64>,
+) -> Result<(StatusCode, Json<JobDetail>), Problem> {
+    let mut tx = app.db.begin().await?;
+    let status = match control::cancel(&mut tx, JobId(id)).await? {
+        Cancelled::Done => StatusCode::OK,
+        Cancelled::Requested => StatusCode::ACCEPTED,
+        Cancelled::NotFound => return Err(impossible(&mut tx, id, "cancelled").await?),
+    };
+    let job = read::find(&mut *tx, JobId(id))
+        .await?
+        .ok_or_else(|| no_job(id))?;
+    note(&mut tx, &caller, "job.cancel", &job).await?;
+    tx.commit().await?;
+    Ok((status, Json(job)))
+}
+
+type Located = (StatusCode, [(HeaderName, String); 1], Json<JobDetail>);
+
+/// `POST /jobs/{id}/retry`: 200 where it waited and is due now, 201 where it was a dead letter and
+/// is a new job, which is shown.
+pub(in crate::http) async fn retry(
+    State(app): State<Arc<AppState>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<i64>,
+) -> Result<Located, Problem> {
+    let mut tx = app.db.begin().await?;
+    let (status, now) = match control::retry(&mut tx, JobId(id)).await? {
+        Retried::DueNow => (StatusCode::OK, JobId(id)),
+        Retried::Replayed(job) => (StatusCode::CREATED, job),
+        Retried::NotFound => return Err(impossible(&mut tx, id, "retried").await?),
+    };
+    let job = read::find(&mut *tx, now)
+        .await?
+        .ok_or_else(|| no_job(now.0))?;
+    let detail = json!({ "job": now });
+    let (object, tenant) = (format!("job/{id}"), job.row.tenant.as_deref());
+    audit::record(&mut tx, &caller, "job.retry", &object, tenant, Some(detail)).await?;
+    tx.commit().await?;
+    Ok((status, [(LOCATION, location(now))], Json(job)))
+}
+
+/// Writes the audit log's line for a change to one job.
+pub(in crate::http) async fn note(
+    tx: &mut PgConnection,
+    caller: &Caller,
+    action: &str,
+    job: &JobDetail,
+) -> Result<(), Problem> {
+    let (object, tenant) = (format!("job/{}", job.row.id), job.row.tenant.as_deref());
+    let detail = json!({ "kind": job.row.kind, "queue": job.row.queue });
+    audit::record(tx, caller, action, &object, tenant, Some(detail)).await?;
+    Ok(())
+}
+
+/// Returns where a job is shown.
+pub(in crate::http) fn location(id: JobId) -> String {
+    format!("/api/v1/jobs/{id}")
+}
+
+/// Says why a job could not be changed: it is not there, or its state is in the way.
+async fn impossible(tx: &mut PgConnection, id: i64, wish: &str) -> Result<Problem, Problem> {
+    let Some(job) = read::find(tx, JobId(id)).await? else {
+        return Ok(no_job(id));
+    };
+    let conflict = Problem::new(Trouble::Conflict).with("state", job.row.state);
+    let conflict = conflict.detail(format!("this job cannot be {wish} now"));
+    Ok(match job.replayed_to {
+        Some(to) => conflict.with("replayed_to", to),
+        None => conflict,
+    })
+}
+
+fn no_job(id: i64) -> Problem {
+    Problem::new(Trouble::NotFound).detail(format!("no job {id}, or no longer"))
+}

@@ -1,0 +1,11 @@
+//! `/api/v1`: what operators and programs do to queues, jobs and runs.
+//!
+//! Reads go to the pool; a change and its line in the audit log are one
+//! transaction. One file per noun.
+
+pub(super) mod dead;
+pub(super) mod enqueue;
+pub(super) mod job;
+pub(super) mod queue;
+pub(super) mod run;
+pub(super) mod schedule;

@@ -1,0 +1,128 @@
+//! Who is let in, on every route of the table.
+
+use ingestd::http::{Access, ROUTES, Route};
+use reqwest::{RequestBuilder, Response, header};
+
+use super::server::{Server, problem};
+
+/// Asks for a route as a stranger would, with some id in its path.
+fn ask(server: &Server, route: &Route) -> RequestBuilder {
+    let path = route.path.replace("{queue}", "default");
+    let path = path.replace("{id}", "404404").replace("{jobId}", "404404");
+    server
+        .client
+        .request(route.method.clone(), server.url(&path))
+}
+
+/// Says whether somebody was let in, whatever the handler then said.
+fn is_in(response: &Response) -> bool {
+    ![401, 403].contains(&response.status().as_u16())
+}
+
+#[tokio::test]
+async fn every_route_but_the_open_ones_wants_the_token() {
+    let server = Server::guarded().await;
+    for route in ROUTES {
+        let none = ask(&server, route).send().await.unwrap();
+        if route.access == Access::Open {
+            assert!(is_in(&none), "{route:?}");
+            continue;
+        }
+        assert_eq!(
+            none.headers()["www-authenticate"],
+            "Bearer realm=\"ingestd\""
+        );
+        problem(none, 401, "unauthorized").await;
+        let wrong = ask(&server, route)
+            .bearer_auth("s3cre7")
+            .send()
+            .await
+            .unwrap();
+        problem(wrong, 401, "unauthorized").await;
+        let bearer = ask(&server, route)
+            .bearer_auth("s3cret")
+            .send()
+            .await
+            .unwrap();
+        assert!(is_in(&bearer), "{route:?} {}", bearer.status());
+        let cookie = ask(&server, route).header(header::COOKIE, "lang=de; token=s3cret");
+        let cookie = cookie.send().await.unwrap();
+        assert!(is_in(&cookie), "{route:?} {}", cookie.status());
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_there_wants_the_token_too() {
+    let server = Server::guarded().await;
+    let none = server.get("/api/v1/secrets").send().await.unwrap();
+    problem(none, 401, "unauthorized").await;
+    let known = server
+        .get("/api/v1/secrets")
+        .bearer_auth("s3cret")
+        .send()
+        .await
+        .unwrap();
+    problem(known, 404, "not-found").await;
+}
+
+#[tokio::test]
+async fn without_a_token_no_foreign_name_is_served() {
+    let server = Server::start().await;
+    for route in ROUTES {
+        let local = ask(&server, route).send().await.unwrap();
+        assert!(is_in(&local), "{route:?} {}", local.status());
+        let foreign = ask(&server, route).header(header::HOST, "rebound.example:8477");
+        let foreign = foreign.send().await.unwrap();
+        match route.access {
+            Access::Open => assert!(is_in(&foreign), "{route:?}"),
+            Access::Guarded => drop(problem(foreign, 403, "foreign-host").await),
+        }
+    }
+    let named = server
+        .get("/api/v1/runs")
+        .header(header::HOST, "localhost:8477");
+    assert_eq!(named.send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn a_page_of_another_origin_changes_nothing() {
+    for server in [Server::start().await, Server::guarded().await] {
+        for (name, value) in [
+            ("sec-fetch-site", "cross-site"),
+            ("sec-fetch-site", "same-site"),
+            ("origin", "https://evil.example"),
+            ("origin", "null"),
+        ] {
+            let pause = server
+                .post("/api/v1/queues/default/pause")
+                .header(name, value);
+            let pause = pause
+                .header(header::COOKIE, "token=s3cret")
+                .send()
+                .await
+                .unwrap();
+            problem(pause, 403, "cross-site").await;
+        }
+        assert_eq!(server.audit().await, []);
+        let own = server.post("/api/v1/queues/default/pause");
+        let own = own
+            .header(header::ORIGIN, server.url(""))
+            .header(header::COOKIE, "token=s3cret");
+        assert_eq!(own.send().await.unwrap().status(), 200);
+    }
+}
+
+#[tokio::test]
+async fn the_audit_log_says_who() {
+    let server = Server::guarded().await;
+    let pause = server
+        .post("/api/v1/queues/default/pause")
+        .bearer_auth("s3cret");
+    let pause = pause.header("x-request-id", "req-7").send().await.unwrap();
+    assert_eq!(pause.status(), 200);
+    let entry: (String, String) = sqlx::query_as("SELECT actor, request_id FROM ingestd.audit_log")
+        .fetch_one(server.pool())
+        .await
+        .unwrap();
+    assert_eq!(entry, ("token".to_owned(), "req-7".to_owned()));
+}

@@ -1,0 +1,10 @@
+//! The HTTP server as its clients see it: a real listener, a real database.
+
+mod access;
+mod connection;
+mod enqueue;
+mod job;
+mod probe;
+mod problem;
+mod run;
+mod server;
