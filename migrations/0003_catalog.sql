@@ -94,51 +94,35 @@ COMMENT ON INDEX catalog.product_stocks_live IS 'At most one live stock a produc
 -- ── the log of imports ──────────────────────────────────────────────────────
 
 CREATE TABLE catalog.imports (
-  id              bigint PRIMARY KEY,
+  id              bigint PRIMARY KEY REFERENCES ingestd.runs,
   tenant          text NOT NULL DEFAULT 'default',
   type            text NOT NULL CHECK (type IN ('PARTS', 'DEALERS')),
   file_name       text NOT NULL,
   file_size_bytes bigint NOT NULL CHECK (file_size_bytes >= 0),
   file_sha256     bytea NOT NULL CHECK (octet_length(file_sha256) = 32),
-  status          text NOT NULL DEFAULT 'PENDING'
-                  CHECK (status IN ('PENDING', 'PROCESSING', 'COMPLETED', 'FAILED', 'CANCELLED')),
-  total_rows      bigint CHECK (total_rows >= 0),
   success_count   bigint GENERATED ALWAYS AS (created_count + updated_count + unchanged_count) STORED,
   error_count     bigint NOT NULL DEFAULT 0 CHECK (error_count >= 0),
   created_count   bigint NOT NULL DEFAULT 0 CHECK (created_count >= 0),
   updated_count   bigint NOT NULL DEFAULT 0 CHECK (updated_count >= 0),
   unchanged_count bigint NOT NULL DEFAULT 0 CHECK (unchanged_count >= 0),
-  error           text,
-  created_at      timestamptz NOT NULL DEFAULT now(),
-  started_at      timestamptz,
-  completed_at    timestamptz,
-  CONSTRAINT completed_when_final
-    CHECK ((completed_at IS NULL) = (status IN ('PENDING', 'PROCESSING'))),
-  CONSTRAINT failed_says_why CHECK (status <> 'FAILED' OR error IS NOT NULL)
+  created_at      timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 50);
-COMMENT ON TABLE  catalog.imports IS 'One row per imported file, kept when its run is gone.';
+COMMENT ON TABLE  catalog.imports IS 'One row per imported file: what it was and what came of its rows. How far it is, its run says.';
 COMMENT ON COLUMN catalog.imports.id IS 'The id of its run, ingestd.runs.id.';
 COMMENT ON COLUMN catalog.imports.tenant IS 'Owner of the data.';
 COMMENT ON COLUMN catalog.imports.type IS 'PARTS: products. DEALERS: dealers.';
 COMMENT ON COLUMN catalog.imports.file_name IS 'Name of the file as uploaded.';
 COMMENT ON COLUMN catalog.imports.file_size_bytes IS 'Size of the file in bytes.';
 COMMENT ON COLUMN catalog.imports.file_sha256 IS 'SHA-256 of the file.';
-COMMENT ON COLUMN catalog.imports.status IS 'PENDING: uploaded. PROCESSING: chunks are being written. COMPLETED, FAILED, CANCELLED: final; what was written stays.';
-COMMENT ON COLUMN catalog.imports.total_rows IS 'Data rows in the file; null until it was read to the end.';
 COMMENT ON COLUMN catalog.imports.success_count IS 'Rows that are in the catalog as the file has them.';
 COMMENT ON COLUMN catalog.imports.error_count IS 'Rows (not errors) that were refused.';
 COMMENT ON COLUMN catalog.imports.created_count IS 'Rows that made a new product.';
 COMMENT ON COLUMN catalog.imports.updated_count IS 'Rows that changed a product or made an archived one live again.';
 COMMENT ON COLUMN catalog.imports.unchanged_count IS 'Rows that the catalog had already.';
-COMMENT ON COLUMN catalog.imports.error IS 'Why it failed.';
 COMMENT ON COLUMN catalog.imports.created_at IS 'When it was uploaded.';
-COMMENT ON COLUMN catalog.imports.started_at IS 'When its first attempt began.';
-COMMENT ON COLUMN catalog.imports.completed_at IS 'When it ended, in whatever way; set exactly in the final states.';
 CREATE INDEX imports_newest ON catalog.imports (type, created_at DESC);
-CREATE INDEX imports_processing ON catalog.imports (tenant, type) WHERE status = 'PROCESSING';
 CREATE INDEX imports_file ON catalog.imports (tenant, file_sha256);
 COMMENT ON INDEX catalog.imports_newest IS 'The newest imports of a type.';
-COMMENT ON INDEX catalog.imports_processing IS 'Whether an import has the tenant to itself.';
 COMMENT ON INDEX catalog.imports_file IS 'The same file uploaded again.';
 
 CREATE TABLE catalog.import_errors (
@@ -165,14 +149,18 @@ COMMENT ON COLUMN catalog.import_errors.value IS 'The cell as the file has it, c
 -- ── the same under the names people query ───────────────────────────────────
 
 CREATE VIEW catalog."ImportLog" AS
-  SELECT id, tenant, type, file_name AS "fileName", file_size_bytes AS "fileSize",
-         status AS "importStatus", total_rows AS "totalRows", success_count AS "successCount",
-         error_count AS "errorCount", created_count AS "createdCount",
-         updated_count AS "updatedCount", unchanged_count AS "unchangedCount",
-         error AS "errorMessage", created_at AS "createdAt", started_at AS "startedAt",
-         completed_at AS "completedAt"
-  FROM catalog.imports;
-COMMENT ON VIEW catalog."ImportLog" IS 'catalog.imports under the names of the product import''s document.';
+  SELECT i.id, i.tenant, i.type, i.file_name AS "fileName", i.file_size_bytes AS "fileSize",
+         CASE WHEN r.state = 'pending' THEN 'PENDING'
+              WHEN r.state IN ('running', 'paused') THEN 'PROCESSING'
+              WHEN r.state = 'completed' THEN 'COMPLETED'
+              ELSE 'FAILED' END AS "importStatus",
+         r.items_total AS "totalRows", i.success_count AS "successCount",
+         i.error_count AS "errorCount", i.created_count AS "createdCount",
+         i.updated_count AS "updatedCount", i.unchanged_count AS "unchangedCount",
+         CASE WHEN r.state = 'cancelled' THEN 'cancelled' ELSE r.error END AS "errorMessage",
+         i.created_at AS "createdAt", r.started_at AS "startedAt", r.finished_at AS "completedAt"
+  FROM catalog.imports i JOIN ingestd.runs r ON r.id = i.id;
+COMMENT ON VIEW catalog."ImportLog" IS 'Imports and how far they are, under the names and in the words of the product import''s document; a cancelled one is FAILED.';
 
 CREATE VIEW catalog."ImportErrorsLog" AS
   SELECT id, import_id AS "importLogId", sheet, row_no AS "rowNumber",

@@ -17,7 +17,7 @@ use super::{
     load::{self, Loaded, Target},
     row::Chunk,
     sheet::{self, Inspection, Refusal, Summary},
-    store::{self, Ending},
+    store,
 };
 use crate::{
     db,
@@ -84,9 +84,7 @@ impl Job for RunImport {
 
     async fn on_dead(conn: &mut PgConnection, dead: &DeadJob) -> sqlx::Result<()> {
         let Some(id) = dead.run_id else { return Ok(()) };
-        if runs::fail(&mut *conn, RunId(id), &dead.error).await? {
-            store::finish(conn, id, Ending::Failed(&dead.error)).await?;
-        }
+        runs::fail(conn, RunId(id), &dead.error).await?;
         Ok(())
     }
 }
@@ -128,7 +126,6 @@ impl<'a> Import<'a> {
         let mut tx = db.begin().await?;
         ctx.fence(&mut tx).await?;
         let Some(run) = runs::begin(&mut tx, run_id).await? else { return Ok(None) };
-        store::start(&mut tx, run_id.0).await?;
         tx.commit().await?;
 
         let params: Params = serde_json::from_value(run.params)
@@ -220,7 +217,6 @@ impl<'a> Import<'a> {
         };
         runs::advance(&mut tx, self.run_id, &total).await?;
         runs::complete(&mut tx, self.run_id).await?;
-        store::finish(&mut tx, self.run_id.0, Ending::Completed).await?;
         let done = self.ctx.complete_in(&mut tx).await?;
         tx.commit().await?;
         if let Err(error) = self.ctx.state().blobs.delete(&self.params.blob).await {

@@ -90,12 +90,9 @@ impl Loaded {
 /// Product rows may come twice, the second time changes nothing; row errors
 /// are written each time, so the caller's cursor must tell committed chunks.
 ///
-/// Chunks of one import may be loaded side by side, their codes differ. As long
-/// as another import of the tenant is being processed, chunks take turns under
-/// an advisory lock that is held until the transaction ends; for this, the
-/// transaction that started the import must have committed
-/// ([`super::store::start`]). The planner's settings are changed for the
-/// rest of the transaction, so nothing but small statements should follow.
+/// Chunks of one tenant take turns under an advisory lock that is held until
+/// the transaction ends. The planner's settings are changed for the rest of the
+/// transaction, so nothing but small statements should follow.
 ///
 /// # Errors
 ///
@@ -131,22 +128,11 @@ async fn settle_plans(conn: &mut PgConnection) -> sqlx::Result<()> {
 /// Waits until no chunk of another import of the tenant is being written.
 ///
 /// Two imports could otherwise both find a code missing and both insert it, or
-/// compare with a price that the other is just replacing. An import that is
-/// alone shares the lock among its chunks. Of two imports that start together,
-/// the later to commit its start sees both and takes the lock for itself, and
-/// that alone keeps the two apart.
+/// compare with a price that the other is just replacing.
 async fn take_turn(conn: &mut PgConnection, target: &Target<'_>) -> sqlx::Result<()> {
-    // imports_processing
-    const LOCK: &str = "SELECT CASE
-        WHEN ARRAY(SELECT id FROM catalog.imports
-                   WHERE tenant = $1 AND type = 'PARTS' AND status = 'PROCESSING') = ARRAY[$2]
-        THEN pg_advisory_xact_lock_shared(hashtextextended('catalog.products:' || $1, 0))
-        ELSE pg_advisory_xact_lock(hashtextextended('catalog.products:' || $1, 0)) END";
-    sqlx::query(LOCK)
-        .bind(target.tenant)
-        .bind(target.import_id)
-        .execute(conn)
-        .await?;
+    const LOCK: &str =
+        "SELECT pg_advisory_xact_lock(hashtextextended('catalog.products:' || $1, 0))";
+    sqlx::query(LOCK).bind(target.tenant).execute(conn).await?;
     Ok(())
 }
 
