@@ -128,11 +128,11 @@ fn judge<C>(
         Err(_) if cancelled => return Outcome::Cancelled,
         Err(JobError::Fatal(error)) => {
             let kind = error_kind(&error);
-            return Outcome::Dead { reason: Reason::Fatal, error: format!("{error:#}"), kind };
+            return Outcome::Dead { reason: Reason::Fatal, error: describe(&error), kind };
         }
         Err(JobError::Retry { error, after }) => (error, after),
     };
-    let (text, error_kind) = (format!("{error:#}"), error_kind(&error));
+    let (text, error_kind) = (describe(&error), error_kind(&error));
     let attempt = u16::try_from(lease.attempt).unwrap_or(1);
     let allowed = lease.max_attempts.and_then(|n| u16::try_from(n).ok());
     if attempt >= allowed.unwrap_or(kind.retry.max_attempts) {
@@ -140,6 +140,16 @@ fn judge<C>(
     }
     let after = after.unwrap_or_else(|| retry::delay(&kind.retry, attempt, chance));
     Outcome::Retry { after, error: text, kind: error_kind }
+}
+
+/// Longest error that is stored, in bytes.
+const LONGEST_ERROR: usize = 16 * 1024;
+
+/// Writes an error with its causes so that Postgres can store it: without NUL, and cut.
+fn describe(error: &anyhow::Error) -> String {
+    let mut text = format!("{error:#}").replace('\0', "\u{FFFD}");
+    text.truncate(text.floor_char_boundary(LONGEST_ERROR));
+    text
 }
 
 /// Says what sort of thing went wrong, for the metric's bounded label.
@@ -300,6 +310,13 @@ mod tests {
     fn a_cancelled_job_is_not_tried_again() {
         let error = JobError::from(anyhow::anyhow!("interrupted"));
         assert!(matches!(judged(&lease(1, None), error, true), Outcome::Cancelled));
+    }
+
+    #[test]
+    fn an_error_is_cut_between_characters() {
+        let text = describe(&anyhow::anyhow!("x{}", "é".repeat(LONGEST_ERROR)));
+        assert_eq!(text.len(), LONGEST_ERROR - 1);
+        assert_eq!(describe(&anyhow::anyhow!("a\0b").context("c")), "c: a\u{FFFD}b");
     }
 
     #[test]
