@@ -93,27 +93,41 @@ impl<C: Send + Sync + 'static> Completer<C> {
         }
     }
 
-    /// Writes a batch, trying again for as long as the database is away.
+    /// Writes a batch, and where the database refuses it, each conclusion by itself.
     ///
-    /// A repeated statement is harmless: what it did the first time is fenced the second.
+    /// One that is refused even then must not hold up the rest: its job is left to its deadline,
+    /// where any daemon finds it.
     async fn flush(&self, batch: &mut [Conclusion]) {
         batch.sort_unstable_by_key(|c| c.lease.id);
+        if self.write_patiently(batch, 0).await.is_err() {
+            for one in batch.chunks_mut(1) {
+                if let Err(error) = self.write_patiently(one, MOST_REFUSALS).await {
+                    let job = one.first().map(|c| c.lease.id.0);
+                    tracing::error!(job, error = %error, "outcome dropped; rescue will find the job");
+                }
+            }
+        }
+        for conclusion in batch.iter().filter(|c| c.written) {
+            conclusion.report();
+        }
+    }
+
+    /// Writes conclusions, trying again for as long as the database is away or out of something,
+    /// and `patience` times where it refuses them.
+    ///
+    /// A repeated statement is harmless: what it did the first time is fenced the second.
+    async fn write_patiently(&self, batch: &mut [Conclusion], patience: u32) -> sqlx::Result<()> {
         let mut wait = Duration::from_millis(50);
         let mut n_refused = 0;
-        while let Err(error) = self.write(batch).await {
+        loop {
+            let Err(error) = self.write(batch).await else { return Ok(()) };
             tracing::warn!(error = %error, n_jobs = batch.len(), "completions wait for the database");
-            n_refused += u32::from(!db::is_transient(&error));
-            if n_refused > MOST_REFUSALS {
-                // A statement that never succeeds must not hold up the rest: these jobs are left
-                // to their deadline, where any daemon finds them.
-                tracing::error!(error = %error, "completions dropped; rescue will find the jobs");
-                return;
+            n_refused += u32::from(is_refusal(&error));
+            if n_refused > patience {
+                return Err(error);
             }
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(Duration::from_secs(5));
-        }
-        for conclusion in batch.iter() {
-            conclusion.report();
         }
     }
 
@@ -200,6 +214,14 @@ impl<C: Send + Sync + 'static> Completer<C> {
     }
 }
 
+/// Says whether the statement is to blame, and not the state of the connection or the server:
+/// classes 53, 57 and 58 of the Postgres manual's appendix A pass once somebody has seen to it.
+fn is_refusal(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    let class = code.as_ref().and_then(|code| code.get(..2));
+    !db::is_transient(error) && !matches!(class, Some("53" | "57" | "58"))
+}
+
 /// Marks what a statement covered: written, and fenced where the id did not come back.
 fn settle(batch: &mut [Conclusion], done: &[i64], covered: impl Fn(&Outcome) -> bool) {
     let done: HashSet<i64> = done.iter().copied().collect();
@@ -265,7 +287,9 @@ pub(super) async fn bury<C: Send + Sync + 'static>(
     let Some((id, kind, args, run_id, error)) = row else { return Ok(false) };
     let dead = DeadJob { id, kind, args, run_id, error };
     if let Some(kind) = kinds.iter().find(|k| k.name == dead.kind) {
-        (kind.on_dead)(conn, &dead).await?;
+        (kind.on_dead)(&mut *conn, &dead).await?;
+        // Had it failed and said nothing, the commit would quietly be a rollback.
+        sqlx::query("SELECT 1").execute(conn).await?;
     }
     Ok(true)
 }

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sqlx::{PgPool, Postgres, Transaction};
+use sqlx::{Acquire, PgPool, Postgres, Transaction};
 use tokio::sync::Mutex;
 
 use super::{
@@ -23,9 +23,13 @@ use super::{
     kind::Kind,
     retry,
 };
-use crate::observe::{ErrorKind, LeasesRescued, Rescue};
+use crate::{
+    db,
+    observe::{ErrorKind, LeasesRescued, Rescue},
+};
 
-/// Jobs whose worker is gone, or which are past their deadline and grace ($1, in milliseconds).
+/// Jobs whose worker is gone, or which are past their deadline and grace ($1, in milliseconds);
+/// page by page, each after the last id of the one before ($2).
 /// Few rows ever run, so the whole partial index jobs_running is read.
 const LOST: &str = "
     SELECT j.id, j.lease_id, j.kind, j.queue, j.crashes, j.worker_id, j.cancel_requested,
@@ -38,6 +42,7 @@ const LOST: &str = "
       AND (NOT EXISTS (SELECT FROM ingestd.workers w
                        WHERE w.id = j.worker_id AND w.ended_at IS NULL)
            OR j.deadline_at + $1 * interval '1 millisecond' < clock_timestamp())
+      AND j.id > $2
     ORDER BY j.id LIMIT 200 FOR UPDATE OF j SKIP LOCKED";
 
 const BACK: &str = "
@@ -108,13 +113,11 @@ impl<C: Send + Sync + 'static> Rescuer<C> {
     /// Looks once; returns how many jobs it took back or buried.
     pub(super) async fn rescue(&self) -> sqlx::Result<usize> {
         self.give_up_workers().await?;
-        let mut n_rescued = 0;
-        loop {
-            let n = self.rescue_some().await?;
+        let (mut n_rescued, mut last) = (0, Some(0));
+        while let Some(after) = last {
+            let n;
+            (n, last) = self.rescue_page(after).await?;
             n_rescued += n;
-            if n == 0 {
-                break;
-            }
         }
         sqlx::query(RELEASE).execute(&self.pool).await?;
         Ok(n_rescued)
@@ -167,16 +170,23 @@ impl<C: Send + Sync + 'static> Rescuer<C> {
         silent
     }
 
-    async fn rescue_some(&self) -> sqlx::Result<usize> {
+    /// Decides about one page of lost jobs; returns how many it rescued, and the page's last id.
+    ///
+    /// Some stay, because nobody here knows their kind or they cannot be buried: the next page
+    /// begins after them, so that they hide nobody else.
+    async fn rescue_page(&self, after: i64) -> sqlx::Result<(usize, Option<i64>)> {
         let mut tx = self.pool.begin().await?;
-        let lost: Vec<LostJob> =
-            sqlx::query_as(LOST).bind(millis(self.deadline_grace)).fetch_all(&mut *tx).await?;
+        let lost: Vec<LostJob> = sqlx::query_as(LOST)
+            .bind(millis(self.deadline_grace))
+            .bind(after)
+            .fetch_all(&mut *tx)
+            .await?;
         let mut n_rescued = 0;
         for job in &lost {
             n_rescued += usize::from(self.decide(&mut tx, job).await?);
         }
         tx.commit().await?;
-        Ok(n_rescued)
+        Ok((n_rescued, lost.last().map(|job| job.id)))
     }
 
     /// Sends one lost job back, cancels it, or quarantines it; returns whether it did.
@@ -204,7 +214,17 @@ impl<C: Send + Sync + 'static> Rescuer<C> {
                 error_kind: ErrorKind::Crash,
                 ended: false,
             };
-            bury(tx, &self.kinds, job.id, job.lease_id, &grave).await?;
+            // A kind that cannot bury its dead must not keep the others from being rescued.
+            let mut burial = tx.begin().await?;
+            match bury(&mut burial, &self.kinds, job.id, job.lease_id, &grave).await {
+                Ok(_) => burial.commit().await?,
+                Err(error) if db::is_transient(&error) => return Err(error),
+                Err(error) => {
+                    burial.rollback().await?;
+                    tracing::error!(job = job.id, error = %error, "cannot bury; tried again");
+                    return Ok(false);
+                }
+            }
             LeasesRescued { queue: &job.queue, action: Rescue::Dead, n: 1 }.emit();
             return Ok(true);
         }
