@@ -1,0 +1,326 @@
+//! What the tests of the queue share: a database, engines with kinds of the test's own, waiting.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use ingestd::{
+    config::{self, Wake},
+    db,
+    observe::Exporter,
+    queue::{DeadJob, Done, Engine, Job, JobContext, JobError, Kind, Retry, Running},
+    testing::Database,
+};
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use sqlx::{AssertSqlSafe, PgConnection, PgPool};
+use tokio_util::sync::CancellationToken;
+
+/// Longest wait for anything: generous, because the machine may be busy compiling.
+const PATIENCE: Duration = Duration::from_secs(40);
+const POLL: Duration = Duration::from_millis(10);
+
+pub(crate) type Ctx = JobContext<Stage>;
+pub(crate) type Outcome = Result<Done, JobError>;
+type Act = Arc<dyn Fn(Ctx) -> Pin<Box<dyn Future<Output = Outcome> + Send>> + Send + Sync>;
+
+/// What handlers are lent: a pool of their own and what each kind does.
+pub(crate) struct Stage {
+    pub(crate) db: PgPool,
+    acts: HashMap<&'static str, Act>,
+}
+
+/// A job that does what the test said its kind does; any arguments fit.
+#[derive(Serialize, Deserialize)]
+struct Played {
+    #[serde(flatten)]
+    args: Map<String, Value>,
+}
+
+impl Job for Played {
+    const KIND: &'static str = "t.played";
+    const RETRY: Retry = Retry {
+        first: Duration::from_millis(20),
+        factor: 2.0,
+        cap: Duration::from_secs(1),
+        jitter: 0.0,
+        max_attempts: 3,
+    };
+    const TIMEOUT: Duration = Duration::from_mins(1);
+    type Context = Stage;
+
+    async fn run(self, ctx: &Ctx) -> Outcome {
+        let act = ctx.state().acts.get(ctx.lease().kind.as_str()).unwrap();
+        act(ctx.clone()).await
+    }
+
+    /// Notes the death where the test made a table for it; fails where the arguments say so.
+    async fn on_dead(conn: &mut PgConnection, dead: &DeadJob) -> sqlx::Result<()> {
+        if let Some(statement) = dead.args.get("on_dead").and_then(Value::as_str) {
+            let statement = AssertSqlSafe(statement.to_owned());
+            sqlx::query(statement)
+                .bind(dead.id)
+                .bind(&dead.error)
+                .execute(conn)
+                .await?;
+        }
+        Ok(())
+    }
+}
+
+/// A kind and what it does.
+#[derive(Clone)]
+pub(crate) struct Play {
+    pub(crate) kind: Kind<Stage>,
+    act: Option<Act>,
+}
+
+/// Describes a kind by what it does; three attempts, 20 ms apart, in queue `default`.
+pub(crate) fn play<F, Fut>(name: &'static str, act: F) -> Play
+where
+    F: Fn(Ctx) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Outcome> + Send + 'static,
+{
+    let mut kind = Kind::of::<Played>();
+    kind.name = name;
+    Play {
+        kind,
+        act: Some(Arc::new(move |ctx| Box::pin(act(ctx)))),
+    }
+}
+
+/// Describes a kind that completes at once.
+pub(crate) fn done(name: &'static str) -> Play {
+    play(name, |_| async { Ok(Done::new()) })
+}
+
+impl Play {
+    /// Takes a typed job as it is.
+    pub(crate) fn of<J: Job<Context = Stage>>() -> Self {
+        Self {
+            kind: Kind::of::<J>(),
+            act: None,
+        }
+    }
+
+    pub(crate) fn queue(mut self, queue: &'static str) -> Self {
+        self.kind.queue = queue;
+        self
+    }
+
+    pub(crate) fn timeout(mut self, timeout: Duration) -> Self {
+        self.kind.timeout = timeout;
+        self
+    }
+
+    pub(crate) fn attempts(mut self, n: u16) -> Self {
+        self.kind.retry.max_attempts = n;
+        self
+    }
+
+    pub(crate) fn first_wait(mut self, wait: Duration) -> Self {
+        self.kind.retry.first = wait;
+        self.kind.retry.cap = wait.max(self.kind.retry.cap);
+        self
+    }
+}
+
+/// What an engine is started with.
+#[derive(Clone)]
+pub(crate) struct Setup {
+    pub(crate) plays: Vec<Play>,
+    pub(crate) settings: config::Queue,
+    pub(crate) concurrency: BTreeMap<String, usize>,
+}
+
+impl Setup {
+    /// Short waits, but a heartbeat that a busy machine cannot lose.
+    pub(crate) fn of(plays: impl Into<Vec<Play>>) -> Self {
+        let settings = config::Queue {
+            poll_interval: Duration::from_millis(100),
+            trailing_poll: Duration::from_millis(5),
+            heartbeat_interval: Duration::from_millis(200),
+            rescue_interval: Duration::from_secs(1),
+            deadline_grace: Duration::from_millis(200),
+            ..config::Queue::default()
+        };
+        Self {
+            plays: plays.into(),
+            settings,
+            concurrency: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn slots(mut self, queue: &str, n: usize) -> Self {
+        self.concurrency.insert(queue.into(), n);
+        self
+    }
+
+    pub(crate) fn with(mut self, set: impl FnOnce(&mut config::Queue)) -> Self {
+        set(&mut self.settings);
+        self
+    }
+
+    /// A worker without a heartbeat for `lost_after` is given up; it stops itself well before.
+    pub(crate) fn lost_after(self, lost_after: Duration) -> Self {
+        self.with(|queue| {
+            queue.lost_after = lost_after;
+            queue.trust_window = lost_after * 2 / 3;
+            queue.heartbeat_interval = lost_after / 12;
+        })
+    }
+
+    pub(crate) fn polling(self) -> Self {
+        self.with(|queue| queue.wake = Wake::Poll)
+    }
+
+    /// Starts an engine on the database at `url`, with connections of its own.
+    pub(crate) async fn start(&self, url: &str) -> Running {
+        let database = config::Database {
+            url: Some(SecretString::from(url)),
+            max_connections: 6,
+            ..config::Database::default()
+        };
+        let acts = self
+            .plays
+            .iter()
+            .filter_map(|p| Some((p.kind.name, p.act.clone()?)));
+        let engine = Engine {
+            pool: db::connect_queue(&database).await.unwrap(),
+            options: db::session(&database).unwrap(),
+            kinds: self.plays.iter().map(|p| p.kind).collect(),
+            state: Stage {
+                db: db::connect(&database).await.unwrap(),
+                acts: acts.collect(),
+            },
+            settings: self.settings.clone(),
+            concurrency: self.concurrency.clone(),
+        };
+        engine.start().await.unwrap()
+    }
+}
+
+/// Stops an engine, letting its jobs finish.
+pub(crate) async fn stop(engine: Running) {
+    engine.stop(CancellationToken::new()).await;
+}
+
+/// A database and the ways to ask it.
+pub(crate) struct Rig {
+    db: Database,
+}
+
+impl Rig {
+    pub(crate) async fn new() -> Self {
+        Self {
+            db: Database::create().await,
+        }
+    }
+
+    pub(crate) fn pool(&self) -> &PgPool {
+        self.db.pool()
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        self.db.url()
+    }
+
+    /// Starts an engine with the default setup of these kinds.
+    pub(crate) async fn play(&self, plays: impl Into<Vec<Play>>) -> Running {
+        Setup::of(plays).start(self.url()).await
+    }
+
+    /// Runs statements.
+    pub(crate) async fn sql(&self, statements: &str) {
+        run(self.pool(), statements).await;
+    }
+
+    /// Asks for one value.
+    pub(crate) async fn ask<T>(&self, query: &str) -> T
+    where
+        T: Send + Unpin + sqlx::Type<sqlx::Postgres> + for<'r> sqlx::Decode<'r, sqlx::Postgres>,
+    {
+        let query = AssertSqlSafe(query.to_owned());
+        sqlx::query_scalar(query)
+            .fetch_one(self.pool())
+            .await
+            .unwrap()
+    }
+
+    /// Waits until a condition holds; see [`until`].
+    pub(crate) async fn until(&self, condition: &str) {
+        until(self.pool(), condition).await;
+    }
+
+    /// Waits until no job is unfinished.
+    pub(crate) async fn until_idle(&self) {
+        self.until("NOT EXISTS (SELECT FROM ingestd.jobs)").await;
+    }
+}
+
+/// Runs statements.
+pub(crate) async fn run(pool: &PgPool, statements: &str) {
+    sqlx::raw_sql(AssertSqlSafe(statements.to_owned()))
+        .execute(pool)
+        .await
+        .unwrap();
+}
+
+/// Waits until the database says that `condition`, an SQL expression, is true.
+///
+/// A database that is away for a while is asked again. Out of patience, the test fails with the
+/// state of the jobs.
+pub(crate) async fn until(pool: &PgPool, condition: &str) {
+    let begun = Instant::now();
+    let query = format!("SELECT {condition}");
+    loop {
+        let answer = sqlx::query_scalar(AssertSqlSafe(query.clone()))
+            .fetch_one(pool)
+            .await;
+        match answer {
+            Ok(Some(true)) => return,
+            Ok(_) => {}
+            Err(error) if db::is_transient(&error) => {}
+            Err(error) => panic!("{condition}: {error}"),
+        }
+        let is_late = begun.elapsed() > PATIENCE;
+        assert!(
+            !is_late,
+            "never came true: {condition}\n{}",
+            jobs(pool).await
+        );
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Waits until `condition` holds in this process.
+pub(crate) async fn until_true(what: &str, condition: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < PATIENCE, "never came true: {what}");
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Describes every job, for the message of a test that fails.
+async fn jobs(pool: &PgPool) -> String {
+    let lines: sqlx::Result<Vec<String>> = sqlx::query_scalar(
+        "SELECT to_jsonb(a)::text FROM ingestd.all_jobs a ORDER BY id DESC LIMIT 30",
+    )
+    .fetch_all(pool)
+    .await;
+    lines.map_or_else(|error| error.to_string(), |lines| lines.join("\n"))
+}
+
+/// Returns a counter of `/metrics`; 0 where it has no series yet.
+pub(crate) fn counter(series: &str) -> f64 {
+    let text = Exporter::get().render();
+    let mut lines = text.lines();
+    lines
+        .find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
+        .unwrap_or(0.0)
+}
