@@ -3,6 +3,7 @@
 
 use std::{
     io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -29,6 +30,8 @@ pub struct Blob {
 impl Store {
     /// Opens the store in `dir/blobs`, making it readable for its owner alone.
     ///
+    /// Run by root in a folder of somebody else's, it gives what it makes to the folder's owner.
+    ///
     /// # Errors
     ///
     /// The folder cannot be made.
@@ -37,6 +40,10 @@ impl Store {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).await.map_err(|error| {
             io::Error::new(error.kind(), format!("cannot make {}: {error}", dir.display()))
         })?;
+        if let Some(owner) = dir.parent().map(foreign_owner).transpose()?.flatten() {
+            // Of a link, which the folder's owner may have put there, only the link changes hands.
+            std::os::unix::fs::lchown(&dir, Some(owner.0), Some(owner.1))?;
+        }
         Ok(Self { dir })
     }
 
@@ -53,6 +60,9 @@ impl Store {
         let path = self.dir.join(format!("{name}.part"));
         let mut options = fs::OpenOptions::new();
         let file = options.write(true).create_new(true).mode(0o600).open(&path).await?;
+        if let Some(owner) = foreign_owner(&self.dir)? {
+            std::os::unix::fs::fchown(&file, Some(owner.0), Some(owner.1))?;
+        }
         Ok(Writer { store: self.clone(), name, path, file, hash: Sha256::new(), size_bytes: 0 })
     }
 
@@ -75,6 +85,18 @@ impl Store {
             _ => Ok(()),
         }
     }
+}
+
+/// Returns user and group of a folder that root works in without being its owner.
+///
+/// What root puts there, by `ingestd import` say, is given to them: the daemon that reads it runs
+/// as that user.
+fn foreign_owner(dir: &Path) -> io::Result<Option<(u32, u32)>> {
+    if !nix::unistd::geteuid().is_root() {
+        return Ok(None);
+    }
+    let meta = std::fs::metadata(dir)?;
+    Ok((meta.uid() != 0).then(|| (meta.uid(), meta.gid())))
 }
 
 /// A blob being written. Dropped before [`Writer::finish`], it leaves nothing behind.
@@ -166,6 +188,21 @@ mod tests {
         store.delete(&blob.name).await.unwrap();
         store.delete(&blob.name).await.unwrap();
         assert_eq!(std::fs::read_dir(dir.path().join("blobs")).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_root_writes_is_the_folder_owner_s() {
+        if !nix::unistd::geteuid().is_root() {
+            return; // only root can give files away
+        }
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::chown(dir.path(), Some(12345), Some(23456)).unwrap();
+        let store = Store::open(dir.path()).await.unwrap();
+        let blob = store.create().await.unwrap().finish().await.unwrap();
+        for path in [dir.path().join("blobs"), store.path(&blob.name).unwrap()] {
+            let meta = std::fs::symlink_metadata(path).unwrap();
+            assert_eq!((meta.uid(), meta.gid()), (12345, 23456));
+        }
     }
 
     #[test]
