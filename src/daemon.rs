@@ -60,6 +60,11 @@ impl Daemon {
         self.engine.is_alive()
     }
 
+    /// Returns a way to ask [`Self::is_alive`] that outlives this value.
+    pub fn liveness(&self) -> impl Fn() -> bool + Send + Sync + 'static + use<> {
+        self.engine.liveness()
+    }
+
     /// Stops cleanly; see [`Running::stop`].
     pub async fn stop(self, hurry: CancellationToken) {
         self.engine.stop(hurry).await;

@@ -294,6 +294,12 @@ impl Running {
         self.session.borrow().is_some()
     }
 
+    /// Returns a way to ask [`Self::is_alive`] that outlives this value.
+    pub fn liveness(&self) -> impl Fn() -> bool + Send + Sync + 'static + use<> {
+        let session = self.session.clone();
+        move || session.borrow().is_some()
+    }
+
     /// Stops cleanly: claims nothing more, lets running jobs finish for `queue.soft_stop`,
     /// tells the rest to end for `queue.hard_stop`, and hands back what is left, unburnt.
     ///

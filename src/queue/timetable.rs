@@ -55,6 +55,12 @@ impl Timetable {
         self.cron.find_next_occurrence(&local, false).ok().map(|next| next.with_timezone(&Utc))
     }
 
+    /// Returns the zone that the line is read in.
+    #[must_use]
+    pub const fn zone(&self) -> Tz {
+        self.zone
+    }
+
     /// Says in words when it is due.
     #[must_use]
     pub fn describe(&self) -> String {

@@ -1,7 +1,7 @@
 //! What the gauges are read from: one statement each for queues, workers and schedules.
 
 use serde::Serialize;
-use sqlx::{FromRow, PgPool};
+use sqlx::{FromRow, PgExecutor, PgPool};
 
 /// What is in one queue now.
 #[derive(Debug, Clone, PartialEq, Serialize, FromRow)]
@@ -37,9 +37,9 @@ pub struct QueueDepth {
 /// # Errors
 ///
 /// Those of the database.
-pub async fn queues(pool: &PgPool) -> sqlx::Result<Vec<QueueDepth>> {
+pub async fn queues(db: impl PgExecutor<'_>) -> sqlx::Result<Vec<QueueDepth>> {
     sqlx::query_as(include_str!("queues.sql"))
-        .fetch_all(pool)
+        .fetch_all(db)
         .await
 }
 
