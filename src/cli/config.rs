@@ -11,12 +11,22 @@ use crate::config::{Config, ConfigError, Loaded, Origin, Sources, is_secret};
 /// Exit code of a configuration error, `EX_CONFIG` of sysexits(3).
 pub const EXIT_CONFIG: u8 = 78;
 
+pub(super) const EXAMPLES: &str = "Examples:
+  ingestd config check
+  ingestd config show --origin";
+
 /// The commands below `ingestd config`.
 #[derive(Debug, Clone, Subcommand)]
 pub enum ConfigCommand {
     /// Reads all layers and says what is wrong with them; exits 78 where anything is.
+    #[command(after_help = "Examples:
+  ingestd config check
+  ingestd config check --config ./ingestd.toml")]
     Check,
     /// Prints every key with its value; secrets are redacted.
+    #[command(after_help = "Examples:
+  ingestd config show > ingestd.toml
+  ingestd config show --origin")]
     Show {
         /// Adds where each value comes from.
         #[arg(long)]
