@@ -8,10 +8,14 @@ pub mod config;
 
 mod audit;
 mod completions;
+mod dead;
+mod enqueue;
 mod failure;
+mod jobs;
 mod migrate;
 mod output;
 mod panic;
+mod queues;
 mod run;
 mod service;
 mod session;
@@ -74,6 +78,17 @@ enum Command {
     Run(run::RunArgs),
     /// Brings the database to this version's schema and registers the kinds.
     Migrate(migrate::MigrateArgs),
+    /// Enqueues a job.
+    Enqueue(enqueue::EnqueueArgs),
+    /// Lists, shows, cancels and retries jobs.
+    #[command(subcommand, after_help = jobs::EXAMPLES)]
+    Jobs(jobs::JobsCommand),
+    /// Lists, shows, replays and purges dead letters.
+    #[command(subcommand, after_help = dead::EXAMPLES)]
+    Dead(dead::DeadCommand),
+    /// Lists, pauses and resumes queues.
+    #[command(subcommand, after_help = queues::EXAMPLES)]
+    Queues(queues::QueuesCommand),
     /// Checks and shows the configuration.
     #[command(subcommand, after_help = config::EXAMPLES)]
     Config(config::ConfigCommand),
@@ -141,6 +156,10 @@ impl Cli {
         let session = &mut session;
         match command {
             Command::Migrate(args) => migrate::run(&args, session).await,
+            Command::Enqueue(args) => enqueue::run(args, session).await,
+            Command::Jobs(command) => jobs::run(command, session).await,
+            Command::Dead(command) => dead::run(command, session).await,
+            Command::Queues(command) => queues::run(command, session).await,
             _ => Ok(Exit::Ok), // the commands without a session returned above
         }
     }

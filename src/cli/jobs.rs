@@ -1,0 +1,311 @@
+//! `ingestd jobs`: single jobs, wherever they are.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{
+    Exit, Failure, Session,
+    audit::Change,
+    output::{Listed, at, at_or_none, brief, or_none},
+};
+use crate::queue::{
+    JobId,
+    control::{self, Cancelled, Retried},
+    read::{self, Attempt, JobDetail, JobFilter, JobRow, JobState},
+};
+
+pub(super) const EXAMPLES: &str = "Examples:
+  ingestd jobs ls --state running
+  ingestd jobs show 42
+  ingestd jobs cancel 42";
+
+/// How often a job that is waited for is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+#[derive(Debug, Subcommand)]
+pub(super) enum JobsCommand {
+    /// Lists jobs, newest first.
+    #[command(after_help = "Examples:
+  ingestd jobs ls
+  ingestd jobs ls --queue import --state dead
+  ingestd jobs ls --json --limit 1000 | jq '.[] | select(.attempt > 3)'")]
+    Ls(LsArgs),
+    /// Shows everything about one job, with its failed attempts.
+    #[command(after_help = "Examples:\n  ingestd jobs show 42")]
+    Show {
+        /// The job's id.
+        id: i64,
+    },
+    /// Cancels a job: at once where it waits, by telling its handler where it runs.
+    #[command(after_help = "Examples:\n  ingestd jobs cancel 42")]
+    Cancel {
+        /// The job's id.
+        id: i64,
+    },
+    /// Tries a job again now: a waiting one becomes due, a dead letter becomes a new job.
+    #[command(after_help = "Examples:\n  ingestd jobs retry 42")]
+    Retry {
+        /// The job's id.
+        id: i64,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LsArgs {
+    /// Only this queue.
+    #[arg(long)]
+    queue: Option<String>,
+    /// Only this kind.
+    #[arg(long)]
+    kind: Option<String>,
+    /// Only this state: queued, held, running, completed, cancelled or dead.
+    #[arg(long, value_parser = parse_state)]
+    state: Option<JobState>,
+    /// At most this many.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=100_000))]
+    limit: i64,
+}
+
+/// Takes a state by the word that the database and JSON have for it.
+fn parse_state(word: &str) -> Result<JobState, String> {
+    let known = serde_json::from_value(Value::String(word.to_owned()));
+    known.map_err(|_| "one of queued, held, running, completed, cancelled, dead".to_owned())
+}
+
+/// Returns the word of a state, as the database and JSON have it.
+fn word(state: JobState) -> &'static str {
+    match state {
+        JobState::Queued => "queued",
+        JobState::Held => "held",
+        JobState::Running => "running",
+        JobState::Completed => "completed",
+        JobState::Cancelled => "cancelled",
+        JobState::Dead => "dead",
+    }
+}
+
+pub(super) async fn run(command: JobsCommand, session: &mut Session) -> Result<Exit, Failure> {
+    match command {
+        JobsCommand::Ls(args) => ls(&args, session).await,
+        JobsCommand::Show { id } => show(JobId(id), session).await,
+        JobsCommand::Cancel { id } => cancel(JobId(id), session).await,
+        JobsCommand::Retry { id } => retry(JobId(id), session).await,
+    }
+}
+
+async fn ls(args: &LsArgs, session: &mut Session) -> Result<Exit, Failure> {
+    let filter = JobFilter {
+        queue: args.queue.as_deref(),
+        kind: args.kind.as_deref(),
+        state: args.state,
+    };
+    let rows = read::list(&mut session.conn, filter, None, args.limit).await?;
+    session.output.list(&rows, "no such jobs")?;
+    Ok(Exit::Ok)
+}
+
+impl Listed for JobRow {
+    const HEADERS: &'static [&'static str] = &[
+        "id",
+        "kind",
+        "queue",
+        "state",
+        "attempt",
+        "created (UTC)",
+        "due (UTC)",
+        "error",
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.id.to_string(),
+            self.kind.clone(),
+            self.queue.clone(),
+            word(self.state).to_owned(),
+            self.attempt.to_string(),
+            at(self.created_at),
+            at_or_none(self.run_at),
+            brief(self.error.as_deref().unwrap_or_default()),
+        ]
+    }
+}
+
+/// Says that there is no such job.
+fn not_found(id: JobId) -> Failure {
+    let failure = Failure::say(Exit::NoInput, format!("there is no job {id}"));
+    failure.hint("finished jobs are kept for queue.retention_days; `ingestd jobs ls` lists them")
+}
+
+#[derive(Debug, Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    job: JobDetail,
+    /// The attempts that did not end in success.
+    attempts: Vec<Attempt>,
+}
+
+async fn show(id: JobId, session: &mut Session) -> Result<Exit, Failure> {
+    let job = read::find(&mut session.conn, id)
+        .await?
+        .ok_or_else(|| not_found(id))?;
+    let attempts = read::attempts(&mut session.conn, id).await?;
+    let shown = Shown { job, attempts };
+    session.output.record(&shown, &shown.fields())?;
+    Ok(Exit::Ok)
+}
+
+impl Shown {
+    fn fields(&self) -> Vec<(&'static str, String)> {
+        let mut fields = fields(&self.job);
+        fields.extend(
+            self.attempts
+                .iter()
+                .map(|attempt| ("failed attempt", line(attempt))),
+        );
+        fields
+    }
+}
+
+/// Describes a job, a line per thing that is known of it.
+pub(super) fn fields(job: &JobDetail) -> Vec<(&'static str, String)> {
+    let row = &job.row;
+    vec![
+        ("id", row.id.to_string()),
+        ("kind", row.kind.clone()),
+        ("queue", row.queue.clone()),
+        ("state", word(row.state).to_owned()),
+        ("reason", or_none(job.reason.as_ref())),
+        ("priority", row.priority.to_string()),
+        ("attempt", row.attempt.to_string()),
+        ("max attempts", or_none(row.max_attempts.as_ref())),
+        ("crashes", job.crashes.to_string()),
+        ("args", or_none(job.args.as_ref())),
+        ("unique key", or_none(job.unique_key.as_ref())),
+        ("gate key", or_none(job.gate_key.as_ref())),
+        ("run", or_none(row.run_id.as_ref())),
+        ("tenant", or_none(row.tenant.as_ref())),
+        ("meta", or_none(job.meta.as_ref())),
+        ("created", at(row.created_at)),
+        ("due", at_or_none(row.run_at)),
+        ("started", at_or_none(row.started_at)),
+        ("finished", at_or_none(row.finished_at)),
+        ("replayed to", or_none(job.replayed_to.as_ref())),
+        ("error", or_none(row.error.as_ref())),
+    ]
+}
+
+fn line(attempt: &Attempt) -> String {
+    let Attempt {
+        attempt,
+        outcome,
+        error_kind,
+        error,
+        finished_at,
+        ..
+    } = attempt;
+    format!(
+        "{attempt}: {outcome} ({error_kind}) at {}: {error}",
+        at(*finished_at)
+    )
+}
+
+async fn cancel(id: JobId, session: &mut Session) -> Result<Exit, Failure> {
+    let actor = session.actor.clone();
+    let mut tx = session.begin().await?;
+    let cancelled = control::cancel(&mut tx, id).await?;
+    let (what, text) = match cancelled {
+        Cancelled::Done => ("cancelled", format!("job {id} is cancelled")),
+        Cancelled::Requested => ("requested", format!("job {id} runs; its handler was told")),
+        Cancelled::NotFound => {
+            drop(tx);
+            return Err(impossible(id, session).await?);
+        }
+    };
+    Change::of("job.cancel", format!("job/{id}"))
+        .note(&mut tx, &actor)
+        .await?;
+    tx.commit().await?;
+    session
+        .output
+        .done(&json!({ "id": id, "cancel": what }), &text)?;
+    Ok(Exit::Ok)
+}
+
+async fn retry(id: JobId, session: &mut Session) -> Result<Exit, Failure> {
+    let actor = session.actor.clone();
+    let mut tx = session.begin().await?;
+    let retried = control::retry(&mut tx, id).await?;
+    let (report, text) = match retried {
+        Retried::DueNow => (
+            json!({ "id": id, "retry": "due_now" }),
+            format!("job {id} is due now"),
+        ),
+        Retried::Replayed(new) => (
+            json!({ "id": id, "retry": "replayed", "new_id": new }),
+            format!("dead letter {id} is job {new} now"),
+        ),
+        Retried::NotFound => {
+            drop(tx);
+            return Err(impossible(id, session).await?);
+        }
+    };
+    let change = Change {
+        detail: report.clone(),
+        ..Change::of("job.retry", format!("job/{id}"))
+    };
+    change.note(&mut tx, &actor).await?;
+    tx.commit().await?;
+    session.output.done(&report, &text)?;
+    session.warn_without_worker().await?;
+    Ok(Exit::Ok)
+}
+
+/// Says why nothing can be done about a job: what state it is in, or that there is none.
+async fn impossible(id: JobId, session: &mut Session) -> Result<Failure, Failure> {
+    let Some(job) = read::find(&mut session.conn, id).await? else {
+        return Ok(not_found(id));
+    };
+    let failure = Failure::say(Exit::Failed, format!("job {id} is {}", word(job.row.state)));
+    Ok(match (job.row.state, job.replayed_to) {
+        (JobState::Dead, Some(to)) => failure.hint(format!("it was replayed as job {to}")),
+        (JobState::Dead, None) => {
+            failure.hint("another unfinished job may have its unique key; `ingestd jobs show`")
+        }
+        _ => failure,
+    })
+}
+
+/// Waits until a job has ended; returns 0 where it completed and 1 where it did not.
+pub(super) async fn wait(id: JobId, session: &mut Session) -> Result<Exit, Failure> {
+    session.warn_without_worker().await?;
+    let job = loop {
+        let job = read::find(&mut session.conn, id)
+            .await?
+            .ok_or_else(|| not_found(id))?;
+        match job.row.state {
+            JobState::Completed | JobState::Cancelled | JobState::Dead => break job,
+            _ => tokio::time::sleep(LOOK_EVERY).await,
+        }
+    };
+    if session.output.is_json() {
+        session.output.json_line(&job)?;
+    }
+    let (state, error) = (job.row.state, job.row.error.unwrap_or_default());
+    match state {
+        JobState::Completed => {
+            session.output.remark(&format!("job {id} completed"));
+            Ok(Exit::Ok)
+        }
+        JobState::Dead => Err(
+            Failure::say(Exit::Failed, format!("job {id} is dead: {error}"))
+                .hint(format!("try it again with `ingestd dead retry {id}`")),
+        ),
+        _ => Err(Failure::say(
+            Exit::Failed,
+            format!("job {id} is {}", word(state)),
+        )),
+    }
+}
