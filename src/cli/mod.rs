@@ -17,6 +17,7 @@ mod output;
 mod panic;
 mod queues;
 mod run;
+mod schedules;
 mod service;
 mod session;
 
@@ -89,6 +90,9 @@ enum Command {
     /// Lists, pauses and resumes queues.
     #[command(subcommand, after_help = queues::EXAMPLES)]
     Queues(queues::QueuesCommand),
+    /// Lists, explains, adds, pauses and runs schedules.
+    #[command(subcommand, after_help = schedules::EXAMPLES)]
+    Schedules(schedules::SchedulesCommand),
     /// Checks and shows the configuration.
     #[command(subcommand, after_help = config::EXAMPLES)]
     Config(config::ConfigCommand),
@@ -160,6 +164,7 @@ impl Cli {
             Command::Jobs(command) => jobs::run(command, session).await,
             Command::Dead(command) => dead::run(command, session).await,
             Command::Queues(command) => queues::run(command, session).await,
+            Command::Schedules(command) => schedules::run(command, session).await,
             _ => Ok(Exit::Ok), // the commands without a session returned above
         }
     }
