@@ -15,8 +15,10 @@ mod jobs;
 mod migrate;
 mod output;
 mod panic;
+mod progress;
 mod queues;
 mod run;
+mod runs;
 mod schedules;
 mod service;
 mod session;
@@ -93,6 +95,9 @@ enum Command {
     /// Lists, explains, adds, pauses and runs schedules.
     #[command(subcommand, after_help = schedules::EXAMPLES)]
     Schedules(schedules::SchedulesCommand),
+    /// Lists, shows, watches, cancels and resets runs.
+    #[command(subcommand, after_help = runs::EXAMPLES)]
+    Runs(runs::RunsCommand),
     /// Checks and shows the configuration.
     #[command(subcommand, after_help = config::EXAMPLES)]
     Config(config::ConfigCommand),
@@ -165,6 +170,7 @@ impl Cli {
             Command::Dead(command) => dead::run(command, session).await,
             Command::Queues(command) => queues::run(command, session).await,
             Command::Schedules(command) => schedules::run(command, session).await,
+            Command::Runs(command) => runs::run(command, session).await,
             _ => Ok(Exit::Ok), // the commands without a session returned above
         }
     }

@@ -1,0 +1,220 @@
+//! `ingestd runs`: pieces of ingestion with progress.
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::{
+    Exit, Failure, Session,
+    audit::Change,
+    output::{Listed, at, at_or_none, brief, or_none},
+    progress,
+};
+use crate::runs::{self, Run, RunId, RunState};
+
+pub(super) const EXAMPLES: &str = "Examples:
+  ingestd runs ls --system product_import
+  ingestd runs watch 7
+  ingestd runs reset 7";
+
+#[derive(Debug, Subcommand)]
+pub(super) enum RunsCommand {
+    /// Lists runs, newest first.
+    #[command(after_help = "Examples:
+  ingestd runs ls
+  ingestd runs ls --system product_import --limit 5")]
+    Ls(LsArgs),
+    /// Shows everything about one run.
+    #[command(after_help = "Examples:\n  ingestd runs show 7")]
+    Show {
+        /// The run's id.
+        id: i64,
+    },
+    /// Shows a run's progress until it has ended; Ctrl-C stops the watching, not the run.
+    #[command(after_help = "Examples:
+  ingestd runs watch 7
+  ingestd runs watch 7 --json | jq .items_done
+
+The exit code is 0 where the run completed and 1 where it failed or was cancelled.")]
+    Watch {
+        /// The run's id.
+        id: i64,
+    },
+    /// Cancels a run and its jobs; what was committed stays.
+    #[command(after_help = "Examples:\n  ingestd runs cancel 7")]
+    Cancel {
+        /// The run's id.
+        id: i64,
+    },
+    /// Puts a failed, cancelled or stuck run back to work where it stopped.
+    #[command(after_help = "Examples:\n  ingestd runs reset 7")]
+    Reset {
+        /// The run's id.
+        id: i64,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LsArgs {
+    /// Only this system, such as `product_import`.
+    #[arg(long)]
+    system: Option<String>,
+    /// At most this many.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=100_000))]
+    limit: i64,
+}
+
+pub(super) async fn run(command: RunsCommand, session: &mut Session) -> Result<Exit, Failure> {
+    match command {
+        RunsCommand::Ls(args) => {
+            let system = args.system.as_deref();
+            let found = runs::list(&mut session.conn, system, None, args.limit).await?;
+            session.output.list(&found, "no such runs")?;
+            Ok(Exit::Ok)
+        }
+        RunsCommand::Show { id } => show(RunId(id), session).await,
+        RunsCommand::Watch { id } => watch(RunId(id), session).await,
+        RunsCommand::Cancel { id } => cancel(RunId(id), session).await,
+        RunsCommand::Reset { id } => reset(RunId(id), session).await,
+    }
+}
+
+/// Returns the word of a state, as the database and JSON have it.
+pub(super) fn word(state: RunState) -> &'static str {
+    match state {
+        RunState::Pending => "pending",
+        RunState::Running => "running",
+        RunState::Paused => "paused",
+        RunState::Completed => "completed",
+        RunState::Failed => "failed",
+        RunState::Cancelled => "cancelled",
+    }
+}
+
+impl Listed for Run {
+    const HEADERS: &'static [&'static str] = &[
+        "id",
+        "system",
+        "state",
+        "stage",
+        "items",
+        "failed",
+        "tenant",
+        "created (UTC)",
+        "error",
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        let items = match self.items_total {
+            Some(total) => format!("{}/{total}", self.items_done()),
+            None => self.items_done().to_string(),
+        };
+        vec![
+            self.id.to_string(),
+            self.system.clone(),
+            word(self.state).to_owned(),
+            or_none(self.stage.as_ref()),
+            items,
+            self.items_failed.to_string(),
+            self.tenant.clone(),
+            at(self.created_at),
+            brief(self.error.as_deref().unwrap_or_default()),
+        ]
+    }
+}
+
+pub(super) async fn find(id: RunId, session: &mut Session) -> Result<Run, Failure> {
+    runs::get(&mut session.conn, id).await?.ok_or_else(|| {
+        let failure = Failure::say(Exit::NoInput, format!("there is no run {id}"));
+        failure.hint("`ingestd runs ls` lists them")
+    })
+}
+
+async fn show(id: RunId, session: &mut Session) -> Result<Exit, Failure> {
+    let run = find(id, session).await?;
+    let fields = [
+        ("id", run.id.to_string()),
+        ("system", run.system.clone()),
+        ("state", word(run.state).to_owned()),
+        ("stage", or_none(run.stage.as_ref())),
+        ("items", or_none(run.items_total.as_ref())),
+        ("ok", run.items_ok.to_string()),
+        ("failed", run.items_failed.to_string()),
+        ("skipped", run.items_skipped.to_string()),
+        ("tenant", run.tenant.clone()),
+        ("triggered by", run.triggered_by.clone()),
+        ("params", run.params.to_string()),
+        ("details", run.details.to_string()),
+        ("cursor", or_none(run.cursor.as_ref())),
+        ("retries", run.retry_count.to_string()),
+        ("created", at(run.created_at)),
+        ("started", at_or_none(run.started_at)),
+        ("heartbeat", at_or_none(run.heartbeat_at)),
+        ("finished", at_or_none(run.finished_at)),
+        ("error", or_none(run.error.as_ref())),
+    ];
+    session.output.record(&run, &fields)?;
+    Ok(Exit::Ok)
+}
+
+async fn watch(id: RunId, session: &mut Session) -> Result<Exit, Failure> {
+    find(id, session).await?;
+    session.warn_without_worker().await?;
+    let run = progress::follow(id, session).await?;
+    if !session.output.is_json() {
+        let (done, failed) = (run.items_done(), run.items_failed);
+        let text = format!(
+            "run {id} is {}: {done} items, {failed} failed",
+            word(run.state)
+        );
+        session.output.line(&text)?;
+    }
+    progress::conclude(&run)
+}
+
+async fn cancel(id: RunId, session: &mut Session) -> Result<Exit, Failure> {
+    let actor = session.actor.clone();
+    let mut tx = session.begin().await?;
+    let cancelled = runs::cancel(&mut tx, id).await?;
+    if cancelled {
+        Change::of("run.cancel", format!("run/{id}"))
+            .note(&mut tx, &actor)
+            .await?;
+    }
+    tx.commit().await?;
+    if !cancelled {
+        let run = find(id, session).await?;
+        let text = format!("run {id} is {} already", word(run.state));
+        return Err(Failure::say(Exit::Failed, text));
+    }
+    let text = format!("run {id} is cancelled; what was committed stays");
+    session
+        .output
+        .done(&json!({ "id": id, "cancelled": true }), &text)?;
+    Ok(Exit::Ok)
+}
+
+async fn reset(id: RunId, session: &mut Session) -> Result<Exit, Failure> {
+    let actor = session.actor.clone();
+    let mut tx = session.begin().await?;
+    let reset = runs::reset(&mut tx, id).await?;
+    if reset {
+        Change::of("run.reset", format!("run/{id}"))
+            .note(&mut tx, &actor)
+            .await?;
+    }
+    tx.commit().await?;
+    if !reset {
+        let run = find(id, session).await?;
+        let text = match run.state {
+            RunState::Completed => format!("run {id} completed; there is nothing to go on with"),
+            _ => format!("run {id} has a job per item; retry those: ingestd jobs retry ID"),
+        };
+        return Err(Failure::say(Exit::Failed, text));
+    }
+    let text = format!("run {id} goes on where it stopped; `ingestd runs watch {id}` shows how");
+    session
+        .output
+        .done(&json!({ "id": id, "reset": true }), &text)?;
+    session.warn_without_worker().await?;
+    Ok(Exit::Ok)
+}
