@@ -9,6 +9,7 @@ pub mod config;
 mod audit;
 mod completions;
 mod dead;
+mod doctor;
 mod enqueue;
 mod failure;
 mod jobs;
@@ -101,6 +102,8 @@ enum Command {
     /// Checks and shows the configuration.
     #[command(subcommand, after_help = config::EXAMPLES)]
     Config(config::ConfigCommand),
+    /// Looks for what is wrong and says what to do about it.
+    Doctor(doctor::DoctorArgs),
     /// Prints a completion script for a shell.
     Completions(completions::CompletionsArgs),
 }
@@ -158,6 +161,7 @@ impl Cli {
             Command::Completions(args) => {
                 return completions::run(&args, &mut Cli::command(), &output);
             }
+            Command::Doctor(args) => return doctor::run(&args, loaded, &output).await,
             Command::Run(args) => return run::run(&args, loaded?.config, sources).await,
             _ => {}
         }
