@@ -203,3 +203,6 @@ fn configure(
         _ => Ok(Exit::Config),
     }
 }
+
+#[cfg(test)]
+mod tests;

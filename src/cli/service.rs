@@ -63,7 +63,7 @@ impl Service {
             "watchdog",
             watchdog.clone().run(notifier.clone(), ended.clone()),
         );
-        shutdown.spawn("pulse", pulse(db.clone(), watchdog, ended.clone()));
+        shutdown.spawn("pulse", pulse(db, watchdog, ended.clone()));
         shutdown.spawn("queue", stop(daemon, shutdown.clone(), ended));
         Ok(Self {
             address,

@@ -5,6 +5,7 @@
 )]
 
 mod architecture;
+mod cli;
 mod cluster;
 mod http;
 mod observe;
