@@ -16,6 +16,7 @@ mod scrape;
 mod serve;
 mod state;
 mod trouble;
+mod upload;
 
 use std::sync::Arc;
 
@@ -32,6 +33,7 @@ pub use route::{Access, Payload, Route, docs};
 pub use serve::{bind, serve};
 pub use state::{AppState, Health};
 pub use trouble::Trouble;
+pub use upload::{Upload, UploadError, receive};
 
 /// Everything that can be asked for, one line each.
 #[rustfmt::skip]
