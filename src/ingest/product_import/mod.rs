@@ -5,6 +5,8 @@
 //! or row errors of them with the help of [`value`], [`seen`] and [`hash`],
 //! and [`sheet::read`] hands them on in [`row::Chunk`]s. [`load`] writes a chunk
 //! into the catalog, and [`job`] drives both: one transaction per chunk.
+//! Before that, [`submit`] makes a run of a file, and `routes` lets it be
+//! uploaded and asked after.
 
 pub mod cell;
 pub mod check;
@@ -21,6 +23,7 @@ pub mod seen;
 pub mod sheet;
 mod slice;
 pub mod store;
+pub mod submit;
 pub mod value;
 
 pub use job::RunImport;

@@ -117,3 +117,35 @@ pub async fn find(conn: &mut PgConnection, id: i64) -> sqlx::Result<Option<Impor
         FROM catalog.imports WHERE id = $1";
     sqlx::query_as(FIND).bind(id).fetch_optional(conn).await
 }
+
+/// What was wrong with a row.
+#[derive(Debug, Clone, sqlx::FromRow, serde::Serialize)]
+pub struct RowFault {
+    /// Row number as the user sees it, from 1.
+    #[sqlx(rename = "row_no")]
+    pub row: i32,
+    /// Header as in the file; `None`: the row as a whole.
+    #[sqlx(rename = "column_name")]
+    pub column: Option<String>,
+    /// What is wrong, in one stable word for programs.
+    pub code: String,
+    /// What is wrong, in a sentence for people.
+    pub message: String,
+    /// The cell as the file has it, cut; `None` where it is empty.
+    pub value: Option<String>,
+}
+
+/// Returns the first errors of an import in the order of its rows, at most `limit`.
+///
+/// # Errors
+///
+/// The database cannot be reached.
+pub async fn row_faults(
+    conn: &mut PgConnection,
+    id: i64,
+    limit: i64,
+) -> sqlx::Result<Vec<RowFault>> {
+    const FAULTS: &str = "SELECT row_no, column_name, code, message, value
+        FROM catalog.import_errors WHERE import_id = $1 ORDER BY row_no, id LIMIT $2";
+    sqlx::query_as(FAULTS).bind(id).bind(limit).fetch_all(conn).await
+}

@@ -1,0 +1,212 @@
+//! From a file that somebody hands in to the run that imports it.
+//!
+//! Two steps, because no transaction waits for a file to be read: [`accept`]
+//! inspects and stores the file, [`Accepted::submit`] makes run, import and job
+//! in the caller's transaction. [`submit`] is both for callers with nothing of
+//! their own to write beside.
+
+use std::{io, path::PathBuf};
+
+use sqlx::{PgConnection, PgPool};
+use tokio::{sync::Semaphore, task::spawn_blocking};
+
+use super::{
+    RunImport,
+    job::Params,
+    sheet::{self, Inspection, Refusal},
+    store::{self, ImportType},
+};
+use crate::{
+    blob::{self, Blob},
+    config::Config,
+    observe::{BytesIngested, Direction, EnqueueSource, JobEnqueued},
+    queue::{self, Job as _, NewJob},
+    runs::{self, NewRun, RunId},
+};
+
+/// Files looked at at once: an inspection is a second of computing, and with xlsx some memory.
+static INSPECTIONS: Semaphore = Semaphore::const_new(2);
+
+/// The system's name in `ingestd.runs`.
+pub const SYSTEM: &str = "product_import";
+
+/// Whose import it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin<'a> {
+    /// Owner of the data.
+    pub tenant: &'a str,
+    /// Who or what starts it: `api`, `cli`, `schedule`, `dev`.
+    pub triggered_by: &'a str,
+}
+
+/// Why a file is not imported.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// The file cannot be imported; the message says why.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The file cannot be stored.
+    #[error("the file cannot be stored: {0}")]
+    Storage(#[from] io::Error),
+    /// The database refused or is away.
+    #[error("the import cannot be noted: {0}")]
+    Database(#[from] sqlx::Error),
+}
+
+/// A file that can be imported and is stored; dropped before [`Accepted::keep`], it is gone.
+#[derive(Debug)]
+pub struct Accepted {
+    blob: Blob,
+    file_name: String,
+    inspection: Inspection,
+    /// Where the file lies, while nobody relies on it.
+    unwanted: Option<PathBuf>,
+}
+
+impl Drop for Accepted {
+    fn drop(&mut self) {
+        if let Some(path) = &self.unwanted {
+            drop(std::fs::remove_file(path)); // a file too many does no harm
+        }
+    }
+}
+
+/// Inspects a file that has been written whole, and gives it its name in the store.
+///
+/// `file_name` is the name the user knows it by.
+///
+/// # Errors
+///
+/// [`SubmitError::Refused`] where it cannot be imported, [`SubmitError::Storage`]
+/// where it cannot be read or stored. Nothing is left of the file.
+pub async fn accept(
+    blobs: &blob::Store,
+    config: &Config,
+    mut file: blob::Writer,
+    file_name: &str,
+) -> Result<Accepted, SubmitError> {
+    file.flush().await?;
+    let options = sheet::Options {
+        max_file_bytes: config.http.max_upload_bytes,
+        ..sheet::Options::from(&config.product_import)
+    };
+    let (path, name) = (file.path().to_owned(), file_name.to_owned());
+    let turn = INSPECTIONS.acquire().await.map_err(io::Error::other)?;
+    let looked = spawn_blocking(move || sheet::inspect(&path, &name, &options)).await;
+    drop(turn);
+    let inspection = looked.map_err(io::Error::other)??;
+    let blob = file.finish().await?;
+    Ok(Accepted {
+        unwanted: blobs.path(&blob.name),
+        blob,
+        file_name: file_name.to_owned(),
+        inspection,
+    })
+}
+
+impl Accepted {
+    /// Returns what was found out about the file.
+    #[must_use]
+    pub const fn inspection(&self) -> &Inspection {
+        &self.inspection
+    }
+
+    /// Makes the run, the log's entry and the job in the connection's transaction.
+    ///
+    /// Call [`Accepted::keep`] before the commit.
+    ///
+    /// # Errors
+    ///
+    /// What Postgres says.
+    pub async fn submit(&self, conn: &mut PgConnection, origin: Origin<'_>) -> sqlx::Result<RunId> {
+        let rows_at_most = self.inspection.rows_at_most;
+        let run = NewRun {
+            system: SYSTEM,
+            job_kind: Some(RunImport::KIND),
+            tenant: origin.tenant.to_owned(),
+            triggered_by: origin.triggered_by.to_owned(),
+            params: serde_json::to_value(self.params()).map_err(encode)?,
+            items_total: rows_at_most.and_then(|n_rows| i64::try_from(n_rows).ok()),
+        };
+        let run_id = runs::create(conn, &run).await?;
+        let import = store::NewImport {
+            id: run_id.0,
+            tenant: origin.tenant,
+            import_type: ImportType::Parts,
+            file_name: &self.file_name,
+            file_size_bytes: i64::try_from(self.blob.size_bytes).unwrap_or(i64::MAX),
+            file_sha256: self.blob.sha256,
+        };
+        store::create(conn, &import).await?;
+        let job = NewJob {
+            run_id: Some(run_id.0),
+            tenant: Some(origin.tenant.to_owned()),
+            ..NewJob::of(&RunImport { run_id }).map_err(encode)?
+        };
+        queue::enqueue_raw(conn, &job).await?;
+        Ok(run_id)
+    }
+
+    fn params(&self) -> Params {
+        Params {
+            blob: self.blob.name.clone(),
+            file_name: self.file_name.clone(),
+            inspection: self.inspection.clone(),
+        }
+    }
+
+    /// Leaves the file to the run.
+    ///
+    /// Before the commit and not after it: when the answer to a COMMIT is lost,
+    /// or nobody waits for it any more, the run may be there, and a file that
+    /// nobody wants is better than a run without its file.
+    pub fn keep(mut self) {
+        self.unwanted = None;
+        let n = self.blob.size_bytes;
+        BytesIngested {
+            kind: RunImport::KIND,
+            direction: Direction::In,
+            n,
+        }
+        .emit();
+    }
+}
+
+fn encode(error: serde_json::Error) -> sqlx::Error {
+    sqlx::Error::Encode(error.into())
+}
+
+/// Says that an import's job was enqueued, once that is committed.
+pub fn report() {
+    let (queue, kind) = (RunImport::QUEUE, RunImport::KIND);
+    JobEnqueued {
+        queue,
+        kind,
+        source: EnqueueSource::Api,
+        n: 1,
+    }
+    .emit();
+}
+
+/// Accepts a file that has been written whole and submits it in a transaction of its own.
+///
+/// # Errors
+///
+/// As [`accept`], and what Postgres says. Nothing is left of the file unless the
+/// commit failed.
+pub async fn submit(
+    db: &PgPool,
+    blobs: &blob::Store,
+    config: &Config,
+    file: blob::Writer,
+    file_name: &str,
+    origin: Origin<'_>,
+) -> Result<RunId, SubmitError> {
+    let accepted = accept(blobs, config, file, file_name).await?;
+    let mut tx = db.begin().await?;
+    let run_id = accepted.submit(&mut tx, origin).await?;
+    accepted.keep();
+    tx.commit().await?;
+    report();
+    Ok(run_id)
+}
