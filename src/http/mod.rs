@@ -25,6 +25,8 @@ use axum::{Router, extract::DefaultBodyLimit, middleware};
 use api::{dead, enqueue, job, queue, run, schedule};
 use route::route;
 
+use crate::ingest::product_import::routes as product_import;
+
 pub use admit::Caller;
 pub use audit::record;
 pub use input::{Cursor, Json, Limit, Page, Path, Query};
@@ -55,6 +57,10 @@ pub const ROUTES: &[Route] = &[
     route!(POST "/api/v1/runs/{id}/cancel"      Guarded run::cancel,      "The run and its jobs stop; what was committed stays."),
     route!(POST "/api/v1/runs/{id}/reset"       Guarded run::reset,       "A failed, cancelled or stuck run goes on from where it was."),
     route!(GET  "/api/v1/schedules"             Guarded schedule::list,   "Schedules, in words too, with their next and last ticks."),
+    route!(UPLOAD "/import/products"               Guarded product_import::upload, "Imports the products of an uploaded workbook or CSV, the form's field `file`: 202 with the job's id, 400 where it cannot be imported."),
+    route!(UPLOAD "/api/v1/import/products"        Guarded product_import::upload, "The same."),
+    route!(GET    "/import/status/{jobId}"         Guarded product_import::status, "How far an import is."),
+    route!(GET    "/api/v1/import/status/{jobId}"  Guarded product_import::status, "The same."),
 ];
 
 /// Makes the router of every route in the table.

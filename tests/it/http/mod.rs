@@ -3,6 +3,7 @@
 mod access;
 mod connection;
 mod enqueue;
+mod import;
 mod job;
 mod probe;
 mod problem;

@@ -33,7 +33,7 @@ pub(super) struct Server {
     /// The server takes no more connections.
     pub(super) shutdown: CancellationToken,
     pub(super) tasks: TaskTracker,
-    pub(super) _dir: TempDir,
+    pub(super) dir: TempDir,
 }
 
 impl Drop for Server {
@@ -84,7 +84,7 @@ impl Server {
             draining,
             shutdown,
             tasks,
-            _dir: dir,
+            dir,
         }
     }
 

@@ -1,0 +1,182 @@
+//! The import's endpoints: upload a file, ask how far it is. Paths and JSON are those of the
+//! product import's document; its four words stand for the run's six states.
+
+use std::{io, sync::Arc};
+
+use axum::{
+    Extension, Json,
+    extract::{Path, Request, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use serde_json::{Value, json};
+
+use super::{
+    sheet::Refusal,
+    status,
+    submit::{self, Origin, SYSTEM, SubmitError},
+};
+use crate::{
+    db,
+    http::{self, AppState, Caller, UploadError},
+    runs::{self, RunId},
+};
+
+/// The field of the form that holds the file.
+const FIELD: &str = "file";
+
+/// Owner of the data of uploads, until tokens have tenants.
+const TENANT: &str = "default";
+
+/// `POST /import/products`: 202 and the job's id once the file is stored and can be imported.
+///
+/// The document's job is our run: its id outlives the job that drives it.
+pub(crate) async fn upload(
+    State(app): State<Arc<AppState>>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<(StatusCode, Json<Value>), Refused> {
+    let upload = http::receive(&app, request, FIELD).await?;
+    let (name, file) = (&upload.file_name, upload.file);
+    let accepted = submit::accept(&app.blobs, &app.config, file, name).await?;
+    let origin = Origin {
+        tenant: TENANT,
+        triggered_by: "api",
+    };
+    let mut tx = app.db.begin().await?;
+    let id = accepted.submit(&mut tx, origin).await?;
+    let (object, detail) = (format!("run/{id}"), json!({ "file_name": name }));
+    http::record(
+        &mut tx,
+        &caller,
+        "import.submit",
+        &object,
+        Some(TENANT),
+        Some(detail),
+    )
+    .await?;
+    accepted.keep();
+    tx.commit().await?;
+    submit::report();
+    let answer = json!({
+        "success": true,
+        "message": "Product import started in background",
+        "data": { "jobId": id, "statusUrl": format!("/api/v1/import/status/{id}") },
+    });
+    Ok((StatusCode::ACCEPTED, Json(answer)))
+}
+
+/// `GET /import/status/{jobId}`: how far an import is.
+pub(crate) async fn status(
+    State(app): State<Arc<AppState>>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Refused> {
+    let unknown = || Refused {
+        status: StatusCode::NOT_FOUND,
+        code: "not_found",
+        message: "there is no import of this id".to_owned(),
+    };
+    let id = RunId(id.parse().map_err(|_| unknown())?);
+    let mut conn = app.db.acquire().await?;
+    let run = runs::get(&mut *conn, id)
+        .await?
+        .filter(|run| run.system == SYSTEM);
+    let run = run.ok_or_else(unknown)?;
+    let data = status::read(&mut conn, &run).await?;
+    Ok(Json(json!({ "success": true, "data": data })))
+}
+
+/// Why there is no import, in the document's form.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    status: StatusCode,
+    /// A stable word for programs.
+    code: &'static str,
+    /// A sentence for people.
+    message: String,
+}
+
+impl Refused {
+    /// Something of ours is wrong; the log has it, the answer does not.
+    fn internal(error: &dyn std::fmt::Display) -> Self {
+        tracing::error!(error = %error, "an import could not be taken");
+        Self {
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+            code: "internal",
+            message: "something is wrong inside; the log has it".to_owned(),
+        }
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let Self {
+            status,
+            code,
+            message,
+        } = self;
+        let body = json!({ "success": false, "message": message, "error": { "code": code } });
+        (status, Json(body)).into_response()
+    }
+}
+
+impl From<UploadError> for Refused {
+    fn from(error: UploadError) -> Self {
+        let (status, code) = match error {
+            UploadError::NotMultipart => (StatusCode::BAD_REQUEST, "not_multipart"),
+            UploadError::NoFile(_) => (StatusCode::BAD_REQUEST, "no_file"),
+            UploadError::TooLarge { .. } => (StatusCode::BAD_REQUEST, Refusal::FILE_TOO_LARGE),
+            UploadError::Broken(_) => (StatusCode::BAD_REQUEST, "broken_upload"),
+            UploadError::Stalled => (StatusCode::REQUEST_TIMEOUT, "too_slow"),
+            UploadError::Storage(error) => return error.into(),
+        };
+        Self {
+            status,
+            code,
+            message: error.to_string(),
+        }
+    }
+}
+
+impl From<SubmitError> for Refused {
+    fn from(error: SubmitError) -> Self {
+        match error {
+            SubmitError::Refused(refusal) if refusal.is_transient() => Self::internal(&refusal),
+            SubmitError::Refused(Refusal { code, message }) => Self {
+                status: StatusCode::BAD_REQUEST,
+                code,
+                message,
+            },
+            SubmitError::Storage(error) => error.into(),
+            SubmitError::Database(error) => error.into(),
+        }
+    }
+}
+
+impl From<io::Error> for Refused {
+    fn from(error: io::Error) -> Self {
+        let refused = Self::internal(&error);
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self {
+                status: StatusCode::INSUFFICIENT_STORAGE,
+                code: "storage_full",
+                message: "there is no room for the file".to_owned(),
+            },
+            _ => refused,
+        }
+    }
+}
+
+impl From<sqlx::Error> for Refused {
+    fn from(error: sqlx::Error) -> Self {
+        let refused = Self::internal(&error);
+        if db::is_transient(&error) || matches!(error, sqlx::Error::PoolClosed) {
+            return Self {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                code: "unavailable",
+                message: "the database cannot be reached now; try again".to_owned(),
+            };
+        }
+        refused
+    }
+}

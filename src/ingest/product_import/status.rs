@@ -1,0 +1,157 @@
+//! How far an import is, in the words and the JSON of the product import's document.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::Serialize;
+use sqlx::PgConnection;
+
+use super::store::{self, RowFault};
+use crate::runs::{Run, RunState};
+
+/// As many of the rows that were refused are shown.
+const MAX_ERRORS: i64 = 100;
+
+/// The document's four states.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Made, not begun.
+    Pending,
+    /// At work, or waiting to go on.
+    Processing,
+    /// Every row was dealt with, well or badly.
+    Completed,
+    /// Given up, or cancelled.
+    Failed,
+}
+
+impl From<RunState> for Status {
+    fn from(state: RunState) -> Self {
+        match state {
+            RunState::Pending => Self::Pending,
+            RunState::Running | RunState::Paused => Self::Processing,
+            RunState::Completed => Self::Completed,
+            RunState::Failed | RunState::Cancelled => Self::Failed,
+        }
+    }
+}
+
+/// How many rows are done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Progress {
+    /// Rows dealt with, well or badly.
+    pub current: i64,
+    /// Rows in all; until the file was read to its end a number they do not exceed, 0 where that
+    /// cannot be told.
+    pub total: i64,
+    /// Of a hundred, rounded down; 100 only when completed.
+    pub percentage: i64,
+}
+
+impl Progress {
+    fn of(run: &Run) -> Self {
+        let current = run.items_done();
+        if run.state == RunState::Completed {
+            return Self {
+                current,
+                total: current,
+                percentage: 100,
+            };
+        }
+        let total = run.items_total.map_or(0, |total| total.max(current));
+        let percentage = (current * 100).checked_div(total).unwrap_or(0).min(99);
+        Self {
+            current,
+            total,
+            percentage,
+        }
+    }
+}
+
+/// What came of the file.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Results {
+    /// Data rows in the file.
+    pub total_rows: i64,
+    /// Rows that are in the catalog as the file has them.
+    pub success_count: i64,
+    /// Rows (not errors) that were refused.
+    pub error_count: i64,
+    /// What was wrong with which row; the first 100. The log has all.
+    pub errors: Vec<RowFault>,
+}
+
+/// An import as the document shows it; what does not apply is left out.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Shown {
+    /// The run's id.
+    pub job_id: i64,
+    /// How far it is.
+    pub status: Status,
+    /// How many rows are done.
+    pub progress: Progress,
+    /// When it first began: ISO 8601, UTC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<String>,
+    /// When it ended: ISO 8601, UTC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub completed_at: Option<String>,
+    /// What came of the file, once completed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub results: Option<Results>,
+    /// Why it failed; `cancelled` where somebody did so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// Reads what a run alone does not say, and shows both.
+///
+/// # Errors
+///
+/// What Postgres says.
+pub async fn read(conn: &mut PgConnection, run: &Run) -> sqlx::Result<Shown> {
+    let results = match run.state {
+        RunState::Completed => Some(results(conn, run).await?),
+        _ => None,
+    };
+    let error = match run.state {
+        RunState::Cancelled => Some("cancelled".to_owned()),
+        RunState::Failed => Some(run.error.clone().unwrap_or_else(|| "unknown".to_owned())),
+        _ => None,
+    };
+    Ok(Shown {
+        job_id: run.id.0,
+        status: run.state.into(),
+        progress: Progress::of(run),
+        started_at: run.started_at.map(utc),
+        completed_at: run.finished_at.map(utc),
+        results,
+        error,
+    })
+}
+
+async fn results(conn: &mut PgConnection, run: &Run) -> sqlx::Result<Results> {
+    let import = store::find(conn, run.id.0).await?;
+    let counts = import.map(|import| (import.success_count, import.error_count));
+    let (success_count, error_count) =
+        counts.unwrap_or((run.items_ok + run.items_skipped, run.items_failed));
+    let errors = match error_count {
+        0 => Vec::new(),
+        _ => store::row_faults(conn, run.id.0, MAX_ERRORS).await?,
+    };
+    Ok(Results {
+        total_rows: success_count + error_count,
+        success_count,
+        error_count,
+        errors,
+    })
+}
+
+fn utc(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod tests;
