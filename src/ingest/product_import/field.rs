@@ -86,9 +86,8 @@ impl Field {
     ///
     /// Case, accents, spaces and punctuation do not matter. No header stands for two fields; a
     /// word with two meanings (*Artikel*, *reference*, *nom*) stands where product files use it.
-    #[must_use]
-    pub const fn aliases(self) -> &'static [&'static str] {
-        match self {
+    pub fn aliases(self) -> impl Iterator<Item = &'static str> {
+        let aliases = match self {
             Self::Code => CODE,
             Self::Name => NAME,
             Self::Description => DESCRIPTION,
@@ -101,7 +100,8 @@ impl Field {
             Self::Url => URL,
             Self::Weight => WEIGHT,
             Self::UpdatedAt => UPDATED_AT,
-        }
+        };
+        aliases.split('|').map(str::trim)
     }
 
     const fn bit(self) -> u16 {
@@ -109,287 +109,61 @@ impl Field {
     }
 }
 
-const CODE: &[&str] = &[
-    "product code",
-    "item code",
-    "article code",
-    "sku",
-    "part number",
-    "part no",
-    "item number",
-    "item no",
-    "product number",
-    "product id",
-    "article number",
-    "article no",
-    "reference",
-    "Artikelnummer",
-    "Artikelnr",
-    "Artikel-Nr",
-    "Art.-Nr.",
-    "Produktnummer",
-    "Bestellnummer",
-    "code produit",
-    "code article",
-    "référence produit",
-    "código",
-    "código de producto",
-    "referencia",
-    "codice",
-    "codice prodotto",
-    "codice articolo",
-    "productcode",
-    "codigo do produto",
-    "referência",
-    "kod",
-    "kod produktu",
-    "indeks",
-    "kód",
-    "kód produktu",
-    "artikelkod",
-    "код",
-    "артикул",
-    "код товара",
-];
-const NAME: &[&str] = &[
-    "product name",
-    "item name",
-    "article name",
-    "title",
-    "product title",
-    "Bezeichnung",
-    "Artikelbezeichnung",
-    "Artikelname",
-    "Produktname",
-    "Titel",
-    "nom",
-    "nom du produit",
-    "désignation",
-    "libellé",
-    "intitulé",
-    "nombre",
-    "nombre del producto",
-    "nome",
-    "nome prodotto",
-    "nome do produto",
-    "naam",
-    "productnaam",
-    "nazwa",
-    "nazwa produktu",
-    "název",
-    "název produktu",
-    "namn",
-    "produktnamn",
-    "название",
-    "наименование",
-    "имя",
-];
-const DESCRIPTION: &[&str] = &[
-    "product description",
-    "long description",
-    "Beschreibung",
-    "Produktbeschreibung",
-    "description du produit",
-    "descripción",
-    "descrizione",
-    "omschrijving",
-    "beschrijving",
-    "descrição",
-    "opis",
-    "popis",
-    "beskrivning",
-    "описание",
-];
-const BRAND: &[&str] = &[
-    "brand name",
-    "manufacturer",
-    "maker",
-    "Marke",
-    "Hersteller",
-    "marque",
-    "fabricant",
-    "marca",
-    "fabricante",
-    "produttore",
-    "merk",
-    "fabrikant",
-    "marka",
-    "producent",
-    "značka",
-    "výrobce",
-    "varumärke",
-    "tillverkare",
-    "бренд",
-    "марка",
-    "производитель",
-];
-const CATEGORY: &[&str] = &[
-    "product category",
-    "product group",
-    "Kategorie",
-    "Warengruppe",
-    "Produktgruppe",
-    "catégorie",
-    "famille",
-    "categoría",
-    "categoria",
-    "categorie",
-    "productgroep",
-    "kategoria",
-    "kategori",
-    "категория",
-];
-const PRICE: &[&str] = &[
-    "unit price",
-    "list price",
-    "retail price",
-    "sales price",
-    "net price",
-    "Preis",
-    "Einzelpreis",
-    "Verkaufspreis",
-    "Listenpreis",
-    "VK",
-    "prix",
-    "prix unitaire",
-    "precio",
-    "prezzo",
-    "prijs",
-    "preço",
-    "cena",
-    "pris",
-    "цена",
-];
-const CURRENCY: &[&str] = &[
-    "currency code",
-    "Währung",
-    "Waehrung",
-    "devise",
-    "monnaie",
-    "moneda",
-    "divisa",
-    "valuta",
-    "moeda",
-    "waluta",
-    "měna",
-    "валюта",
-];
-const STOCK: &[&str] = &[
-    "stock quantity",
-    "quantity",
-    "qty",
-    "on hand",
-    "stock level",
-    "inventory",
-    "Bestand",
-    "Lagerbestand",
-    "Menge",
-    "Anzahl",
-    "quantité",
-    "existencias",
-    "cantidad",
-    "quantità",
-    "giacenza",
-    "scorta",
-    "voorraad",
-    "aantal",
-    "estoque",
-    "quantidade",
-    "stan",
-    "stan magazynowy",
-    "ilość",
-    "sklad",
-    "skladem",
-    "množství",
-    "lager",
-    "lagersaldo",
-    "antal",
-    "остаток",
-    "количество",
-];
-const EAN: &[&str] = &[
-    "ean code",
-    "ean13",
-    "ean-13",
-    "gtin",
-    "gtin13",
-    "gtin-13",
-    "barcode",
-    "bar code",
-    "upc",
-    "Strichcode",
-    "EAN-Code",
-    "code barres",
-    "code à barres",
-    "código de barras",
-    "codice a barre",
-    "streepjescode",
-    "kod kreskowy",
-    "čárový kód",
-    "streckkod",
-    "штрихкод",
-];
-const URL: &[&str] = &[
-    "link",
-    "product url",
-    "product link",
-    "product page",
-    "web page",
-    "website",
-    "web address",
-    "Produktlink",
-    "Produkt-URL",
-    "lien",
-    "enlace",
-    "collegamento",
-    "odkaz",
-    "länk",
-    "ссылка",
-];
-const WEIGHT: &[&str] = &[
-    "net weight",
-    "gross weight",
-    "weight kg",
-    "weight (kg)",
-    "weight g",
-    "Gewicht",
-    "Gewicht (kg)",
-    "poids",
-    "peso",
-    "waga",
-    "hmotnost",
-    "vikt",
-    "вес",
-];
-const UPDATED_AT: &[&str] = &[
-    "updated",
-    "last updated",
-    "last update",
-    "modified",
-    "last modified",
-    "modified at",
-    "changed at",
-    "update date",
-    "Änderungsdatum",
-    "geändert am",
-    "aktualisiert am",
-    "zuletzt geändert",
-    "date de mise à jour",
-    "mis à jour le",
-    "modifié le",
-    "fecha de actualización",
-    "actualizado",
-    "data aggiornamento",
-    "aggiornato il",
-    "bijgewerkt op",
-    "data de atualização",
-    "atualizado em",
-    "data aktualizacji",
-    "aktualizováno",
-    "uppdaterad",
-    "обновлено",
-    "дата обновления",
-];
+const CODE: &str = "\
+    product code | item code | article code | sku | part number | part no | item number | \
+    item no | product number | product id | article number | article no | reference | \
+    Artikelnummer | Artikelnr | Artikel-Nr | Art.-Nr. | Produktnummer | Bestellnummer | \
+    code produit | code article | référence produit | código | código de producto | \
+    referencia | codice | codice prodotto | codice articolo | productcode | codigo do produto | \
+    referência | kod | kod produktu | indeks | kód | kód produktu | artikelkod | код | \
+    артикул | код товара";
+const NAME: &str = "\
+    product name | item name | article name | title | product title | Bezeichnung | \
+    Artikelbezeichnung | Artikelname | Produktname | Titel | nom | nom du produit | \
+    désignation | libellé | intitulé | nombre | nombre del producto | nome | nome prodotto | \
+    nome do produto | naam | productnaam | nazwa | nazwa produktu | název | název produktu | \
+    namn | produktnamn | название | наименование | имя";
+const DESCRIPTION: &str = "\
+    product description | long description | Beschreibung | Produktbeschreibung | \
+    description du produit | descripción | descrizione | omschrijving | beschrijving | \
+    descrição | opis | popis | beskrivning | описание";
+const BRAND: &str = "\
+    brand name | manufacturer | maker | Marke | Hersteller | marque | fabricant | marca | \
+    fabricante | produttore | merk | fabrikant | marka | producent | značka | výrobce | \
+    varumärke | tillverkare | бренд | марка | производитель";
+const CATEGORY: &str = "\
+    product category | product group | Kategorie | Warengruppe | Produktgruppe | catégorie | \
+    famille | categoría | categoria | categorie | productgroep | kategoria | kategori | \
+    категория";
+const PRICE: &str = "\
+    unit price | list price | retail price | sales price | net price | Preis | Einzelpreis | \
+    Verkaufspreis | Listenpreis | VK | prix | prix unitaire | precio | prezzo | prijs | preço | \
+    cena | pris | цена";
+const CURRENCY: &str = "\
+    currency code | Währung | Waehrung | devise | monnaie | moneda | divisa | valuta | moeda | \
+    waluta | měna | валюта";
+const STOCK: &str = "\
+    stock quantity | quantity | qty | on hand | stock level | inventory | Bestand | \
+    Lagerbestand | Menge | Anzahl | quantité | existencias | cantidad | quantità | giacenza | \
+    scorta | voorraad | aantal | estoque | quantidade | stan | stan magazynowy | ilość | \
+    sklad | skladem | množství | lager | lagersaldo | antal | остаток | количество";
+const EAN: &str = "\
+    ean code | ean13 | ean-13 | gtin | gtin13 | gtin-13 | barcode | bar code | upc | \
+    Strichcode | EAN-Code | code barres | code à barres | código de barras | codice a barre | \
+    streepjescode | kod kreskowy | čárový kód | streckkod | штрихкод";
+const URL: &str = "\
+    link | product url | product link | product page | web page | website | web address | \
+    Produktlink | Produkt-URL | lien | enlace | collegamento | odkaz | länk | ссылка";
+const WEIGHT: &str = "\
+    net weight | gross weight | weight kg | weight (kg) | weight g | Gewicht | Gewicht (kg) | \
+    poids | peso | waga | hmotnost | vikt | вес";
+const UPDATED_AT: &str = "\
+    updated | last updated | last update | modified | last modified | modified at | \
+    changed at | update date | Änderungsdatum | geändert am | aktualisiert am | \
+    zuletzt geändert | date de mise à jour | mis à jour le | modifié le | \
+    fecha de actualización | actualizado | data aggiornamento | aggiornato il | bijgewerkt op | \
+    data de atualização | atualizado em | data aktualizacji | aktualizováno | uppdaterad | \
+    обновлено | дата обновления";
 
 /// The fields a file has, as bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -481,7 +255,7 @@ mod tests {
     fn no_built_in_header_stands_for_two_fields() {
         let mut seen: HashMap<String, Field> = HashMap::new();
         for field in Field::ALL {
-            for alias in field.aliases().iter().copied().chain([field.name()]) {
+            for alias in field.aliases().chain([field.name()]) {
                 let folded = fold(alias);
                 assert!(!folded.is_empty(), "{alias}");
                 if let Some(other) = seen.insert(folded, field) {

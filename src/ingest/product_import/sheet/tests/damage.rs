@@ -50,31 +50,88 @@ fn workbook() -> Vec<u8> {
     workbook.save_to_buffer().unwrap()
 }
 
+/// One file of each format.
+fn samples() -> Vec<Vec<u8>> {
+    vec![
+        workbook(),
+        formats::xlsb::workbook(),
+        include_bytes!("../../fixtures/products.xls").to_vec(),
+        include_bytes!("../../fixtures/products.ods").to_vec(),
+        "code;name\r\n1;\"a\"\"b\r\nc\"\r\n2;ä\r\n"
+            .as_bytes()
+            .to_vec(),
+    ]
+}
+
 #[test]
-fn workbooks_cut_off_anywhere() {
-    let whole = workbook();
-    assert!(whole.len() > 4000);
-    for end in (0..whole.len()).step_by(37) {
-        survives(&whole[..end]);
+fn files_cut_off_anywhere() {
+    for whole in samples() {
+        for end in (0..whole.len()).step_by(1 + whole.len() / 150) {
+            survives(&whole[..end]);
+        }
     }
 }
 
+/// Changes bytes of the parts inside an archive, which behind a checksum would never be parsed.
+fn with_parts_changed(archive: &[u8], changes: &[(prop::sample::Index, u8)]) -> Vec<u8> {
+    let names = [
+        "xl/worksheets/sheet1.xml",
+        "xl/sharedStrings.xml",
+        "xl/styles.xml",
+        "xl/workbook.xml",
+        "xl/worksheets/sheet1.bin",
+        "xl/sharedStrings.bin",
+        "xl/styles.bin",
+        "xl/workbook.bin",
+        "content.xml",
+    ];
+    let present: Vec<&str> = names
+        .into_iter()
+        .filter(|name| memchr::memmem::find(archive, name.as_bytes()).is_some())
+        .collect();
+    let mut bytes = archive.to_vec();
+    for (at, byte) in changes {
+        let name = present[at.index(present.len())];
+        bytes = with_part(&bytes, name, |mut part| {
+            let at = at.index(part.len().max(1));
+            if let Some(place) = part.get_mut(at) {
+                *place = *byte;
+            }
+            part
+        });
+    }
+    bytes
+}
+
+type Changes = Vec<(prop::sample::Index, u8)>;
+
+fn changes() -> impl Strategy<Value = Changes> {
+    prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
     fn any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..2000), magic in 0_usize..5) {
-        let magic: &[u8] = [&b""[..], b"PK\x03\x04", b"PK\x05\x06", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", b"code,name\n"][magic];
+        let magic: &[u8] = [
+            &b""[..], b"PK\x03\x04", b"PK\x05\x06", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", b"code,name\n",
+        ][magic];
         survives(&[magic, &bytes].concat());
     }
 
     #[test]
-    fn workbooks_with_bytes_changed(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..20)) {
-        let mut bytes = workbook();
+    fn files_with_bytes_changed(sample in 0_usize..5, changes in changes()) {
+        let mut bytes = samples().swap_remove(sample);
         for (at, byte) in changes {
             let at = at.index(bytes.len());
             bytes[at] = byte;
         }
         survives(&bytes);
+    }
+
+    #[test]
+    fn parts_with_bytes_changed(sample in prop::sample::select(vec![0_usize, 1, 3]), changes in changes()) {
+        survives(&with_parts_changed(&samples().swap_remove(sample), &changes));
     }
 }

@@ -1,7 +1,10 @@
 //! Tests of whole files: written, inspected, read.
 
+mod archives;
 mod csv;
 mod damage;
+mod formats;
+mod open_documents;
 mod refusals;
 mod workbooks;
 

@@ -1,0 +1,162 @@
+//! `OpenDocument` spreadsheets, by their XML.
+
+use super::*;
+
+fn document(sheet: &str) -> Vec<u8> {
+    let content = format!(
+        "<office:document-content><office:body><office:spreadsheet>\
+         <table:table table:name=\"S\">{sheet}</table:table>\
+         </office:spreadsheet></office:body></office:document-content>"
+    );
+    with_content(content.as_bytes())
+}
+
+fn with_content(content: &[u8]) -> Vec<u8> {
+    zipped(&[
+        (
+            "mimetype",
+            b"application/vnd.oasis.opendocument.spreadsheet",
+        ),
+        ("content.xml", content),
+    ])
+}
+
+fn text(value: &str) -> String {
+    format!(
+        "<table:table-cell office:value-type=\"string\"><text:p>{value}</text:p></table:table-cell>"
+    )
+}
+
+fn row(cells: &[String]) -> String {
+    format!("<table:table-row>{}</table:table-row>", cells.concat())
+}
+
+fn read_sheet(rows: &str) -> ReadFile {
+    let headers = row(&["code", "name", "price", "note"].map(text));
+    read_ok(&Files::new().bytes(document(&format!("{headers}{rows}"))))
+}
+
+#[test]
+fn texts_with_layout() {
+    let name = "a &amp; b<text:s text:c=\"3\"/>c<text:tab/>d</text:p><text:p><text:span>e</text:span><text:line-break/>f&#x20ac;";
+    let found = read_sheet(&row(&[text("1"), text(name)]));
+    assert_eq!(found.rows[0].name, "a & b   c\td\ne\nf€");
+}
+
+#[test]
+fn annotations_are_no_text() {
+    let name = "<table:table-cell office:value-type=\"string\"><office:annotation><text:p>by me</text:p></office:annotation><text:p>Lamp</text:p></table:table-cell>";
+    let found = read_sheet(&row(&[text("1"), name.to_owned()]));
+    assert_eq!(found.rows[0].name, "Lamp");
+}
+
+#[test]
+fn values_of_every_kind() {
+    let cell = |attributes: &str| {
+        format!("<table:table-cell {attributes}><text:p>shown</text:p></table:table-cell>")
+    };
+    let rows = [
+        row(&[
+            cell("office:value-type=\"float\" office:value=\"123\""),
+            text("float"),
+            cell("office:value-type=\"currency\" office:value=\"1.5\""),
+        ]),
+        row(&[
+            text("B"),
+            text("percentage"),
+            cell("office:value-type=\"percentage\" office:value=\"0.25\""),
+        ]),
+        row(&[
+            text("C"),
+            text("boolean"),
+            text(""),
+            cell("office:value-type=\"boolean\" office:boolean-value=\"true\""),
+        ]),
+        row(&[
+            text("D"),
+            text("date"),
+            text(""),
+            cell("office:value-type=\"date\" office:date-value=\"2026-01-31\""),
+        ]),
+        row(&[
+            text("E"),
+            text("time"),
+            text(""),
+            cell("office:value-type=\"time\" office:time-value=\"PT1H\""),
+        ]),
+        row(&[
+            text("F"),
+            cell("office:value-type=\"string\" office:string-value=\"said\""),
+        ]),
+        row(&[
+            text("G"),
+            text("error"),
+            text(""),
+            cell(
+                "office:value-type=\"string\" office:string-value=\"\" calcext:value-type=\"error\"",
+            ),
+        ]),
+    ];
+    let found = read_sheet(&rows.concat());
+    assert_eq!(found.codes(), ["123", "B", "C", "D", "E", "F"]);
+    assert_eq!(found.rows[1].price.unwrap().to_string(), "0.25");
+    assert_eq!(found.rows[5].name, "said");
+    assert_eq!(found.faults(), [(8, "note", "cell_error")]);
+}
+
+#[test]
+fn repeated_cells_and_rows() {
+    let blanks = "<table:table-row table:number-rows-repeated=\"1000000\"><table:table-cell table:number-columns-repeated=\"16384\"/></table:table-row>";
+    let repeated = "<table:table-cell table:number-columns-repeated=\"2\" office:value-type=\"string\"><text:p>x</text:p></table:table-cell>";
+    let twice =
+        format!("<table:table-row table:number-rows-repeated=\"2\">{repeated}</table:table-row>");
+    let found = read_sheet(&format!("{blanks}{twice}{blanks}"));
+    assert_eq!(
+        (found.rows[0].row_no, found.rows[0].name.as_str()),
+        (1_000_002, "x")
+    );
+    assert_eq!(found.faults(), [(1_000_003, "code", "duplicate_code")]);
+}
+
+#[test]
+fn counts_that_would_fill_the_memory_do_not() {
+    let spaces = "a<text:s text:c=\"4000000000\"/>b";
+    let wide = format!(
+        "<table:table-cell table:number-columns-repeated=\"4000000000\" office:value-type=\"string\"><text:p>{}</text:p></table:table-cell>",
+        "x".repeat(30_000)
+    );
+    let found = read_sheet(&row(&[text("1"), text("n"), text(""), text(spaces), wide]));
+    assert_eq!(found.rows[0].name, "n");
+    let many = "<table:table-row table:number-rows-repeated=\"4000000000\">".to_owned()
+        + &text("1")
+        + &text("x")
+        + "</table:table-row>";
+    let headers = row(&["code", "name"].map(text));
+    let options = Options {
+        max_rows: 1000,
+        ..Options::default()
+    };
+    let path = Files::new();
+    let refusal = read_all(&path.bytes(document(&(headers + &many))), &options).unwrap_err();
+    assert_eq!(refusal.code, Refusal::TOO_MANY_ROWS);
+}
+
+#[test]
+fn a_table_that_never_ends() {
+    for cut in [
+        "<table:table table:name=\"S\">",
+        "<table:table table:name=\"S\"><table:table-row>",
+        "<table:table table:name=\"S\"><table:table-row><table:table-cell>",
+        "<table:table table:name=\"S\"><table:table-row><table:table-cell><office:annotation>",
+    ] {
+        let refusal = refused(&Files::new().bytes(with_content(cut.as_bytes())));
+        assert_eq!(refusal.code, Refusal::INVALID_FILE_FORMAT, "{cut}");
+    }
+}
+
+#[test]
+fn a_text_that_would_be_buffered_whole() {
+    let rows = row(&[text(&"x".repeat(17 << 20))]);
+    let refusal = refused(&Files::new().bytes(document(&rows)));
+    assert_eq!(refusal.code, Refusal::INVALID_FILE_FORMAT);
+}
