@@ -1,4 +1,7 @@
 //! What people do to runs: cancel, reset.
+//!
+//! Jobs first, then the run: a chunk's transaction locks its job by the fence
+//! and then advances the run, and whoever locks both must do so in that order.
 
 use sqlx::PgConnection;
 
@@ -14,18 +17,23 @@ use crate::queue::{self, NewJob};
 ///
 /// What Postgres says.
 pub async fn cancel(conn: &mut PgConnection, id: RunId) -> sqlx::Result<bool> {
+    let is_final: Option<bool> =
+        sqlx::query_scalar("SELECT finished_at IS NOT NULL FROM ingestd.runs WHERE id = $1")
+            .bind(id)
+            .fetch_optional(&mut *conn)
+            .await?;
+    if is_final != Some(false) {
+        return Ok(false);
+    }
+    queue::control::cancel_run(&mut *conn, id.0).await?;
     let cancelled = sqlx::query(
         "UPDATE ingestd.runs SET state = 'cancelled', finished_at = clock_timestamp()
          WHERE id = $1 AND state IN ('pending', 'running', 'paused')",
     )
     .bind(id)
-    .execute(&mut *conn)
+    .execute(conn)
     .await?;
-    if cancelled.rows_affected() == 0 {
-        return Ok(false);
-    }
-    queue::control::cancel_run(conn, id.0).await?;
-    Ok(true)
+    Ok(cancelled.rows_affected() == 1)
 }
 
 /// Puts a failed, cancelled or stuck batch run back to work from its cursor, with all retries before it.
@@ -36,6 +44,7 @@ pub async fn cancel(conn: &mut PgConnection, id: RunId) -> sqlx::Result<bool> {
 ///
 /// What Postgres says.
 pub async fn reset(conn: &mut PgConnection, id: RunId) -> sqlx::Result<bool> {
+    let had_job = queue::control::restart_run(&mut *conn, id.0).await?;
     let kind: Option<String> = sqlx::query_scalar(
         "UPDATE ingestd.runs SET state = 'pending', finished_at = NULL, error = NULL,
            error_detail = NULL, retry_count = 0
@@ -45,21 +54,25 @@ pub async fn reset(conn: &mut PgConnection, id: RunId) -> sqlx::Result<bool> {
     .fetch_optional(&mut *conn)
     .await?;
     let Some(kind) = kind else { return Ok(false) };
-    restart(conn, id, kind).await?;
+    if !had_job {
+        enqueue_driver(conn, id, kind).await?;
+    }
     Ok(true)
 }
 
-/// Takes the lease of the run's job away, or enqueues a new one where it has none.
-pub(super) async fn restart(conn: &mut PgConnection, id: RunId, kind: String) -> sqlx::Result<()> {
-    if !queue::control::restart_run(&mut *conn, id.0).await? {
-        let job = NewJob {
-            kind,
-            args: serde_json::json!({ "run_id": id }),
-            unique_key: Some(format!("run:{id}")),
-            run_id: Some(id.0),
-            ..NewJob::default()
-        };
-        queue::enqueue_raw(conn, &job).await?;
-    }
+/// Enqueues the job that drives a batch run.
+pub(super) async fn enqueue_driver(
+    conn: &mut PgConnection,
+    id: RunId,
+    kind: String,
+) -> sqlx::Result<()> {
+    let job = NewJob {
+        kind,
+        args: serde_json::json!({ "run_id": id }),
+        unique_key: Some(format!("run:{id}")),
+        run_id: Some(id.0),
+        ..NewJob::default()
+    };
+    queue::enqueue_raw(conn, &job).await?;
     Ok(())
 }

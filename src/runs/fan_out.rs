@@ -41,7 +41,7 @@ const NOTE: &str = "
 
 const FOLD: &str = "
     WITH mine AS (
-      SELECT id FROM ingestd.runs WHERE id = $1 AND state = 'running' FOR UPDATE SKIP LOCKED),
+      SELECT id FROM ingestd.runs WHERE id = $1 AND state = 'running' FOR NO KEY UPDATE SKIP LOCKED),
     folded AS (
       UPDATE ingestd.run_items i SET folded = true
       FROM mine WHERE i.run_id = mine.id AND NOT i.folded RETURNING i.outcome),

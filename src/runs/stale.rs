@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use sqlx::PgPool;
 
-use super::{control::restart, run::RunId};
+use super::{control::enqueue_driver, run::RunId};
+use crate::queue;
 
 /// What one look for stale runs did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -19,14 +20,17 @@ const STALE: &str = "
     SELECT id, job_kind, retry_count FROM ingestd.runs
     WHERE finished_at IS NULL AND state = 'running'
       AND heartbeat_at < clock_timestamp() - $1 * interval '1 millisecond'
-    ORDER BY heartbeat_at LIMIT 1 FOR UPDATE SKIP LOCKED";
+    ORDER BY heartbeat_at LIMIT 1000";
 
 const RETRY: &str = "
-    UPDATE ingestd.runs SET state = 'pending', retry_count = retry_count + 1 WHERE id = $1";
+    UPDATE ingestd.runs SET state = 'pending', retry_count = retry_count + 1
+    WHERE id = $1 AND state = 'running'
+      AND heartbeat_at < clock_timestamp() - $2 * interval '1 millisecond'";
 
 const FAIL: &str = "
-    UPDATE ingestd.runs SET state = 'failed', finished_at = clock_timestamp(), error = $2
-    WHERE id = $1";
+    UPDATE ingestd.runs SET state = 'failed', finished_at = clock_timestamp(), error = $3
+    WHERE id = $1 AND state = 'running'
+      AND heartbeat_at < clock_timestamp() - $2 * interval '1 millisecond'";
 
 /// Starts runs without a heartbeat for `stale_after` again, at most `max_retries` times each,
 /// then fails them with a message. Each in its own transaction.
@@ -40,28 +44,54 @@ pub async fn recover_stale(
     max_retries: u16,
 ) -> sqlx::Result<Recovered> {
     let stale_ms = i64::try_from(stale_after.as_millis()).unwrap_or(i64::MAX);
+    let stale: Vec<(RunId, Option<String>, i16)> =
+        sqlx::query_as(STALE).bind(stale_ms).fetch_all(pool).await?;
     let mut recovered = Recovered::default();
-    loop {
-        let mut tx = pool.begin().await?;
-        let stale: Option<(RunId, Option<String>, i16)> =
-            sqlx::query_as(STALE).bind(stale_ms).fetch_optional(&mut *tx).await?;
-        let Some((id, kind, retries)) = stale else { return Ok(recovered) };
+    for (id, kind, retries) in stale {
         match kind {
             Some(kind) if u16::try_from(retries).unwrap_or(u16::MAX) < max_retries => {
-                sqlx::query(RETRY).bind(id).execute(&mut *tx).await?;
-                restart(&mut tx, id, kind).await?;
-                recovered.n_retried += 1;
-                tracing::warn!(run_id = id.0, "stale run started again");
+                if retry(pool, id, kind, stale_ms).await? {
+                    recovered.n_retried += 1;
+                    tracing::warn!(run_id = id.0, "stale run started again");
+                }
             }
             _ => {
                 let silence = humantime::format_duration(stale_after);
                 let error = format!("no progress for {silence}, after {retries} retries");
-                sqlx::query(FAIL).bind(id).bind(&error).execute(&mut *tx).await?;
-                crate::queue::control::cancel_run(&mut tx, id.0).await?;
-                recovered.n_failed += 1;
-                tracing::error!(run_id = id.0, error, "stale run failed");
+                if give_up(pool, id, &error, stale_ms).await? {
+                    recovered.n_failed += 1;
+                    tracing::error!(run_id = id.0, error, "stale run failed");
+                }
             }
         }
-        tx.commit().await?;
     }
+    Ok(recovered)
+}
+
+/// Takes the lease of the run's job away, or enqueues a new job; `false` where the run went on
+/// meanwhile, and nothing was done.
+async fn retry(pool: &PgPool, id: RunId, kind: String, stale_ms: i64) -> sqlx::Result<bool> {
+    let mut tx = pool.begin().await?;
+    let had_job = queue::control::restart_run(&mut tx, id.0).await?;
+    let retried = sqlx::query(RETRY).bind(id).bind(stale_ms).execute(&mut *tx).await?;
+    if retried.rows_affected() == 0 {
+        return Ok(false); // dropped, the transaction rolls back
+    }
+    if !had_job {
+        enqueue_driver(&mut tx, id, kind).await?;
+    }
+    tx.commit().await?;
+    Ok(true)
+}
+
+/// Fails the run and cancels its jobs; `false` where the run went on meanwhile.
+async fn give_up(pool: &PgPool, id: RunId, error: &str, stale_ms: i64) -> sqlx::Result<bool> {
+    let mut tx = pool.begin().await?;
+    queue::control::cancel_run(&mut tx, id.0).await?;
+    let failed = sqlx::query(FAIL).bind(id).bind(stale_ms).bind(error).execute(&mut *tx).await?;
+    if failed.rows_affected() == 0 {
+        return Ok(false);
+    }
+    tx.commit().await?;
+    Ok(true)
 }

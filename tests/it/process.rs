@@ -1,0 +1,102 @@
+//! A daemon as a process of its own, to be asked, killed and started again.
+
+use std::{
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+/// How long anything may take before a test gives up; nothing is asserted about time.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A running `ingestd run`; killed when dropped.
+pub(crate) struct Daemon {
+    child: Child,
+    address: String,
+    log: PathBuf,
+}
+
+impl Daemon {
+    /// Starts a daemon on a database and a storage folder and waits until it is ready.
+    ///
+    /// Its timings are short: a silent worker is lost after 3 s.
+    pub(crate) async fn start(database_url: &str, storage: &Path, settings: &[(&str, &str)]) -> Self {
+        let address = free_address();
+        let log = storage.join(format!("daemon-{}.log", fastrand::u32(..)));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ingestd"));
+        command
+            .arg("run")
+            .env("DATABASE_URL", database_url)
+            .env("INGESTD_HTTP__LISTEN", &address)
+            .env("INGESTD_STORAGE__DIR", storage)
+            .env("INGESTD_LOG__FORMAT", "text")
+            .env("INGESTD_QUEUE__HEARTBEAT_INTERVAL", "500ms")
+            .env("INGESTD_QUEUE__TRUST_WINDOW", "2s")
+            .env("INGESTD_QUEUE__LOST_AFTER", "3s")
+            .env("INGESTD_QUEUE__RESCUE_INTERVAL", "1s")
+            .envs(settings.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(&log).unwrap());
+        let daemon = Self { child: command.spawn().unwrap(), address, log };
+        until("the daemon is ready", || async {
+            let answer = reqwest::get(daemon.url("/readyz")).await;
+            answer.is_ok_and(|answer| answer.status() == 200)
+        })
+        .await;
+        daemon
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// Ends the process as a power cut would, and waits for that.
+    pub(crate) fn kill9(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Asks the process to stop and returns how it ended.
+    pub(crate) fn terminate(&mut self) -> std::process::ExitStatus {
+        let pid = i32::try_from(self.child.id()).unwrap();
+        kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
+        self.child.wait().unwrap()
+    }
+
+    /// Returns what the daemon logged so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the daemon's log ---\n{}", self.log());
+        }
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// Waits for a condition; fails the test when patience ends.
+pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+    let began = Instant::now();
+    while !holds().await {
+        assert!(began.elapsed() < PATIENCE, "waited in vain until {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Returns a loopback address that nobody listened on a moment ago.
+pub(crate) fn free_address() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().to_string()
+}
