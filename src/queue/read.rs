@@ -178,6 +178,9 @@ pub struct JobFilter<'a> {
     pub state: Option<JobState>,
 }
 
+/// Before this id is every job.
+const NEWEST: JobId = JobId(i64::MAX);
+
 /// Reads the newest jobs with ids below `before`, newest first, at most `limit`.
 ///
 /// # Errors
@@ -193,7 +196,7 @@ pub async fn list(
         .bind(filter.queue)
         .bind(filter.kind)
         .bind(filter.state)
-        .bind(before)
+        .bind(before.unwrap_or(NEWEST))
         .bind(limit)
         .fetch_all(db)
         .await
@@ -249,13 +252,13 @@ pub async fn dead_letters(
                 died_at, replayed_to, replayed_at
          FROM ingestd.dead_jobs
          WHERE shard = 0 AND ($1::text IS NULL OR queue = $1) AND ($2::text IS NULL OR kind = $2)
-           AND ($3 OR replayed_at IS NULL) AND ($4::bigint IS NULL OR id < $4)
+           AND ($3 OR replayed_at IS NULL) AND id < $4
          ORDER BY id DESC LIMIT $5",
     )
     .bind(filter.queue)
     .bind(filter.kind)
     .bind(with_replayed)
-    .bind(before)
+    .bind(before.unwrap_or(NEWEST))
     .bind(limit)
     .fetch_all(db)
     .await

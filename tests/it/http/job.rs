@@ -1,6 +1,7 @@
 //! Jobs that are there: listed, shown, cancelled, retried; queues; dead letters; schedules.
 
 use serde_json::{Value, json};
+use sqlx::AssertSqlSafe;
 
 use super::server::{Server, problem};
 
@@ -315,4 +316,32 @@ async fn schedules_are_told_in_words() {
             .unwrap()
             .contains("every day")
     );
+}
+
+#[tokio::test]
+async fn a_page_begins_where_the_cursor_says() {
+    let server = Server::start().await;
+    let mut tx = server.pool().begin().await.unwrap();
+    let list = include_str!("../../../src/queue/list.sql");
+    for statement in [
+        // The tables are empty, and the driver's statements may be planned for any values.
+        "SET LOCAL enable_seqscan = off",
+        "SET LOCAL enable_bitmapscan = off",
+        "SET LOCAL plan_cache_mode = force_generic_plan",
+        &format!("PREPARE page (text, text, text, bigint, bigint) AS {list}"),
+    ] {
+        let statement = sqlx::raw_sql(AssertSqlSafe(statement.to_owned()));
+        statement.execute(&mut *tx).await.unwrap();
+    }
+    let explain = "EXPLAIN EXECUTE page (NULL, NULL, NULL, 7, 51)";
+    let plan: Vec<String> = sqlx::query_scalar(explain)
+        .fetch_all(&mut *tx)
+        .await
+        .unwrap();
+    let of_cursor = |line: &&String| line.contains("Index Cond: ") && line.contains("id < $4");
+    let n_conditions = plan.iter().filter(of_cursor).count();
+    let is_scan =
+        |line: &&String| line.contains("Scan Backward using") || line.contains("Seq Scan");
+    let n_scans = plan.iter().filter(is_scan).count();
+    assert!(n_scans >= 3 && n_conditions == n_scans, "{plan:#?}");
 }
