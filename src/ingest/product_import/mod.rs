@@ -20,6 +20,7 @@ pub mod job;
 pub mod load;
 pub(crate) mod routes;
 pub mod row;
+pub mod sample;
 pub mod seen;
 pub mod sheet;
 mod slice;

@@ -39,6 +39,7 @@ pub fn text(cell: Cell<'_>, epoch: Epoch, max_chars: usize) -> Result<Option<Cow
         Cell::Empty => return Ok(None),
         Cell::Error(_) => return Err(Fault::CellError),
         Cell::LongText(_) => return Err(too_long(max_chars)),
+        Cell::Text(text) if is_error(text) => return Err(Fault::CellError),
         Cell::Text(text) | Cell::IsoDate(text) | Cell::Duration(text) => Cow::Borrowed(trim(text)),
         Cell::Number { value, digits } => Cow::Owned(number_text(value, digits)),
         Cell::Bool(true) => Cow::Borrowed("TRUE"),
@@ -55,6 +56,14 @@ pub fn text(cell: Cell<'_>, epoch: Epoch, max_chars: usize) -> Result<Option<Cow
         return Err(Fault::InvalidCharacter);
     }
     Ok(Some(text))
+}
+
+/// Whether a text is what a spreadsheet writes into CSV for a cell with an error.
+fn is_error(text: &str) -> bool {
+    const ERRORS: [&str; 8] = [
+        "#N/A", "#REF!", "#VALUE!", "#DIV/0!", "#NAME?", "#NULL!", "#NUM!", "#SPILL!",
+    ];
+    text.starts_with('#') && ERRORS.contains(&trim(text))
 }
 
 fn too_long(max: usize) -> Fault {
@@ -176,6 +185,7 @@ fn decimal(cell: Cell<'_>) -> Result<Option<Decimal>, Fault> {
     match cell {
         Cell::Empty => Ok(None),
         Cell::Error(_) => Err(Fault::CellError),
+        Cell::Text(text) if is_error(text) => Err(Fault::CellError),
         Cell::Number { value, .. } => decimal_of_number(value).map(Some),
         Cell::Text(text) => match trim(text) {
             "" => Ok(None),
@@ -235,6 +245,7 @@ pub fn datetime(cell: Cell<'_>, epoch: Epoch) -> Result<Option<NaiveDateTime>, F
     match cell {
         Cell::Empty => Ok(None),
         Cell::Error(_) => Err(Fault::CellError),
+        Cell::Text(text) if is_error(text) => Err(Fault::CellError),
         Cell::Serial(days) | Cell::Number { value: days, .. } => {
             serial(days, epoch).ok_or(Fault::InvalidDate).map(Some)
         }
@@ -347,7 +358,7 @@ fn number_json(value: f64) -> Option<Value> {
 #[must_use]
 pub fn shown(cell: Cell<'_>, epoch: Epoch) -> Cow<'_, str> {
     match cell {
-        Cell::Error(text) | Cell::LongText(text) => Cow::Borrowed(text),
+        Cell::Error(text) | Cell::LongText(text) | Cell::Text(text) => Cow::Borrowed(trim(text)),
         Cell::Number { value, digits } => Cow::Owned(number_text(value, digits)),
         cell => text(cell, epoch, usize::MAX)
             .ok()

@@ -75,6 +75,21 @@ fn a_code_that_lost_its_digits_is_refused() {
 }
 
 #[test]
+fn errors_are_errors_also_as_text() {
+    for error in [
+        Cell::Error("#N/A"),
+        Cell::Text("#N/A"),
+        Cell::Text("#DIV/0!"),
+    ] {
+        assert_eq!(code_of(error), Err(Fault::CellError));
+        assert_eq!(amount(error), Err(Fault::CellError));
+        assert_eq!(datetime(error, Epoch::Y1900), Err(Fault::CellError));
+        assert_eq!(attribute(error, Epoch::Y1900, 10), Err(Fault::CellError));
+    }
+    assert_eq!(code_of(Cell::Text("#1")), Ok(Some("#1".to_owned())));
+}
+
+#[test]
 fn text_is_trimmed_counted_and_free_of_zeros() {
     let text_of = |cell| text(cell, Epoch::Y1900, 4).map(|t| t.map(Cow::into_owned));
     assert_eq!(text_of(Cell::Text("  äöüß ")), Ok(Some("äöüß".to_owned())));
