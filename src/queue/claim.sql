@@ -2,9 +2,11 @@
 -- One possible plan: each turn is an ordered scan of jobs_ready that stops at its LIMIT, the
 -- UPDATE goes by primary key from an array. It does not name the state again: the rows are locked,
 -- and with it a planner that believes the table empty would read all of jobs_ready instead.
--- A paused queue yields nothing.
+-- A paused queue yields nothing, and neither does any to a worker that others have given up: it
+-- may not know yet, and what it claimed would have to be rescued.
 WITH open AS MATERIALIZED (
   SELECT CASE WHEN EXISTS (SELECT FROM ingestd.queues WHERE queue = $1 AND paused_at IS NOT NULL)
+           OR NOT EXISTS (SELECT FROM ingestd.workers WHERE id = $7 AND ended_at IS NULL)
          THEN 0 ELSE $2::bigint END AS n
 ),
 first AS MATERIALIZED (
