@@ -18,6 +18,7 @@ use super::{
     job::{Lease, LeaseId},
     kind::Kind,
     lease::Leases,
+    rescue,
     session::Session,
 };
 use crate::observe::{JobClaimed, Wake, WorkerSlots, WorkerWoken};
@@ -101,8 +102,9 @@ impl Claimer {
         let mut turn = 0_u64;
         let mut reason = Wake::Poll;
         loop {
-            let session = self.session().await;
             let Some(slots) = self.free_slots(reason).await else { return };
+            // Only now: the one before may have ended while all slots were taken.
+            let session = self.session().await;
             WorkerWoken { queue: &self.queue, reason }.emit();
             turn += 1;
             let asked = slots.len();
@@ -114,8 +116,30 @@ impl Claimer {
                 Ok(_) => reason = self.sleep(reason).await,
                 Err(error) => {
                     tracing::warn!(queue = %self.queue, error = %error, "cannot claim");
-                    tokio::time::sleep(self.poll_interval).await;
+                    self.hand_back_unheard(&session).await;
                     reason = Wake::Poll;
+                }
+            }
+        }
+    }
+
+    /// Hands back what a claim got whose answer was lost: it may have been committed.
+    ///
+    /// Nobody else claims for this worker from this queue, so what runs there without anybody
+    /// here knowing is such a job. Tries until the database is back; nothing can be claimed
+    /// before that either.
+    async fn hand_back_unheard(&self, session: &Session) {
+        loop {
+            tokio::time::sleep(self.poll_interval).await;
+            let (worker, held) = (session.worker_id, self.leases.held());
+            match rescue::hand_back_unheard(&self.pool, worker, &self.queue, &held).await {
+                Ok(0) => return,
+                Ok(n_jobs) => {
+                    tracing::info!(queue = %self.queue, n_jobs, "handed back, claimed without an answer");
+                    return;
+                }
+                Err(error) => {
+                    tracing::warn!(queue = %self.queue, error = %error, "claims wait for the database");
                 }
             }
         }

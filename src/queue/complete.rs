@@ -14,6 +14,7 @@ use super::{
     execute::{Conclusion, Outcome},
     job::{DeadJob, Done, JobContext, JobError},
     kind::Kind,
+    lease::Leases,
 };
 use crate::{db, observe::ErrorKind};
 
@@ -79,6 +80,7 @@ pub(super) struct Completer<C: 'static> {
     pub(super) pool: PgPool,
     pub(super) kinds: Arc<[Kind<C>]>,
     pub(super) conclusions: mpsc::Receiver<Conclusion>,
+    pub(super) leases: Leases,
     /// Most conclusions a statement takes.
     pub(super) batch: usize,
 }
@@ -107,9 +109,10 @@ impl<C: Send + Sync + 'static> Completer<C> {
                 }
             }
         }
-        for conclusion in batch.iter().filter(|c| c.written) {
-            conclusion.report();
-        }
+        // What was dropped stays held: its job is still this worker's.
+        let written = || batch.iter().filter(|c| c.written);
+        self.leases.forget(written().map(|c| c.lease.lease_id));
+        written().for_each(Conclusion::report);
     }
 
     /// Writes conclusions, trying again for as long as the database is away or out of something,

@@ -176,6 +176,7 @@ impl<C: Send + Sync + 'static> Parts<C> {
             pool: self.pool.clone(),
             kinds: Arc::clone(&self.kinds),
             conclusions,
+            leases: self.leases.clone(),
             batch: self.settings.completion_batch.into(),
         };
         self.completer.spawn(completer.run());

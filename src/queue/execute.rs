@@ -228,7 +228,7 @@ impl<C: Send + Sync + 'static> Executor<C> {
         let result = layer::stack(self.tracker).oneshot(Attempt { kind, ctx }).await;
         let duration = started.elapsed();
         drop(slot);
-        self.leases.remove(lease.lease_id);
+        self.leases.end(lease.lease_id);
 
         let outcome = match result {
             Err(_) if self.hard_stop.is_cancelled() => Outcome::HandedBack,

@@ -277,6 +277,29 @@ pub(super) async fn hand_back(pool: &PgPool, worker_id: i64) -> sqlx::Result<u64
     Ok(back.rows_affected())
 }
 
+/// Hands back what a worker runs in a queue according to the database, but for the leases that it
+/// holds; returns how many jobs. They were claimed by a statement whose answer was lost.
+pub(super) async fn hand_back_unheard(
+    pool: &PgPool,
+    worker_id: i64,
+    queue: &str,
+    held: &[i64],
+) -> sqlx::Result<u64> {
+    let back = sqlx::query(
+        "UPDATE ingestd.jobs
+         SET state = 'queued', lease_id = NULL, worker_id = NULL, deadline_at = NULL,
+             attempt = greatest(attempt - 1, 0)
+         WHERE shard = 0 AND worker_id = $1 AND state = 'running' AND queue = $2
+           AND lease_id <> ALL ($3)",
+    )
+    .bind(worker_id)
+    .bind(queue)
+    .bind(held)
+    .execute(pool)
+    .await?;
+    Ok(back.rows_affected())
+}
+
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
