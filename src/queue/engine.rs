@@ -232,11 +232,14 @@ impl<C: Send + Sync + 'static> Parts<C> {
             seen: Mutex::default(),
         });
         let every = self.settings.rescue_interval.as_secs().clamp(1, 59);
+        let stop = self.stop.clone();
         let rescue = Tick::new_async(format!("*/{every} * * * * *"), move |_, _| {
-            let rescuer = Arc::clone(&rescuer);
+            let (rescuer, stop) = (Arc::clone(&rescuer), stop.clone());
             Box::pin(async move {
-                if let Err(error) = rescuer.rescue().await {
-                    tracing::warn!(error = %error, "rescue waits for the database");
+                // The scheduler makes one more tick after its shutdown.
+                match stop.run_until_cancelled(rescuer.rescue()).await {
+                    Some(Err(error)) => tracing::warn!(error = %error, "rescue waits for the database"),
+                    Some(Ok(_)) | None => {}
                 }
             })
         })?;
