@@ -267,3 +267,56 @@ async fn a_paused_queue_claims_nothing_until_it_is_resumed() {
     rig.until_idle().await;
     stop(engine).await;
 }
+
+#[tokio::test]
+async fn two_engines_claim_each_job_once() {
+    let rig = Rig::new().await;
+    let (play, noted) = noting("t.shared");
+    let setup = Setup::of([play.queue("shared")]).slots("shared", 20);
+    let engines = [setup.start(rig.url()).await, setup.start(rig.url()).await];
+    for _ in 0..20 {
+        rig.sql(
+            "INSERT INTO ingestd.jobs (kind, args)
+             SELECT 't.shared', jsonb_build_object('n', n) FROM generate_series(1, 40) n",
+        )
+        .await;
+    }
+    rig.until("(SELECT count(*) = 800 FROM ingestd.job_history)")
+        .await;
+    assert_eq!(
+        rig.ask::<i16>("SELECT max(attempt) FROM ingestd.job_history")
+            .await,
+        1
+    );
+    assert_eq!(noted.lock().unwrap().len(), 800);
+    assert_eq!(
+        rig.ask::<i64>("SELECT count(DISTINCT worker_id) FROM ingestd.job_history")
+            .await,
+        2
+    );
+    for engine in engines {
+        stop(engine).await;
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_somebody_locks_holds_up_nobody() {
+    let rig = Rig::new().await;
+    let setup = Setup::of([done("t.locked")]).slots("default", 1);
+    stop(setup.start(rig.url()).await).await;
+    rig.sql("INSERT INTO ingestd.jobs (kind, priority) VALUES ('t.locked', 0)")
+        .await;
+    let mut tx = rig.pool().begin().await.unwrap();
+    sqlx::query("SELECT FROM ingestd.jobs FOR UPDATE")
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    rig.sql("INSERT INTO ingestd.jobs (kind) VALUES ('t.locked'), ('t.locked')")
+        .await;
+    let engine = setup.start(rig.url()).await;
+    rig.until("(SELECT count(*) = 2 FROM ingestd.job_history)")
+        .await;
+    tx.rollback().await.unwrap();
+    rig.until_idle().await;
+    stop(engine).await;
+}

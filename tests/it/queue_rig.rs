@@ -17,7 +17,7 @@ use ingestd::{
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use sqlx::{AssertSqlSafe, PgConnection, PgPool};
+use sqlx::{AssertSqlSafe, PgConnection, PgPool, postgres::PgConnectOptions};
 use tokio_util::sync::CancellationToken;
 
 /// Longest wait for anything: generous, because the machine may be busy compiling.
@@ -227,6 +227,14 @@ impl Rig {
 
     pub(crate) fn url(&self) -> &str {
         self.db.url()
+    }
+
+    /// Connects a pool that is not called `ingestd`, for tests that cut whatever is.
+    pub(crate) async fn observer(&self) -> PgPool {
+        let options: PgConnectOptions = self.url().parse().unwrap();
+        PgPool::connect_with(options.application_name("observer"))
+            .await
+            .unwrap()
     }
 
     /// Starts an engine with the default setup of these kinds.

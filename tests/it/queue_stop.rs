@@ -30,6 +30,14 @@ fn waiting(name: &'static str) -> (Play, Arc<Semaphore>) {
     (play, gate)
 }
 
+/// A kind whose jobs end when they are told to.
+fn obedient(name: &'static str) -> Play {
+    play(name, |ctx| async move {
+        ctx.cancelled().cancelled().await;
+        Err(JobError::Cancelled)
+    })
+}
+
 #[tokio::test]
 async fn an_idle_engine_ends_without_waiting_for_its_grace_periods() {
     let rig = Rig::new().await;
@@ -58,8 +66,7 @@ async fn running_jobs_finish_and_nothing_more_is_claimed() {
     let engine = setup.start(rig.url()).await;
     rig.sql("INSERT INTO ingestd.jobs (kind) SELECT 't.finishes' FROM generate_series(1, 5)")
         .await;
-    rig.until("(SELECT count(*) = 3 FROM ingestd.jobs WHERE state = 'running')")
-        .await;
+    until_true("three run", || engine.n_running() == 3).await;
     let opens = async {
         // The worker's row is the witness: the stop has begun when nobody listens any more.
         rig.until(
@@ -113,8 +120,7 @@ async fn what_does_not_finish_goes_back_at_once_and_unburnt() {
 #[tokio::test]
 async fn hurry_skips_the_first_grace_period() {
     let rig = Rig::new().await;
-    let (play, _gate) = waiting("t.hurried");
-    let setup = Setup::of([play]).with(|q| q.soft_stop = HOUR);
+    let setup = Setup::of([obedient("t.hurried")]).with(|q| q.soft_stop = HOUR);
     let engine = setup.start(rig.url()).await;
     rig.sql("INSERT INTO ingestd.jobs (kind) VALUES ('t.hurried')")
         .await;
@@ -129,8 +135,7 @@ async fn hurry_skips_the_first_grace_period() {
 #[tokio::test]
 async fn a_job_somebody_cancelled_is_not_handed_back() {
     let rig = Rig::new().await;
-    let deaf = play("t.doomed", |_| std::future::pending());
-    let setup = Setup::of([deaf])
+    let setup = Setup::of([obedient("t.doomed")])
         .with(|q| q.soft_stop = Duration::from_millis(10))
         .polling();
     // No heartbeat in the meantime tells the engine that somebody cancelled the job.
