@@ -12,6 +12,8 @@ mod dead;
 mod doctor;
 mod enqueue;
 mod failure;
+mod import;
+mod interrupt;
 mod jobs;
 mod migrate;
 mod output;
@@ -53,6 +55,7 @@ pub struct Cli {
 
 const EXAMPLES: &str = "Examples:
   ingestd run                          the daemon, as the service manager starts it
+  ingestd import products.xlsx         a product file, with progress
   ingestd jobs ls --state running      what is at work now
 
 Exit codes: 0 done, 1 the job or run failed, 64 usage, 65 data, 66 no input, 69 database
@@ -99,6 +102,8 @@ enum Command {
     /// Lists, shows, watches, cancels and resets runs.
     #[command(subcommand, after_help = runs::EXAMPLES)]
     Runs(runs::RunsCommand),
+    /// Imports a product file and shows its progress.
+    Import(import::ImportArgs),
     /// Checks and shows the configuration.
     #[command(subcommand, after_help = config::EXAMPLES)]
     Config(config::ConfigCommand),
@@ -175,6 +180,7 @@ impl Cli {
             Command::Queues(command) => queues::run(command, session).await,
             Command::Schedules(command) => schedules::run(command, session).await,
             Command::Runs(command) => runs::run(command, session).await,
+            Command::Import(args) => import::run(&args, session).await,
             _ => Ok(Exit::Ok), // the commands without a session returned above
         }
     }

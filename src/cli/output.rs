@@ -15,6 +15,10 @@ use comfy_table::{
 };
 use serde::Serialize;
 
+/// A terminal narrower than this gets tables as wide as they are: cells of a few characters each
+/// help nobody, and some terminals say that they have no columns at all.
+const NARROWEST: u16 = 60;
+
 /// Where results and remarks go, and in what form.
 #[derive(Debug, Clone)]
 pub(super) struct Output {
@@ -105,10 +109,10 @@ impl Output {
         } else {
             NOTHING
         });
-        if self.is_terminal() {
-            table.set_content_arrangement(ContentArrangement::Dynamic);
-        } else {
+        if !self.is_terminal() {
             table.force_no_tty();
+        } else if table.width().is_some_and(|width| width >= NARROWEST) {
+            table.set_content_arrangement(ContentArrangement::Dynamic);
         }
         table.set_header(headers.iter().copied());
         for row in rows {

@@ -1,14 +1,15 @@
 //! A run's progress as it happens: a bar on a terminal, plain lines elsewhere, JSON where asked for.
 
 use std::{
+    fmt::Write,
     io::IsTerminal as _,
     time::{Duration, Instant},
 };
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use serde::Serialize;
 
-use super::{Exit, Failure, Session, output::Output, runs};
+use super::{Exit, Failure, Session, interrupt::interrupted, output::Output, runs};
 use crate::runs::{Run, RunId, RunState};
 
 /// How often the run is read.
@@ -16,17 +17,17 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// The least time between two plain lines.
 const LINE_EVERY: Duration = Duration::from_secs(1);
 
-const BAR: &str = "{prefix} {wide_bar} {human_pos}/{human_len} {per_sec} ETA {eta}";
-const SPINNER: &str = "{spinner} {prefix} {human_pos} {per_sec} {elapsed}";
+const BAR: &str = "{prefix} {wide_bar} {human_pos}/{human_len} {rate} ETA {eta}";
+const SPINNER: &str = "{spinner} {prefix} {human_pos} {rate} {elapsed}";
 
 /// Shows a run's progress until it has ended; returns it as it ended.
 ///
 /// # Errors
 ///
-/// Ctrl-C, which leaves the run to itself; the database is gone.
+/// Ctrl-C or SIGTERM, which leave the run to itself; the database is gone.
 pub(super) async fn follow(id: RunId, session: &mut Session) -> Result<Run, Failure> {
     let mut shown = Shown::new(&session.output);
-    let mut interrupt = Box::pin(tokio::signal::ctrl_c());
+    let mut interrupted = Box::pin(interrupted());
     loop {
         let run = runs::find(id, session).await?;
         shown.update(&run)?;
@@ -34,9 +35,9 @@ pub(super) async fn follow(id: RunId, session: &mut Session) -> Result<Run, Fail
             return Ok(run);
         }
         tokio::select! {
-            _ = &mut interrupt => {
+            exit = &mut interrupted => {
                 shown.clear();
-                let failure = Failure::say(Exit::Interrupted, format!("run {id} goes on unwatched"));
+                let failure = Failure::say(exit, format!("run {id} goes on unwatched"));
                 return Err(failure.hint(format!(
                     "`ingestd runs watch {id}` watches it, `ingestd runs cancel {id}` stops it"
                 )));
@@ -233,20 +234,26 @@ fn as_f64(n: i64) -> f64 {
     n as f64
 }
 
+/// Writes the rate of the last seconds.
+fn rate(state: &ProgressState, out: &mut dyn Write) {
+    // The bar's own buffer takes everything.
+    write!(out, "{:.0}/s", state.per_sec()).unwrap_or_default();
+}
+
 fn draw(bar: &ProgressBar, run: &Run) {
-    let template = if run.items_total.is_some() {
-        BAR
-    } else {
-        SPINNER
-    };
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style);
-    }
-    if let Some(total) = run.items_total {
-        bar.set_length(u64::try_from(total).unwrap_or(0));
-    }
     let word = runs::word(run.state);
     bar.set_prefix(run.stage.clone().unwrap_or_else(|| word.to_owned()));
+    let total = run.items_total.and_then(|total| u64::try_from(total).ok());
+    if bar.length() != total || bar.position() == 0 {
+        let template = if total.is_some() { BAR } else { SPINNER };
+        // The templates are constants, and right.
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style.with_key("rate", rate));
+        }
+        if let Some(total) = total {
+            bar.set_length(total);
+        }
+    }
     bar.set_position(u64::try_from(run.items_done()).unwrap_or(0));
     bar.tick();
 }

@@ -3,6 +3,7 @@
 mod change;
 mod command;
 mod daemon;
+mod import;
 mod usage;
 
 use std::{
@@ -118,6 +119,14 @@ struct Daemon(Child);
 impl Daemon {
     fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(i32::try_from(self.0.id()).unwrap()), signal).unwrap();
+    }
+
+    /// Returns its exit code if it has ended; -1 where a signal ended it.
+    fn ended(&mut self) -> Option<i32> {
+        self.0
+            .try_wait()
+            .unwrap()
+            .map(|status| status.code().unwrap_or(-1))
     }
 
     /// Stops it with SIGTERM and returns its exit code.
