@@ -28,8 +28,9 @@ pub(super) struct Step {
     name: String,
 }
 
+/// What was done, or is to be done.
 #[derive(Debug, Serialize)]
-struct Report {
+pub(super) struct Report {
     dry_run: bool,
     /// Applied now, or to be applied.
     migrations: Vec<Step>,
@@ -39,18 +40,21 @@ struct Report {
 }
 
 pub(super) async fn run(args: &MigrateArgs, session: &mut Session) -> Result<Exit, Failure> {
-    let report = Report {
-        dry_run: args.dry_run,
-        migrations: pending(&mut session.conn).await?,
-        new_kinds: new_kinds(&mut session.conn).await?,
-        n_kinds: ingest::ALL.len(),
+    let report = if args.dry_run {
+        Report::plan(true, session).await?
+    } else {
+        bring_up(session).await?
     };
-    if !args.dry_run {
-        apply(&mut session.conn).await?;
-        queue::register(&mut session.conn, &ingest::kinds(&session.config)).await?;
-    }
     session.output.done(&report, &report.text())?;
     Ok(Exit::Ok)
+}
+
+/// Migrates the database and registers the kinds; returns what was done.
+pub(super) async fn bring_up(session: &mut Session) -> Result<Report, Failure> {
+    let report = Report::plan(false, session).await?;
+    apply(&mut session.conn).await?;
+    queue::register(&mut session.conn, &ingest::kinds(&session.config)).await?;
+    Ok(report)
 }
 
 /// Applies what is missing, however long it takes.
@@ -109,6 +113,23 @@ async fn exists(conn: &mut PgConnection, table: &str) -> sqlx::Result<bool> {
 }
 
 impl Report {
+    async fn plan(dry_run: bool, session: &mut Session) -> sqlx::Result<Self> {
+        Ok(Self {
+            dry_run,
+            migrations: pending(&mut session.conn).await?,
+            new_kinds: new_kinds(&mut session.conn).await?,
+            n_kinds: ingest::ALL.len(),
+        })
+    }
+
+    /// Describes it in half a line.
+    pub(super) fn brief(&self) -> String {
+        match self.migrations.len() {
+            0 => format!("current, {} kinds registered", self.n_kinds),
+            n => format!("{n} migrations applied, {} kinds registered", self.n_kinds),
+        }
+    }
+
     fn text(&self) -> String {
         let (applied, registered) = if self.dry_run {
             ("to apply", "to register")

@@ -9,6 +9,7 @@ pub mod config;
 mod audit;
 mod completions;
 mod dead;
+mod dev;
 mod doctor;
 mod enqueue;
 mod failure;
@@ -31,7 +32,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 
 use crate::{
-    config::{Config, ConfigError, Loaded, LogFormat, Sources},
+    config::{Config, ConfigError, Loaded, LogFormat, Origin, Sources},
     observe::log,
 };
 use output::Output;
@@ -54,6 +55,7 @@ pub struct Cli {
 }
 
 const EXAMPLES: &str = "Examples:
+  ingestd dev                          a private Postgres, the daemon and a sample import
   ingestd run                          the daemon, as the service manager starts it
   ingestd import products.xlsx         a product file, with progress
   ingestd jobs ls --state running      what is at work now
@@ -83,6 +85,8 @@ struct Global {
 enum Command {
     /// Runs the daemon until SIGTERM or Ctrl-C.
     Run(run::RunArgs),
+    /// Runs everything on this machine to try it out: Postgres, daemon, sample import.
+    Dev(dev::DevArgs),
     /// Brings the database to this version's schema and registers the kinds.
     Migrate(migrate::MigrateArgs),
     /// Enqueues a job.
@@ -143,9 +147,14 @@ impl Cli {
     ///
     /// A filter that does not parse.
     pub fn init_log(&self, loaded: Option<&Loaded>) -> Result<(), Failure> {
-        let configured = loaded.map(|loaded| &loaded.config.log);
+        let configured = loaded.map(|loaded| (&loaded.config.log, &loaded.origins));
         let (format, filter) = match (&self.command, configured) {
-            (Command::Run(_), Some(log)) => (log.format, log.filter.as_str()),
+            (Command::Run(_), Some((log, _))) => (log.format, log.filter.as_str()),
+            (Command::Dev(_), Some((log, origins)))
+                if *origins.get("log.filter") != Origin::Default =>
+            {
+                (log.format, log.filter.as_str())
+            }
             _ => (LogFormat::Text, "warn"),
         };
         log::init(format, filter).map_err(|error| Failure::new(Exit::Config, error))?;
@@ -167,6 +176,7 @@ impl Cli {
                 return completions::run(&args, &mut Cli::command(), &output);
             }
             Command::Doctor(args) => return doctor::run(&args, loaded, &output).await,
+            Command::Dev(args) => return dev::run(args, loaded?, &output).await,
             Command::Run(args) => return run::run(&args, loaded?.config, sources).await,
             _ => {}
         }
@@ -190,7 +200,16 @@ impl Cli {
         if let Some(url) = &self.global.database_url {
             flags.push(("database.url".to_owned(), url.clone()));
         }
-        Sources::of_process(self.global.config.clone(), flags)
+        let dev = match &self.command {
+            Command::Dev(args) => Some(args),
+            _ => None,
+        };
+        flags.extend(dev.and_then(dev::DevArgs::flag));
+        let mut sources = Sources::of_process(self.global.config.clone(), flags);
+        if let Some(args) = dev {
+            args.keep_apart(&mut sources);
+        }
+        sources
     }
 }
 

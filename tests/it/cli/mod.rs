@@ -3,6 +3,7 @@
 mod change;
 mod command;
 mod daemon;
+mod dev;
 mod import;
 mod usage;
 
