@@ -8,7 +8,7 @@
 //! latency from an INSERT's commit to the handler's start beside a bare NOTIFY
 //! round trip. Starts a cluster of its own with durable commits and removes it.
 #![expect(clippy::print_stdout, reason = "the figures are the output")]
-#![expect(clippy::unwrap_used, reason = "a benchmark ends at the first surprise")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark ends at the first surprise")]
 
 use std::{
     collections::BTreeMap,
@@ -254,7 +254,7 @@ async fn main() {
         config::Database { url: Some(cluster.url("bench").into()), ..config::Database::default() };
     let pool = db::connect(&config).await.unwrap();
     db::migrate(&pool).await.unwrap();
-    ingestd::queue::register(&mut *pool.acquire().await.unwrap(), KINDS).await.unwrap();
+    ingestd::queue::register(&mut pool.acquire().await.unwrap(), KINDS).await.unwrap();
     let bench = Arc::new(Bench { pool, config });
 
     println!("{n_jobs} no-op jobs, {} bytes of args, durable commits", ARGS.len());

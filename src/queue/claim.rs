@@ -10,7 +10,7 @@ use std::{
 };
 
 use sqlx::{PgPool, Row, postgres::PgRow};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -19,7 +19,7 @@ use super::{
     kind::Kind,
     lease::Leases,
     rescue,
-    session::Session,
+    session::{Session, Sessions},
 };
 use crate::observe::{JobClaimed, Wake, WorkerSlots, WorkerWoken};
 
@@ -79,7 +79,7 @@ pub(super) struct Claimer {
     /// How many there are in all.
     pub(super) n_slots: usize,
     pub(super) wake: Arc<Notify>,
-    pub(super) session: watch::Receiver<Option<Arc<Session>>>,
+    pub(super) session: Sessions,
     pub(super) leases: Leases,
     pub(super) claimed: mpsc::Sender<Claimed>,
     pub(super) stop: CancellationToken,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use sqlx::{PgConnection, PgPool, postgres::PgConnectOptions};
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{Mutex, mpsc};
 use tokio_cron_scheduler::{Job as Tick, JobScheduler};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -21,7 +21,7 @@ use super::{
     maintain,
     rescue::{self, Rescuer},
     schedule,
-    session::{Heart, Session},
+    session::{Heart, Sessions},
     wake::{self, Sleepers},
 };
 use crate::config;
@@ -78,7 +78,7 @@ pub struct Running {
     completer: TaskTracker,
     housekeeping: JobScheduler,
     heart: std::thread::JoinHandle<()>,
-    session: watch::Receiver<Option<Arc<Session>>>,
+    session: Sessions,
     pool: PgPool,
     settings: config::Queue,
     leases: Leases,
@@ -124,7 +124,7 @@ struct Parts<C: 'static> {
     settings: config::Queue,
     concurrency: BTreeMap<String, usize>,
     leases: Leases,
-    session: watch::Receiver<Option<Arc<Session>>>,
+    session: Sessions,
     heart: std::thread::JoinHandle<()>,
     stop: CancellationToken,
     hard_stop: CancellationToken,
@@ -237,10 +237,7 @@ impl<C: Send + Sync + 'static> Parts<C> {
             let (rescuer, stop) = (Arc::clone(&rescuer), stop.clone());
             Box::pin(async move {
                 // The scheduler makes one more tick after its shutdown.
-                match stop.run_until_cancelled(rescuer.rescue()).await {
-                    Some(Err(error)) => tracing::warn!(error = %error, "rescue waits for the database"),
-                    Some(Ok(_)) | None => {}
-                }
+                if let Some(Err(error)) = stop.run_until_cancelled(rescuer.rescue()).await { tracing::warn!(error = %error, "rescue waits for the database") }
             })
         })?;
         scheduler.add(rescue).await?;

@@ -38,7 +38,7 @@ pub trait Job: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// When failed attempts are tried again, and how often.
     const RETRY: Retry = Retry::STANDARD;
     /// The longest one attempt may take.
-    const TIMEOUT: Duration = Duration::from_secs(300);
+    const TIMEOUT: Duration = Duration::from_mins(5);
     /// A cron line (with seconds, UTC) that enqueues this kind with default arguments.
     const SCHEDULE: Option<&'static str> = None;
     /// What the daemon lends to every job of this program.

@@ -39,7 +39,7 @@ impl<C> std::fmt::Debug for Kind<C> {
         f.debug_struct("Kind")
             .field("name", &self.name)
             .field("queue", &self.queue)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use apalis_core::worker::{Worker, context::WorkerContext};
 use sqlx::PgPool;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::layer::util::Identity;
 
@@ -17,7 +17,7 @@ use super::{
     claim::{Claimer, KnownKinds},
     execute::{Claimed, Executor},
     lease::Leases,
-    session::Session,
+    session::Sessions,
     wake::Sleepers,
 };
 use crate::config;
@@ -27,7 +27,7 @@ const DISCOVER_EVERY: Duration = Duration::from_secs(5);
 /// Most queues one daemon serves; the rest wait for another daemon or a configuration.
 const MOST_QUEUES: usize = 256;
 
-/// Queues that have jobs due, by a loose scan of jobs_ready: one probe per queue, not per row.
+/// Queues that have jobs due, by a loose scan of `jobs_ready`: one probe per queue, not per row.
 const DISCOVER: &str = "
     WITH RECURSIVE q (queue) AS (
       (SELECT queue FROM ingestd.jobs WHERE shard = 0 AND state = 'queued' ORDER BY queue LIMIT 1)
@@ -45,7 +45,7 @@ pub(super) struct Lanes<C: 'static> {
     pub(super) served: HashMap<String, Arc<Semaphore>>,
     pub(super) pool: PgPool,
     pub(super) known: Arc<KnownKinds>,
-    pub(super) session: watch::Receiver<Option<Arc<Session>>>,
+    pub(super) session: Sessions,
     pub(super) leases: Leases,
     pub(super) stop: CancellationToken,
     pub(super) claimers: TaskTracker,
@@ -63,11 +63,11 @@ impl<C: Send + Sync + 'static> Lanes<C> {
             tracing::warn!(queue, most = MOST_QUEUES, "too many queues; this one is not served here");
             return;
         }
-        let n_slots = self.concurrency.get(queue).copied();
-        let n_slots = n_slots.unwrap_or(self.settings.concurrency.into());
+        let named = self.concurrency.get(queue).copied();
+        let n_slots = named.unwrap_or(self.settings.concurrency.into());
         let slots = Arc::new(Semaphore::new(n_slots));
         self.served.insert(queue.to_owned(), Arc::clone(&slots));
-        let (claimed, jobs) = mpsc::channel(n_slots.max(1));
+        let (sender, jobs) = mpsc::channel(n_slots.max(1));
         let claimer = Claimer {
             queue: queue.to_owned(),
             pool: self.pool.clone(),
@@ -77,7 +77,7 @@ impl<C: Send + Sync + 'static> Lanes<C> {
             wake: self.sleepers.bell(queue),
             session: self.session.clone(),
             leases: self.leases.clone(),
-            claimed,
+            claimed: sender,
             stop: self.stop.clone(),
             poll_interval: self.settings.poll_interval,
             trailing_poll: self.settings.trailing_poll,

@@ -30,7 +30,7 @@ use crate::{
 
 /// Jobs whose worker is gone, or which are past their deadline and grace ($1, in milliseconds);
 /// page by page, each after the last id of the one before ($2).
-/// Few rows ever run, so the whole partial index jobs_running is read.
+/// Few rows ever run, so the whole partial index `jobs_running` is read.
 const LOST: &str = "
     SELECT j.id, j.lease_id, j.kind, j.queue, j.crashes, j.worker_id, j.cancel_requested,
            EXISTS (SELECT FROM ingestd.workers w WHERE w.id = j.worker_id AND w.ended_at IS NULL)

@@ -22,7 +22,7 @@ impl Retry {
     pub const STANDARD: Self = Self {
         first: Duration::from_secs(5),
         factor: 2.0,
-        cap: Duration::from_secs(3600),
+        cap: Duration::from_hours(1),
         jitter: 1.0,
         max_attempts: 12,
     };

@@ -30,7 +30,7 @@ enum Overlap {
 }
 
 /// Ticks older than this are missed, as far as `skip` is concerned.
-const FRESH: Duration = Duration::from_secs(60);
+const FRESH: Duration = Duration::from_mins(1);
 
 /// Most ticks looked at in one round: a daemon that was away for a year catches up over a few.
 const MOST_TICKS: usize = 10_000;

@@ -25,6 +25,9 @@ pub(super) struct Session {
     pub(super) cancel: CancellationToken,
 }
 
+/// The worker's present life, as it changes; `None` while there is none.
+pub(super) type Sessions = watch::Receiver<Option<Arc<Session>>>;
+
 /// What the heartbeat thread needs to know.
 #[derive(Debug, Clone)]
 pub(super) struct Heart {
@@ -48,7 +51,7 @@ impl Heart {
     /// The operating system has no thread left.
     pub(super) fn start(
         self,
-    ) -> std::io::Result<(watch::Receiver<Option<Arc<Session>>>, std::thread::JoinHandle<()>)> {
+    ) -> std::io::Result<(Sessions, std::thread::JoinHandle<()>)> {
         let (sender, receiver) = watch::channel(None);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new()

@@ -146,7 +146,7 @@ mod tests {
         let now = at("2026-01-01T00:05:30Z");
         let due: Vec<_> = (1..=5).map(|m| at(&format!("2026-01-01T00:0{m}:00Z"))).collect();
         let split = |missed| {
-            let (kept, missed) = split_ticks(due.clone(), missed, now, Duration::from_secs(60));
+            let (kept, missed) = split_ticks(due.clone(), missed, now, Duration::from_mins(1));
             (kept.len(), missed.len())
         };
         assert_eq!(split(Missed::Once), (1, 4));
@@ -154,6 +154,6 @@ mod tests {
         assert_eq!(split(Missed::All(100)), (5, 0));
         assert_eq!(split(Missed::Skip), (1, 4));
         let late = now + chrono::Duration::hours(1);
-        assert_eq!(split_ticks(due, Missed::Skip, late, Duration::from_secs(60)).0.len(), 0);
+        assert_eq!(split_ticks(due, Missed::Skip, late, Duration::from_mins(1)).0.len(), 0);
     }
 }

@@ -1,6 +1,7 @@
 //! The integration tests: one binary, one file per subject.
 #![expect(
     clippy::unwrap_used,
+    clippy::indexing_slicing,
     reason = "a test fails by panicking; the lint knows test functions, not those they share"
 )]
 

@@ -1,6 +1,7 @@
 //! A daemon as a process of its own, to be asked, killed and started again.
 
 use std::{
+    io::Write,
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -79,7 +80,9 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("--- the daemon's log ---\n{}", self.log());
+            // Past the capture of the test's own output, which a failing drop would lose.
+            let text = format!("--- the daemon's log ---\n{}\n", self.log());
+            drop(std::io::stderr().write_all(text.as_bytes()));
         }
         drop(self.child.kill());
         drop(self.child.wait());

@@ -65,7 +65,7 @@ impl Job for RunImport {
     const KIND: &'static str = "product_import.run";
     const QUEUE: &'static str = "import";
     const RETRY: Retry = Retry::STANDARD.attempts(5);
-    const TIMEOUT: Duration = Duration::from_secs(6 * 3600);
+    const TIMEOUT: Duration = Duration::from_hours(6);
     type Context = Context;
 
     fn unique_key(&self) -> Option<String> {

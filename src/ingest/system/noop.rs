@@ -42,7 +42,7 @@ pub enum NoopOutcome {
 
 impl Job for Noop {
     const KIND: &'static str = "system.noop";
-    const TIMEOUT: Duration = Duration::from_secs(660);
+    const TIMEOUT: Duration = Duration::from_mins(11);
     type Context = Context;
 
     async fn run(self, ctx: &JobContext<Context>) -> Result<Done, JobError> {

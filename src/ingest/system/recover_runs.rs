@@ -19,7 +19,7 @@ impl Job for RecoverRuns {
     const KIND: &'static str = "system.recover_runs";
     const QUEUE: &'static str = "system";
     const RETRY: Retry = Retry::STANDARD.attempts(3);
-    const TIMEOUT: Duration = Duration::from_secs(120);
+    const TIMEOUT: Duration = Duration::from_mins(2);
     const SCHEDULE: Option<&'static str> = Some("0 */5 * * * *");
     type Context = Context;
 
