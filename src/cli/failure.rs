@@ -87,7 +87,19 @@ impl Failure {
 
     /// Returns the error with its causes in one line.
     pub(super) fn text(&self) -> String {
-        format!("{:#}", self.error)
+        self.causes().join(": ")
+    }
+
+    /// Returns the error and its causes, without those that the one before repeats.
+    fn causes(&self) -> Vec<String> {
+        let mut causes: Vec<String> = Vec::new();
+        for cause in self.error.chain() {
+            let text = told(cause);
+            if !causes.last().is_some_and(|last| last.contains(&text)) {
+                causes.push(text);
+            }
+        }
+        causes
     }
 
     /// Returns what to do about it.
@@ -117,16 +129,9 @@ impl Failure {
         if let Some(error) = self.error.downcast_ref::<ConfigError>() {
             return super::config::report(error, err).map(drop);
         }
-        let mut last = String::new();
-        for cause in self.error.chain() {
-            let text = told(cause);
-            // Many errors repeat their cause in their own text.
-            if last.is_empty() {
-                writeln!(err, "error: {text}")?;
-            } else if !last.contains(&text) {
-                writeln!(err, "  caused by: {text}")?;
-            }
-            last = text;
+        for (n, text) in self.causes().iter().enumerate() {
+            let word = if n == 0 { "error" } else { "  caused by" };
+            writeln!(err, "{word}: {text}")?;
         }
         match &self.hint {
             Some(hint) => writeln!(err, "hint: {hint}"),
@@ -144,7 +149,7 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
     }
 }
 
-/// Returns the text of one error, without the words that sqlx puts before the database's.
+/// Returns the text of one error, without the words that sqlx puts before that of others.
 fn told(error: &(dyn StdError + 'static)) -> String {
     match error.downcast_ref::<sqlx::Error>() {
         Some(sqlx::Error::Database(error)) => error.message().to_owned(),
