@@ -44,9 +44,14 @@ impl Change<'_> {
     }
 }
 
-/// Returns who runs the command: `cli:` and the login name, or the user's number where it has none.
+/// Returns who runs the command: `cli:` and the login name, that of the person behind sudo where
+/// there is one, or the user's number where it has no name.
 pub(super) fn actor() -> String {
     let uid = nix::unistd::getuid();
-    let user = nix::unistd::User::from_uid(uid).ok().flatten();
-    user.map_or_else(|| format!("cli:{uid}"), |user| format!("cli:{}", user.name))
+    let behind = std::env::var("SUDO_USER")
+        .ok()
+        .filter(|name| uid.is_root() && !name.is_empty());
+    let login = || Some(nix::unistd::User::from_uid(uid).ok()??.name);
+    let name = behind.or_else(login).unwrap_or_else(|| uid.to_string());
+    format!("cli:{name}")
 }
