@@ -62,11 +62,12 @@ impl Steps {
     ) -> io::Result<()> {
         let url = url.map_or_else(|| "\"$DATABASE_URL\"".to_owned(), |url| format!("'{url}'"));
         let storage = config.storage.dir.display();
+        let alias = alias();
         let text = format!(
             "
 What to look at next, in another terminal:
 
-  export DATABASE_URL={url}
+{alias}  export DATABASE_URL={url}
   export INGESTD_STORAGE__DIR='{storage}' INGESTD_HTTP__LISTEN={address}
   ingestd dead ls                     # the job that failed for good; `ingestd dead retry ID`
   ingestd jobs ls                     # one is being retried
@@ -91,4 +92,16 @@ What to look at next, in another terminal:
         }
         self.output.line(&text)
     }
+}
+
+/// Returns the line that makes `ingestd` mean this program, unless the shell finds it already.
+fn alias() -> String {
+    let Ok(exe) = std::env::current_exe() else {
+        return String::new();
+    };
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    if std::env::split_paths(&path).any(|dir| dir.join("ingestd") == exe) {
+        return String::new();
+    }
+    format!("  alias ingestd='{}'\n", exe.display())
 }
