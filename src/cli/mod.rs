@@ -61,7 +61,8 @@ const EXAMPLES: &str = "Examples:
   ingestd jobs ls --state running      what is at work now
 
 Exit codes: 0 done, 1 the job or run failed, 64 usage, 65 data, 66 no input, 69 database
-unavailable, 70 internal error, 74 input/output, 75 try again, 77 no permission, 78 configuration.";
+unavailable, 70 internal error, 73 cannot create, 74 input/output, 75 try again, 77 no permission,
+78 configuration; 130 and 143 by a signal.";
 
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Global options")]

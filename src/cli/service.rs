@@ -41,9 +41,7 @@ impl Service {
         let exporter = Exporter::get(); // asked for early: the first call sets the start time
         let listener = http::bind(&config.http).await.map_err(|error| {
             let failure = Failure::from(error);
-            failure.hint(
-                "another address: --listen where there is one, INGESTD_HTTP__LISTEN, http.listen",
-            )
+            failure.hint("choose another: INGESTD_HTTP__LISTEN, or --listen of `ingestd dev`")
         })?;
         let address = listener.local_addr()?;
         let daemon = Daemon::start(Arc::clone(&config)).await?;

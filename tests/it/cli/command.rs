@@ -26,6 +26,24 @@ async fn migrate_says_what_it_did_and_changes_nothing_twice() {
 }
 
 #[tokio::test]
+async fn a_database_of_a_newer_version_is_left_alone() {
+    let world = World::create().await;
+    sqlx::query(
+        "INSERT INTO ingestd._migrations (version, description, success, checksum, execution_time)
+         VALUES (9999, 'from the future', true, '', 0)",
+    )
+    .execute(world.db.pool())
+    .await
+    .unwrap();
+    for line in ["migrate", "run"] {
+        world
+            .run(line)
+            .code(78)
+            .says("hint: a newer ingestd migrated this database");
+    }
+}
+
+#[tokio::test]
 async fn enqueue_prints_the_id_and_says_where_a_key_is_taken() {
     let world = World::create().await;
     let id = world

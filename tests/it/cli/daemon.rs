@@ -1,5 +1,11 @@
 //! A daemon in a process of its own, worked with by commands.
 
+use std::{
+    io::{BufRead as _, BufReader},
+    process::Stdio,
+};
+
+use ingestd::testing;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -53,7 +59,7 @@ async fn the_daemon_says_ready_and_stopping_to_the_service_manager() {
     let mut command = world.command("run");
     let child = command
         .env("NOTIFY_SOCKET", &path)
-        .stderr(std::process::Stdio::null())
+        .stderr(Stdio::null())
         .spawn();
     let daemon = super::Daemon(child.unwrap());
     hear(&socket, "READY=1").await;
@@ -62,6 +68,26 @@ async fn the_daemon_says_ready_and_stopping_to_the_service_manager() {
     hear(&socket, "READY=1").await;
     daemon.signal(Signal::SIGTERM);
     hear(&socket, "STOPPING=1").await;
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[tokio::test]
+async fn a_daemon_waits_for_a_database_that_comes_late() {
+    let mut cluster = testing::private_cluster().await;
+    cluster.kill9().await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let url = cluster.url("postgres");
+    let mut command = super::command(dir.path(), "run --wait 60s");
+    command
+        .env("DATABASE_URL", &url)
+        .env("INGESTD_HTTP__LISTEN", "127.0.0.1:0");
+    let child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut daemon = super::Daemon(child);
+    let said = BufReader::new(daemon.0.stderr.take().unwrap());
+    let mut lines = said.lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.contains("waiting for the database")));
+    cluster.restart().await.unwrap();
+    assert!(lines.any(|line| line.contains("\"ready\"")));
     assert_eq!(daemon.stop(), 0);
 }
 
@@ -112,7 +138,7 @@ async fn the_doctor_is_content_with_a_daemon() {
 async fn an_address_that_is_taken_exits_69() {
     let world = World::create().await;
     let taken = std::net::TcpListener::bind(("127.0.0.1", world.port)).unwrap();
-    let ran = world.run("run").code(69).says("hint: another address");
+    let ran = world.run("run").code(69).says("hint: choose another");
     ran.says(&format!("127.0.0.1:{}", world.port));
     drop(taken);
     assert_eq!(world.count("ingestd.workers").await, 0);
