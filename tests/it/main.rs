@@ -20,5 +20,6 @@ mod queue_outcome;
 mod queue_rescue;
 mod queue_rig;
 mod queue_stop;
+mod readme;
 mod schema;
 mod systemd;
