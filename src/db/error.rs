@@ -1,4 +1,4 @@
-//! Which errors of the database pass by themselves.
+//! Which errors of the database pass, by themselves or when somebody sees to it.
 
 /// Says whether the same call may succeed later although nothing but time changes: the connection
 /// was lost or could not be had, the server is stopping, starting, full or changing roles, or the
@@ -15,6 +15,16 @@ pub fn is_transient(error: &sqlx::Error) -> bool {
         sqlx::Error::Database(error) => error.code().is_some_and(|code| is_transient_code(&code)),
         _ => false,
     }
+}
+
+/// Says whether the call itself is to blame, so that it will never succeed: neither
+/// [`is_transient`] nor about the state of the server, which somebody will see to (it is out of
+/// disk, memory or time; classes 53, 57 and 58).
+#[must_use]
+pub fn is_refusal(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    let class = code.as_ref().and_then(|code| code.get(..2));
+    !is_transient(error) && !matches!(class, Some("53" | "57" | "58"))
 }
 
 fn is_transient_code(code: &str) -> bool {
@@ -57,5 +67,7 @@ mod tests {
         }
         assert!(!is_transient(&sqlx::Error::RowNotFound));
         assert!(!is_transient(&sqlx::Error::PoolClosed));
+        assert!(is_refusal(&sqlx::Error::PoolClosed));
+        assert!(!is_refusal(&sqlx::Error::PoolTimedOut));
     }
 }

@@ -7,7 +7,7 @@ pub mod copy;
 
 use sqlx::{PgPool, migrate::Migrator};
 
-pub use error::is_transient;
+pub use error::{is_refusal, is_transient};
 pub use pool::{connect, connect_queue, session};
 
 /// Returns the migrations compiled into the binary.

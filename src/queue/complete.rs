@@ -125,7 +125,7 @@ impl<C: Send + Sync + 'static> Completer<C> {
         loop {
             let Err(error) = self.write(batch).await else { return Ok(()) };
             tracing::warn!(error = %error, n_jobs = batch.len(), "completions wait for the database");
-            n_refused += u32::from(is_refusal(&error));
+            n_refused += u32::from(db::is_refusal(&error));
             if n_refused > patience {
                 return Err(error);
             }
@@ -215,14 +215,6 @@ impl<C: Send + Sync + 'static> Completer<C> {
         c.written = true;
         Ok(())
     }
-}
-
-/// Says whether the statement is to blame, and not the state of the connection or the server:
-/// classes 53, 57 and 58 of the Postgres manual's appendix A pass once somebody has seen to it.
-fn is_refusal(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-    let class = code.as_ref().and_then(|code| code.get(..2));
-    !db::is_transient(error) && !matches!(class, Some("53" | "57" | "58"))
 }
 
 /// Marks what a statement covered: written, and fenced where the id did not come back.

@@ -16,7 +16,10 @@ use super::{
     kind::Kind,
     timetable::{BadTimetable, Missed, Timetable, split_ticks},
 };
-use crate::observe::{EnqueueSource, JobEnqueued, ScheduleTicked, TickResult};
+use crate::{
+    db,
+    observe::{EnqueueSource, JobEnqueued, ScheduleTicked, TickResult},
+};
 
 /// Longest sleep between looks at the table: how late a new schedule may be noticed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -59,25 +62,25 @@ const DUE: &str = "
     FROM ingestd.schedules
     WHERE paused_at IS NULL AND next_at <= now()
       AND NOT (overlap = 'queue' AND EXISTS (
-        SELECT FROM ingestd.schedule_ticks t
-        JOIN ingestd.jobs j ON j.shard = 0 AND j.id = t.job_id WHERE t.schedule = name))
+        SELECT FROM (SELECT job_id FROM ingestd.schedule_ticks
+                     WHERE schedule = name AND job_id IS NOT NULL
+                     ORDER BY tick_at DESC LIMIT 100) t
+        JOIN ingestd.jobs j ON j.shard = 0 AND j.id = t.job_id))
     ORDER BY next_at LIMIT 1 FOR UPDATE SKIP LOCKED";
 
 /// Enqueues what is due until told to stop.
 pub(super) async fn pump(pool: PgPool, kinds: Arc<KnownKinds>, stop: CancellationToken) {
-    loop {
-        let nap = match round(&pool, &kinds).await {
-            Ok(nap) => nap,
-            Err(error) => {
+    // Stopped in the middle, a tick is rolled back and left to the next daemon.
+    stop.run_until_cancelled(async {
+        loop {
+            let nap = round(&pool, &kinds).await.unwrap_or_else(|error| {
                 tracing::warn!(error = %error, "schedules wait for the database");
                 LOOK_EVERY
-            }
-        };
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(nap) => {}
+            });
+            tokio::time::sleep(nap).await;
         }
-    }
+    })
+    .await;
 }
 
 /// Handles everything due now and returns how long to sleep.
@@ -199,12 +202,15 @@ async fn enqueue_ticks(
         next_at = timetable.next_after(at);
     }
     let (mut kept, missed) = split_ticks(ticks, due.missed, due.now, FRESH);
+    if next_at.is_some_and(|at| at <= due.now) && !missed.is_empty() {
+        // More are due than one round looks at: which of them are the last shows in the next.
+        next_at = kept.drain(..).next().or(next_at);
+    }
     if due.overlap == Overlap::Queue && kept.len() > 1 {
         // One at a time: the others stay due until this one's job is finished.
         next_at = kept.drain(1..).next();
     }
-    for at in missed {
-        note_tick(&mut *tx, &due.name, at, "missed", None).await?;
+    for _ in 0..note_ticks(&mut *tx, &due.name, &missed, "missed", None).await? {
         ScheduleTicked { schedule: &due.name, result: TickResult::Missed, error: None }.emit();
     }
     let mut ticked = Ticked { next_at, problem: None, n_enqueued: 0 };
@@ -214,7 +220,8 @@ async fn enqueue_ticks(
     Ok(ticked)
 }
 
-/// Enqueues one tick's job, or notes why not.
+/// Enqueues one tick's job, or notes why not. Leaves a tick that was handled before, because
+/// somebody, or a clock, set the schedule back.
 async fn enqueue_tick(
     tx: &mut PgConnection,
     due: &DueSchedule,
@@ -222,8 +229,9 @@ async fn enqueue_tick(
     ticked: &mut Ticked,
 ) -> sqlx::Result<()> {
     if due.overlap == Overlap::Skip && unfinished(&mut *tx, &due.name).await? {
-        note_tick(&mut *tx, &due.name, at, "overlap", None).await?;
-        ScheduleTicked { schedule: &due.name, result: TickResult::Overlap, error: None }.emit();
+        if note_ticks(&mut *tx, &due.name, &[at], "overlap", None).await? > 0 {
+            ScheduleTicked { schedule: &due.name, result: TickResult::Overlap, error: None }.emit();
+        }
         return Ok(());
     }
     let mut job = due.new_job.clone();
@@ -236,15 +244,18 @@ async fn enqueue_tick(
     match enqueue_raw(&mut *tx, &job).await {
         Ok(enqueued) => {
             let id = enqueued.id.map(|id| id.0);
-            note_tick(&mut *tx, &due.name, at, "enqueued", id).await?;
+            if note_ticks(&mut *tx, &due.name, &[at], "enqueued", id).await? == 0 {
+                sqlx::query("ROLLBACK TO SAVEPOINT tick").execute(&mut *tx).await?;
+                return Ok(());
+            }
             ScheduleTicked { schedule: &due.name, result: TickResult::Enqueued, error: None }.emit();
             ticked.n_enqueued += 1;
             Ok(())
         }
-        Err(sqlx::Error::Database(error)) => {
-            let text = error.to_string();
+        Err(error) if db::is_refusal(&error) => {
+            let text = error.as_database_error().map_or_else(|| error.to_string(), |e| e.to_string());
             sqlx::query("ROLLBACK TO SAVEPOINT tick").execute(&mut *tx).await?;
-            note_tick(&mut *tx, &due.name, at, "failed", None).await?;
+            note_ticks(&mut *tx, &due.name, &[at], "failed", None).await?;
             ScheduleTicked { schedule: &due.name, result: TickResult::Failed, error: Some(&text) }.emit();
             ticked.problem = Some(text);
             Ok(())
@@ -267,24 +278,26 @@ async fn unfinished(tx: &mut PgConnection, name: &str) -> sqlx::Result<bool> {
     .await
 }
 
-async fn note_tick(
+/// Notes ticks as handled; returns how many were not before.
+async fn note_ticks(
     tx: &mut PgConnection,
     name: &str,
-    at: DateTime<Utc>,
+    ticks: &[DateTime<Utc>],
     result: &str,
     job_id: Option<i64>,
-) -> sqlx::Result<()> {
-    sqlx::query(
+) -> sqlx::Result<u64> {
+    let noted = sqlx::query(
         "INSERT INTO ingestd.schedule_ticks (schedule, tick_at, result, job_id)
-         VALUES ($1, $2, $3, $4)",
+         SELECT $1, at, $3, $4 FROM unnest($2::timestamptz[]) at
+         ON CONFLICT (schedule, tick_at) DO NOTHING",
     )
     .bind(name)
-    .bind(at)
+    .bind(ticks)
     .bind(result)
     .bind(job_id)
     .execute(tx)
     .await?;
-    Ok(())
+    Ok(noted.rows_affected())
 }
 
 /// Writes the schedules that kinds bring along; a changed line gets a new next time.
