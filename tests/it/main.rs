@@ -19,6 +19,7 @@ mod queue_fence;
 mod queue_outcome;
 mod queue_rescue;
 mod queue_rig;
+mod queue_schedule;
 mod queue_stop;
 mod readme;
 mod schema;
