@@ -95,7 +95,9 @@ impl Failure {
         let mut causes: Vec<String> = Vec::new();
         for cause in self.error.chain() {
             let text = told(cause);
-            if !causes.last().is_some_and(|last| last.contains(&text)) {
+            // sqlx adds only where in the server's source Postgres raised it.
+            let is_told = |last: &String| last.contains(&text) || text.starts_with(last.as_str());
+            if !causes.last().is_some_and(is_told) {
                 causes.push(text);
             }
         }

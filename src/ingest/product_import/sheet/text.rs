@@ -56,6 +56,7 @@ pub(super) fn scan(mut text: impl Read) -> io::Result<TextScan> {
     let mut is_utf8 = true;
     let mut is_first = true;
     let (mut n_feeds, mut n_returns) = (0, 0);
+    let mut last = None;
     loop {
         let n_read = fill(&mut text, buffer.get_mut(kept..).unwrap_or_default())?;
         let filled = buffer.get(..kept + n_read).unwrap_or_default();
@@ -64,6 +65,7 @@ pub(super) fn scan(mut text: impl Read) -> io::Result<TextScan> {
             is_first = false;
         }
         let new = filled.get(kept..).unwrap_or_default();
+        last = new.last().copied().or(last);
         n_feeds += memchr::memchr_iter(b'\n', new).count() as u64;
         n_returns += memchr::memchr_iter(b'\r', new).count() as u64;
         // a character that is cut by the end of the buffer is looked at again with the next
@@ -89,9 +91,11 @@ pub(super) fn scan(mut text: impl Read) -> io::Result<TextScan> {
     // `\r` alone ends lines only where there is no `\n` at all; in UTF-16 both are counted by a
     // byte of theirs, which other characters may share: still no fewer
     let n_ends = if n_feeds == 0 { n_returns } else { n_feeds };
+    // The last line may have no end; in UTF-16 the last byte does not tell.
+    let is_ended = utf16.is_none() && matches!(last, Some(b'\n' | b'\r'));
     Ok(TextScan {
         charset,
-        n_lines: n_ends + 1,
+        n_lines: n_ends + u64::from(!is_ended),
     })
 }
 
@@ -247,7 +251,7 @@ mod tests {
 
     #[test]
     fn lines_are_counted_whatever_ends_them() {
-        for (text, n_lines) in [("a", 1), ("a\nb\n", 3), ("a\r\nb", 2), ("a\rb\rc", 3)] {
+        for (text, n_lines) in [("a", 1), ("a\nb\n", 2), ("a\r\nb", 2), ("a\rb\rc", 3)] {
             assert_eq!(scan(text.as_bytes()).unwrap().n_lines, n_lines, "{text:?}");
         }
     }

@@ -152,7 +152,7 @@ fn chunks_hold_good_and_bad_rows_together() {
         stopped: false,
     };
     assert_eq!(found.summary, summary);
-    assert_eq!(count_rows(&path, &inspection), Some(26));
+    assert_eq!(count_rows(&path, &inspection), Some(25));
 
     let mut n_chunks = 0;
     let stopped = read(&path, &inspection, &options, &mut |_| {
