@@ -119,8 +119,9 @@ async fn changed_prices_and_stocks_are_archived() {
         assert_eq!(finished(&daemon, job).await["status"], "completed");
     }
     let prices = "SELECT trim_scale(price)::text, archived_at IS NULL
-        FROM catalog.product_prices ORDER BY id";
-    let stocks = "SELECT qty::text, archived_at IS NULL FROM catalog.product_stocks ORDER BY id";
+        FROM catalog.product_prices ORDER BY valid_from";
+    let stocks = "SELECT qty::text, archived_at IS NULL
+        FROM catalog.product_stocks ORDER BY valid_from";
     let ended = |value: &str| (value.to_owned(), false);
     let live = |value: &str| (value.to_owned(), true);
     assert_eq!(history(db.pool(), prices).await, [ended("10"), live("12")]);

@@ -8,8 +8,15 @@
 mod architecture;
 mod cli;
 mod cluster;
+mod copy;
 mod http;
 mod import;
+mod load;
+mod load_plan;
+mod load_race;
+mod load_refusal;
+mod load_rig;
+mod load_view;
 mod observe;
 mod process;
 mod prometheus;

@@ -1,16 +1,6 @@
--- Which rows of a slice are new or changed, and what is live of the changed ones.
--- $1 codes, $2 hashes in the same order, $3 tenant. Unchanged rows do not come back.
--- Every LATERAL has one possible plan, a look-up by index, because of its LIMIT.
-SELECT (k.nth - 1)::int4, p.id, pp.price, pp.currency, ps.qty
-FROM unnest($1::text[], $2::int8[]) WITH ORDINALITY k (code, row_hash, nth)
-LEFT JOIN LATERAL (                         -- products_code
-  SELECT id, row_hash, archived_at FROM catalog.products
-  WHERE tenant = $3 AND code = k.code LIMIT 1) p ON true
-LEFT JOIN LATERAL (                         -- product_prices_live
-  SELECT price, currency FROM catalog.product_prices
-  WHERE product_id = p.id AND archived_at IS NULL LIMIT 1) pp ON true
-LEFT JOIN LATERAL (                         -- product_stocks_live
-  SELECT qty FROM catalog.product_stocks
-  WHERE product_id = p.id AND archived_at IS NULL LIMIT 1) ps ON true
--- An archived product is changed by appearing again, whatever its hash.
-WHERE p.row_hash IS DISTINCT FROM k.row_hash OR p.archived_at IS NOT NULL
+-- How many of the codes $1 (sorted) the tenant $2 has, and the row hashes of those that are live.
+-- One index scan, one descent per code (products_code), and one row whatever it finds: a row per
+-- product costs server and client more than the look-up.
+SELECT count(*),
+       coalesce(array_agg(row_hash) FILTER (WHERE archived_at IS NULL AND row_hash IS NOT NULL), '{}')
+FROM catalog.products WHERE code = ANY ($1) AND tenant = $2

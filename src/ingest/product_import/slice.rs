@@ -37,6 +37,9 @@ pub(super) async fn write(
     target: &Target<'_>,
     rows: &[ProductRow],
 ) -> sqlx::Result<Loaded> {
+    if rows.is_empty() {
+        return Ok(Loaded::default());
+    }
     let probed = probe(conn, target, rows).await?;
     let mut history = History::new(target.columns);
     update(conn, target, &probed.changed).await?;
@@ -63,38 +66,49 @@ fn count(n_rows: usize, probed: &Probed<'_>) -> Loaded {
     }
 }
 
-/// Asks which rows are new or changed, and what is live of the changed ones.
+/// Finds out which rows are new or changed, and what is live of the changed ones.
+///
+/// Both come in the order of their codes, so that the statements that write meet
+/// neighbours in `products_code` one after the other.
 async fn probe<'a>(
     conn: &mut PgConnection,
     target: &Target<'_>,
     rows: &'a [ProductRow],
 ) -> sqlx::Result<Probed<'a>> {
-    type Answer = (
-        i32,
-        Option<i64>,
-        Option<Decimal>,
-        Option<String>,
-        Option<i64>,
-    );
-    if rows.is_empty() {
-        return Ok(Probed::default());
+    let mut rows: Vec<&ProductRow> = rows.iter().collect();
+    rows.sort_unstable_by(|one, other| one.code.cmp(&other.code));
+    let (n_known, mut hashes): (i64, Vec<i64>) = sqlx::query_as(include_str!("probe.sql"))
+        .bind(codes(&rows))
+        .bind(target.tenant)
+        .fetch_one(&mut *conn)
+        .await?;
+    hashes.sort_unstable();
+    let n_rows = rows.len();
+    // The hash covers the code, so whichever of these products has it is the row's own.
+    rows.retain(|row| hashes.binary_search(&row.hash).is_err());
+    if usize::try_from(n_known) == Ok(n_rows - rows.len()) {
+        return Ok(Probed {
+            new: rows,
+            changed: Vec::new(),
+        });
     }
-    let codes: Vec<&str> = rows.iter().map(|row| row.code.as_str()).collect();
-    let hashes: Vec<i64> = rows
-        .iter()
-        .map(|row| row.hash)
-        .collect();
-    let answers: Vec<Answer> = sqlx::query_as(include_str!("probe.sql"))
-        .bind(codes)
-        .bind(hashes)
+    part(conn, target, rows).await
+}
+
+/// Parts rows that are not unchanged into new and changed.
+async fn part<'a>(
+    conn: &mut PgConnection,
+    target: &Target<'_>,
+    rows: Vec<&'a ProductRow>,
+) -> sqlx::Result<Probed<'a>> {
+    type Answer = (Option<i64>, Option<Decimal>, Option<String>, Option<i64>);
+    let answers: Vec<Answer> = sqlx::query_as(include_str!("changed.sql"))
+        .bind(codes(&rows))
         .bind(target.tenant)
         .fetch_all(conn)
         .await?;
     let mut probed = Probed::default();
-    for (nth, id, price, currency, qty) in answers {
-        let Some(row) = usize::try_from(nth).ok().and_then(|nth| rows.get(nth)) else {
-            continue;
-        };
+    for (row, (id, price, currency, qty)) in rows.into_iter().zip(answers) {
         match id {
             None => probed.new.push(row),
             Some(product_id) => {
@@ -111,6 +125,11 @@ async fn probe<'a>(
         }
     }
     Ok(probed)
+}
+
+/// Returns the rows' codes, an array for a statement.
+fn codes<'a>(rows: &[&'a ProductRow]) -> Vec<&'a str> {
+    rows.iter().map(|row| row.code.as_str()).collect()
 }
 
 /// Inserts new products and returns their ids in the same order.
@@ -155,9 +174,7 @@ async fn insert(
                 .push(row.weight)
                 .push(row.updated_at)
                 .push(attributes.as_deref().map(Jsonb));
-            fields
-                .push(row.hash)
-                .push(target.import_id);
+            fields.push(row.hash).push(target.import_id);
         })
         .await?;
     }
@@ -198,7 +215,7 @@ async fn update(
 }
 
 /// Returns one value of every changed row, an array for the statement.
-fn column<'a, T>(changed: &'a [Changed<'a>], value: impl Fn(&'a Changed<'a>) -> T) -> Vec<T> {
+fn column<'c, 'a, T>(changed: &'c [Changed<'a>], value: impl Fn(&'c Changed<'a>) -> T) -> Vec<T> {
     changed.iter().map(value).collect()
 }
 
