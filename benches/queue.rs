@@ -8,7 +8,11 @@
 //! latency from an INSERT's commit to the handler's start beside a bare NOTIFY
 //! round trip. Starts a cluster of its own with durable commits and removes it.
 #![expect(clippy::print_stdout, reason = "the figures are the output")]
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark ends at the first surprise")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a benchmark ends at the first surprise"
+)]
 
 use std::{
     collections::BTreeMap,
@@ -65,7 +69,11 @@ struct Drained {
 }
 
 impl Bench {
-    async fn engine(&self, began: Option<mpsc::UnboundedSender<Instant>>, n_slots: usize) -> Running {
+    async fn engine(
+        &self,
+        began: Option<mpsc::UnboundedSender<Instant>>,
+        n_slots: usize,
+    ) -> Running {
         Engine {
             pool: db::connect_queue(&self.config).await.unwrap(),
             options: db::session(&self.config).unwrap(),
@@ -80,8 +88,11 @@ impl Bench {
     }
 
     async fn fill(&self, n_jobs: i64) {
-        self.run("INSERT INTO ingestd.queues VALUES ('bench', now())
-                  ON CONFLICT (queue) DO UPDATE SET paused_at = now()").await;
+        self.run(
+            "INSERT INTO ingestd.queues VALUES ('bench', now())
+                  ON CONFLICT (queue) DO UPDATE SET paused_at = now()",
+        )
+        .await;
         // Each trigger of a plain INSERT stays in: the figure is of what people do.
         sqlx::query(
             "INSERT INTO ingestd.jobs (kind, args) SELECT 'bench.noop', $2::jsonb
@@ -200,7 +211,9 @@ impl Bench {
         self.run("UPDATE ingestd.queues SET paused_at = NULL").await;
         let (sender, mut began) = mpsc::unbounded_channel();
         let engine = self.engine(Some(sender), 10).await;
-        let mut conn = PgConnection::connect_with(&db::session(&self.config).unwrap()).await.unwrap();
+        let mut conn = PgConnection::connect_with(&db::session(&self.config).unwrap())
+            .await
+            .unwrap();
         let mut latencies = Vec::new();
         for _ in 0..n_jobs {
             sqlx::query("INSERT INTO ingestd.jobs (kind) VALUES ('bench.noop')")
@@ -208,7 +221,13 @@ impl Bench {
                 .await
                 .unwrap();
             let committed = Instant::now();
-            latencies.push(began.recv().await.unwrap().saturating_duration_since(committed));
+            latencies.push(
+                began
+                    .recv()
+                    .await
+                    .unwrap()
+                    .saturating_duration_since(committed),
+            );
             tokio::time::sleep(Duration::from_millis(fastrand::u64(20..80))).await;
         }
         engine.stop(CancellationToken::new()).await;
@@ -234,30 +253,45 @@ impl Bench {
 
 fn quantile(latencies: &mut [Duration], share: f64) -> f64 {
     latencies.sort_unstable();
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "an index")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "an index"
+    )]
     let place = ((latencies.len() - 1) as f64 * share) as usize;
     latencies.get(place).unwrap().as_secs_f64() * 1000.0
 }
 
 fn argument(name: &str, default: i64) -> i64 {
     let mut args = std::env::args().skip_while(|arg| arg != name);
-    args.nth(1).map_or(default, |value| value.parse().expect("a number"))
+    args.nth(1)
+        .map_or(default, |value| value.parse().expect("a number"))
 }
 
 #[tokio::main]
 async fn main() {
     let n_jobs = argument("--jobs", 100_000);
     let home = std::env::temp_dir().join(format!("ingestd-bench-{}", std::process::id()));
-    let cluster = Cluster::start(Options::new(home.join("data"))).await.unwrap();
+    let cluster = Cluster::start(Options::new(home.join("data")))
+        .await
+        .unwrap();
     cluster.ensure_database("bench").await.unwrap();
-    let config =
-        config::Database { url: Some(cluster.url("bench").into()), ..config::Database::default() };
+    let config = config::Database {
+        url: Some(cluster.url("bench").into()),
+        ..config::Database::default()
+    };
     let pool = db::connect(&config).await.unwrap();
     db::migrate(&pool).await.unwrap();
-    ingestd::queue::register(&mut pool.acquire().await.unwrap(), KINDS).await.unwrap();
+    ingestd::queue::register(&mut pool.acquire().await.unwrap(), KINDS)
+        .await
+        .unwrap();
     let bench = Arc::new(Bench { pool, config });
 
-    println!("{n_jobs} no-op jobs, {} bytes of args, durable commits", ARGS.len());
+    println!(
+        "{n_jobs} no-op jobs, {} bytes of args, durable commits",
+        ARGS.len()
+    );
     for (batch, n_slots) in [(100, 100), (500, 500)] {
         let by_hand = bench.drain_by_hand(n_jobs, batch).await;
         let engine = bench.drain_engine(n_jobs, n_slots).await;

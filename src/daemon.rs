@@ -30,8 +30,12 @@ impl Daemon {
     ///
     /// The database cannot be reached or migrated, the storage folder cannot be made.
     pub async fn start(config: Arc<Config>) -> anyhow::Result<Self> {
-        let db = db::connect(&config.database).await.context("cannot connect to the database")?;
-        db::migrate(&db).await.context("cannot migrate the database")?;
+        let db = db::connect(&config.database)
+            .await
+            .context("cannot connect to the database")?;
+        db::migrate(&db)
+            .await
+            .context("cannot migrate the database")?;
         let blobs = blob::Store::open(&config.storage.dir).await?;
         let concurrency: BTreeMap<String, usize> = config
             .queues
@@ -51,7 +55,11 @@ impl Daemon {
             settings: config.queue.clone(),
             concurrency,
         };
-        Ok(Self { db, blobs, engine: engine.start().await? })
+        Ok(Self {
+            db,
+            blobs,
+            engine: engine.start().await?,
+        })
     }
 
     /// Returns whether the worker has a heartbeat and may claim.

@@ -37,9 +37,17 @@ impl Store {
     /// The folder cannot be made.
     pub async fn open(dir: &Path) -> io::Result<Self> {
         let dir = dir.join("blobs");
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).await.map_err(|error| {
-            io::Error::new(error.kind(), format!("cannot make {}: {error}", dir.display()))
-        })?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&dir)
+            .await
+            .map_err(|error| {
+                io::Error::new(
+                    error.kind(),
+                    format!("cannot make {}: {error}", dir.display()),
+                )
+            })?;
         if let Some(owner) = dir.parent().map(foreign_owner).transpose()?.flatten() {
             // Of a link, which the folder's owner may have put there, only the link changes hands.
             std::os::unix::fs::lchown(&dir, Some(owner.0), Some(owner.1))?;
@@ -59,11 +67,23 @@ impl Store {
             .collect();
         let path = self.dir.join(format!("{name}.part"));
         let mut options = fs::OpenOptions::new();
-        let file = options.write(true).create_new(true).mode(0o600).open(&path).await?;
+        let file = options
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .await?;
         if let Some(owner) = foreign_owner(&self.dir)? {
             std::os::unix::fs::fchown(&file, Some(owner.0), Some(owner.1))?;
         }
-        Ok(Writer { store: self.clone(), name, path, file, hash: Sha256::new(), size_bytes: 0 })
+        Ok(Writer {
+            store: self.clone(),
+            name,
+            path,
+            file,
+            hash: Sha256::new(),
+            size_bytes: 0,
+        })
     }
 
     /// Returns where a blob lies, or `None` for a name that this store did not make.
@@ -79,7 +99,9 @@ impl Store {
     ///
     /// The file cannot be deleted.
     pub async fn delete(&self, name: &str) -> io::Result<()> {
-        let Some(path) = self.path(name) else { return Ok(()) };
+        let Some(path) = self.path(name) else {
+            return Ok(());
+        };
         match fs::remove_file(path).await {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
@@ -155,7 +177,11 @@ impl Writer {
         // The rename is durable once the folder is.
         fs::File::open(&self.store.dir).await?.sync_all().await?;
         let sha256 = std::mem::take(&mut self.hash).finalize().into();
-        Ok(Blob { name: std::mem::take(&mut self.name), size_bytes: self.size_bytes, sha256 })
+        Ok(Blob {
+            name: std::mem::take(&mut self.name),
+            size_bytes: self.size_bytes,
+            sha256,
+        })
     }
 }
 
@@ -177,7 +203,10 @@ mod tests {
         let mut writer = store.create().await.unwrap();
         writer.write(b"abc").await.unwrap();
         let blob = writer.finish().await.unwrap();
-        assert_eq!(std::fs::read(store.path(&blob.name).unwrap()).unwrap(), b"abc");
+        assert_eq!(
+            std::fs::read(store.path(&blob.name).unwrap()).unwrap(),
+            b"abc"
+        );
         assert_eq!(blob.size_bytes, 3);
         assert_eq!(blob.sha256[..4], [0xba, 0x78, 0x16, 0xbf]);
 
@@ -187,7 +216,10 @@ mod tests {
         assert!(!path.exists());
         store.delete(&blob.name).await.unwrap();
         store.delete(&blob.name).await.unwrap();
-        assert_eq!(std::fs::read_dir(dir.path().join("blobs")).unwrap().count(), 0);
+        assert_eq!(
+            std::fs::read_dir(dir.path().join("blobs")).unwrap().count(),
+            0
+        );
     }
 
     #[tokio::test]

@@ -22,7 +22,9 @@ pub fn is_transient(error: &sqlx::Error) -> bool {
 /// disk, memory or time; classes 53, 57 and 58).
 #[must_use]
 pub fn is_refusal(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    let code = error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code);
     let class = code.as_ref().and_then(|code| code.get(..2));
     !is_transient(error) && !matches!(class, Some("53" | "57" | "58"))
 }

@@ -58,7 +58,10 @@ impl KnownKinds {
         let millis = |kind: &Kind<C>| i64::try_from(kind.timeout.as_millis());
         Self {
             names: kinds.iter().map(|kind| kind.name).collect(),
-            timeouts_ms: kinds.iter().map(|kind| millis(kind).unwrap_or(i64::MAX / 2)).collect(),
+            timeouts_ms: kinds
+                .iter()
+                .map(|kind| millis(kind).unwrap_or(i64::MAX / 2))
+                .collect(),
             queues: kinds.iter().map(|kind| kind.queue).collect(),
         }
     }
@@ -102,13 +105,22 @@ impl Claimer {
         let mut turn = 0_u64;
         let mut reason = Wake::Poll;
         loop {
-            let Some(slots) = self.free_slots(reason).await else { return };
+            let Some(slots) = self.free_slots(reason).await else {
+                return;
+            };
             // Only now: the one before may have ended while all slots were taken.
             let session = self.session().await;
-            WorkerWoken { queue: &self.queue, reason }.emit();
+            WorkerWoken {
+                queue: &self.queue,
+                reason,
+            }
+            .emit();
             turn += 1;
             let asked = slots.len();
-            match self.claim(&session, slots, turn.is_multiple_of(REVERSE_EVERY)).await {
+            match self
+                .claim(&session, slots, turn.is_multiple_of(REVERSE_EVERY))
+                .await
+            {
                 Ok(got) if got == asked => {
                     self.report_slots();
                     reason = Wake::Drain;
@@ -148,7 +160,12 @@ impl Claimer {
     fn report_slots(&self) {
         let n_busy = self.n_slots.saturating_sub(self.slots.available_permits());
         let [slots, busy] = [self.n_slots, n_busy].map(|n| u32::try_from(n).unwrap_or(u32::MAX));
-        WorkerSlots { queue: &self.queue, slots, busy }.emit();
+        WorkerSlots {
+            queue: &self.queue,
+            slots,
+            busy,
+        }
+        .emit();
     }
 
     /// Waits for a session: without a heartbeat nothing may be claimed.
@@ -203,12 +220,21 @@ impl Claimer {
             .bind(&self.kinds.timeouts_ms)
             .fetch_all(&self.pool)
             .await?;
-        JobClaimed { queue: &self.queue, n: rows.len(), duration: began.elapsed() }.emit();
+        JobClaimed {
+            queue: &self.queue,
+            n: rows.len(),
+            duration: began.elapsed(),
+        }
+        .emit();
         // The UPDATE returns rows as it meets them; start them as they were due.
         rows.sort_by_key(|row| {
             let priority: i16 = row.get("priority");
             let turn = order.iter().position(|p| *p == priority);
-            (turn, std::cmp::Reverse(row.get::<i64, _>("waited_ms")), row.get::<i64, _>("id"))
+            (
+                turn,
+                std::cmp::Reverse(row.get::<i64, _>("waited_ms")),
+                row.get::<i64, _>("id"),
+            )
         });
         let n_claimed = rows.len();
         for (row, slot) in rows.iter().zip(slots) {
@@ -216,7 +242,13 @@ impl Claimer {
             let cancel = session.cancel.child_token();
             self.leases.insert(lease.lease_id, cancel.clone());
             let (worker_id, session) = (session.worker_id, session.cancel.clone());
-            let claimed = Claimed { lease, worker_id, cancel, session, slot };
+            let claimed = Claimed {
+                lease,
+                worker_id,
+                cancel,
+                session,
+                slot,
+            };
             if self.claimed.send(claimed).await.is_err() {
                 break; // stopping: the rest is handed back with everything unfinished
             }
@@ -248,9 +280,14 @@ impl Claimer {
     }
 
     async fn next_due(&self) -> Option<Duration> {
-        let next: Result<Option<i64>, _> =
-            sqlx::query_scalar(NEXT_DUE).bind(&self.queue).fetch_one(&self.pool).await;
-        next.ok().flatten().and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis)
+        let next: Result<Option<i64>, _> = sqlx::query_scalar(NEXT_DUE)
+            .bind(&self.queue)
+            .fetch_one(&self.pool)
+            .await;
+        next.ok()
+            .flatten()
+            .and_then(|ms| u64::try_from(ms).ok())
+            .map(Duration::from_millis)
     }
 }
 

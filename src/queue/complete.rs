@@ -71,7 +71,8 @@ impl<C> JobContext<C> {
             .bind("completed")
             .fetch_optional(conn)
             .await?;
-        gone.map(|_| Done::in_transaction()).ok_or(JobError::LeaseLost)
+        gone.map(|_| Done::in_transaction())
+            .ok_or(JobError::LeaseLost)
     }
 }
 
@@ -123,7 +124,9 @@ impl<C: Send + Sync + 'static> Completer<C> {
         let mut wait = Duration::from_millis(50);
         let mut n_refused = 0;
         loop {
-            let Err(error) = self.write(batch).await else { return Ok(()) };
+            let Err(error) = self.write(batch).await else {
+                return Ok(());
+            };
             tracing::warn!(error = %error, n_jobs = batch.len(), "completions wait for the database");
             n_refused += u32::from(db::is_refusal(&error));
             if n_refused > patience {
@@ -144,8 +147,10 @@ impl<C: Send + Sync + 'static> Completer<C> {
     }
 
     async fn finish(&self, batch: &mut [Conclusion]) -> sqlx::Result<()> {
-        self.finish_as("completed", batch, |o| matches!(o, Outcome::Completed)).await?;
-        self.finish_as("cancelled", batch, |o| matches!(o, Outcome::Cancelled)).await
+        self.finish_as("completed", batch, |o| matches!(o, Outcome::Completed))
+            .await?;
+        self.finish_as("cancelled", batch, |o| matches!(o, Outcome::Cancelled))
+            .await
     }
 
     async fn finish_as(
@@ -155,8 +160,11 @@ impl<C: Send + Sync + 'static> Completer<C> {
         covered: impl Fn(&Outcome) -> bool,
     ) -> sqlx::Result<()> {
         let covers = |c: &&Conclusion| !c.written && covered(&c.outcome);
-        let (ids, leases): (Vec<i64>, Vec<i64>) =
-            batch.iter().filter(covers).map(|c| (c.lease.id.0, c.lease.lease_id.0)).unzip();
+        let (ids, leases): (Vec<i64>, Vec<i64>) = batch
+            .iter()
+            .filter(covers)
+            .map(|c| (c.lease.id.0, c.lease.lease_id.0))
+            .unzip();
         if ids.is_empty() {
             return Ok(());
         }
@@ -198,19 +206,40 @@ impl<C: Send + Sync + 'static> Completer<C> {
             .bind(worker)
             .fetch_all(&self.pool)
             .await?;
-        settle(batch, &done, |o| matches!(o, Outcome::Retry { .. } | Outcome::Snoozed(_)));
+        settle(batch, &done, |o| {
+            matches!(o, Outcome::Retry { .. } | Outcome::Snoozed(_))
+        });
         Ok(())
     }
 
     /// Gives one job up together with what its kind does about it, in one transaction.
     async fn bury(&self, c: &mut Conclusion) -> sqlx::Result<()> {
-        let Outcome::Dead { reason, error, kind } = &c.outcome else { return Ok(()) };
+        let Outcome::Dead {
+            reason,
+            error,
+            kind,
+        } = &c.outcome
+        else {
+            return Ok(());
+        };
         if c.written {
             return Ok(());
         }
-        let grave = Grave { reason: *reason, error, error_kind: *kind, ended: true };
+        let grave = Grave {
+            reason: *reason,
+            error,
+            error_kind: *kind,
+            ended: true,
+        };
         let mut tx = self.pool.begin().await?;
-        c.fenced = !bury(&mut tx, &self.kinds, c.lease.id.0, c.lease.lease_id.0, &grave).await?;
+        c.fenced = !bury(
+            &mut tx,
+            &self.kinds,
+            c.lease.id.0,
+            c.lease.lease_id.0,
+            &grave,
+        )
+        .await?;
         tx.commit().await?;
         c.written = true;
         Ok(())
@@ -220,7 +249,10 @@ impl<C: Send + Sync + 'static> Completer<C> {
 /// Marks what a statement covered: written, and fenced where the id did not come back.
 fn settle(batch: &mut [Conclusion], done: &[i64], covered: impl Fn(&Outcome) -> bool) {
     let done: HashSet<i64> = done.iter().copied().collect();
-    for c in batch.iter_mut().filter(|c| !c.written && covered(&c.outcome)) {
+    for c in batch
+        .iter_mut()
+        .filter(|c| !c.written && covered(&c.outcome))
+    {
         c.written = true;
         c.fenced = !done.contains(&c.lease.id.0);
     }
@@ -279,8 +311,16 @@ pub(super) async fn bury<C: Send + Sync + 'static>(
             .bind(grave.ended)
             .fetch_optional(&mut *conn)
             .await?;
-    let Some((id, kind, args, run_id, error)) = row else { return Ok(false) };
-    let dead = DeadJob { id, kind, args, run_id, error };
+    let Some((id, kind, args, run_id, error)) = row else {
+        return Ok(false);
+    };
+    let dead = DeadJob {
+        id,
+        kind,
+        args,
+        run_id,
+        error,
+    };
     if let Some(kind) = kinds.iter().find(|k| k.name == dead.kind) {
         (kind.on_dead)(&mut *conn, &dead).await?;
         // Had it failed and said nothing, the commit would quietly be a rollback.

@@ -39,12 +39,17 @@ const CANCEL_RUNNING: &str = "
 pub async fn cancel(conn: &mut PgConnection, id: JobId) -> sqlx::Result<Cancelled> {
     // It may start or go back between the two statements: look again a few times.
     for _ in 0..3 {
-        let waiting: Option<i64> =
-            sqlx::query_scalar(CANCEL_WAITING).bind(id).fetch_optional(&mut *conn).await?;
+        let waiting: Option<i64> = sqlx::query_scalar(CANCEL_WAITING)
+            .bind(id)
+            .fetch_optional(&mut *conn)
+            .await?;
         if waiting.is_some() {
             return Ok(Cancelled::Done);
         }
-        let running = sqlx::query(CANCEL_RUNNING).bind(id).fetch_optional(&mut *conn).await?;
+        let running = sqlx::query(CANCEL_RUNNING)
+            .bind(id)
+            .fetch_optional(&mut *conn)
+            .await?;
         if running.is_some() {
             return Ok(Cancelled::Requested);
         }
@@ -128,7 +133,9 @@ pub async fn retry(conn: &mut PgConnection, id: JobId) -> sqlx::Result<Retried> 
     if due.is_some() {
         return Ok(Retried::DueNow);
     }
-    Ok(dead::replay(conn, id).await?.map_or(Retried::NotFound, Retried::Replayed))
+    Ok(dead::replay(conn, id)
+        .await?
+        .map_or(Retried::NotFound, Retried::Replayed))
 }
 
 /// Pauses a queue: nothing is claimed from it until it is resumed; what runs goes on.

@@ -101,7 +101,9 @@ impl<C: Send + Sync + 'static> Engine<C> {
         parts.start_claimers(sleepers.clone(), new_queues, conclusions);
         if parts.settings.wake == config::Wake::Notify {
             let (pool, leases) = (parts.pool.clone(), parts.leases.clone());
-            parts.claimers.spawn(wake::listen(pool, sleepers, leases, parts.stop.clone()));
+            parts
+                .claimers
+                .spawn(wake::listen(pool, sleepers, leases, parts.stop.clone()));
         }
         parts.claimers.spawn(schedule::pump(
             parts.pool.clone(),
@@ -137,7 +139,14 @@ struct Parts<C: 'static> {
 
 impl<C: Send + Sync + 'static> Parts<C> {
     fn new(engine: Engine<C>) -> std::io::Result<Self> {
-        let Engine { pool, options, kinds, state, settings, concurrency } = engine;
+        let Engine {
+            pool,
+            options,
+            kinds,
+            state,
+            settings,
+            concurrency,
+        } = engine;
         let known = KnownKinds::of(&kinds);
         let (hard_stop, finished) = (CancellationToken::new(), CancellationToken::new());
         let leases = Leases::default();
@@ -237,7 +246,9 @@ impl<C: Send + Sync + 'static> Parts<C> {
             let (rescuer, stop) = (Arc::clone(&rescuer), stop.clone());
             Box::pin(async move {
                 // The scheduler makes one more tick after its shutdown.
-                if let Some(Err(error)) = stop.run_until_cancelled(rescuer.rescue()).await { tracing::warn!(error = %error, "rescue waits for the database") }
+                if let Some(Err(error)) = stop.run_until_cancelled(rescuer.rescue()).await {
+                    tracing::warn!(error = %error, "rescue waits for the database")
+                }
             })
         })?;
         scheduler.add(rescue).await?;
@@ -278,7 +289,9 @@ impl<C: Send + Sync + 'static> Parts<C> {
 
 impl std::fmt::Debug for Running {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Running").field("n_running", &self.n_running()).finish_non_exhaustive()
+        f.debug_struct("Running")
+            .field("n_running", &self.n_running())
+            .finish_non_exhaustive()
     }
 }
 
@@ -320,13 +333,23 @@ impl Running {
         }
         let n_left = self.leases.count();
         if n_left > 0 {
-            tracing::warn!(n_jobs = n_left, "grace period over; telling running jobs to end");
+            tracing::warn!(
+                n_jobs = n_left,
+                "grace period over; telling running jobs to end"
+            );
         }
-        let worker_id = self.session.borrow().as_ref().map(|session| session.worker_id);
+        let worker_id = self
+            .session
+            .borrow()
+            .as_ref()
+            .map(|session| session.worker_id);
         self.hard_stop.cancel();
         let ended = tokio::time::timeout(self.settings.hard_stop, self.workers.wait()).await;
         if ended.is_err() {
-            tracing::error!(n_jobs = self.leases.count(), "jobs did not end; handing them back");
+            tracing::error!(
+                n_jobs = self.leases.count(),
+                "jobs did not end; handing them back"
+            );
         }
         self.handlers.close();
         self.completer.close();
@@ -337,7 +360,10 @@ impl Running {
         self.hand_back(worker_id).await;
         self.finished.cancel();
         let heart = self.heart;
-        if tokio::task::spawn_blocking(move || heart.join()).await.is_err() {
+        if tokio::task::spawn_blocking(move || heart.join())
+            .await
+            .is_err()
+        {
             tracing::error!("heartbeat thread did not end");
         }
     }

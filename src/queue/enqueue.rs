@@ -80,7 +80,11 @@ pub async fn enqueue<J: Job>(conn: &mut PgConnection, job: &J) -> sqlx::Result<E
 ///
 /// As [`enqueue`].
 pub async fn enqueue_raw(conn: &mut PgConnection, job: &NewJob) -> sqlx::Result<Enqueued> {
-    let args = if job.args.is_null() { None } else { Some(&job.args) };
+    let args = if job.args.is_null() {
+        None
+    } else {
+        Some(&job.args)
+    };
     let (id, inserted): (Option<JobId>, bool) = sqlx::query_as(
         "SELECT job_id, inserted FROM ingestd.enqueue($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
     )

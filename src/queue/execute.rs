@@ -48,9 +48,17 @@ pub(super) enum Outcome {
     Completed,
     CompletedInTransaction,
     Cancelled,
-    Retry { after: Duration, error: String, kind: ErrorKind },
+    Retry {
+        after: Duration,
+        error: String,
+        kind: ErrorKind,
+    },
     Snoozed(Duration),
-    Dead { reason: Reason, error: String, kind: ErrorKind },
+    Dead {
+        reason: Reason,
+        error: String,
+        kind: ErrorKind,
+    },
     LeaseLost,
     /// Stopped by the daemon's own hard stop: handed back with the rest, unburnt.
     HandedBack,
@@ -59,7 +67,10 @@ pub(super) enum Outcome {
 impl Outcome {
     /// Says whether the completer has anything to write.
     const fn needs_writing(&self) -> bool {
-        !matches!(self, Self::CompletedInTransaction | Self::LeaseLost | Self::HandedBack)
+        !matches!(
+            self,
+            Self::CompletedInTransaction | Self::LeaseLost | Self::HandedBack
+        )
     }
 }
 
@@ -87,22 +98,58 @@ impl Conclusion {
             (Outcome::Snoozed(_), _) => Seen::Snoozed,
             (Outcome::Dead { .. }, _) => Seen::Dead,
         };
-        let Lease { kind, queue, attempt, id, .. } = &*self.lease;
+        let Lease {
+            kind,
+            queue,
+            attempt,
+            id,
+            ..
+        } = &*self.lease;
         let (job, attempt) = (id.0, *attempt);
         if outcome == Seen::Lost {
-            LeaseFenced { queue, kind, job, attempt }.emit();
+            LeaseFenced {
+                queue,
+                kind,
+                job,
+                attempt,
+            }
+            .emit();
         }
         let error = match &self.outcome {
-            Outcome::Retry { error, kind: error_kind, .. }
-            | Outcome::Dead { error, kind: error_kind, .. } => {
-                JobErrored { queue, kind, error_kind: *error_kind }.emit();
+            Outcome::Retry {
+                error,
+                kind: error_kind,
+                ..
+            }
+            | Outcome::Dead {
+                error,
+                kind: error_kind,
+                ..
+            } => {
+                JobErrored {
+                    queue,
+                    kind,
+                    error_kind: *error_kind,
+                }
+                .emit();
                 Some(error.as_str())
             }
             _ => None,
         };
         let (waited, duration) = (millis(self.lease.waited_ms), self.duration);
         let age = millis(self.lease.age_ms) + duration;
-        JobFinished { queue, kind, outcome, duration, waited, age, attempt, job, error }.emit();
+        JobFinished {
+            queue,
+            kind,
+            outcome,
+            duration,
+            waited,
+            age,
+            attempt,
+            job,
+            error,
+        }
+        .emit();
     }
 }
 
@@ -128,7 +175,11 @@ fn judge<C>(
         Err(_) if cancelled => return Outcome::Cancelled,
         Err(JobError::Fatal(error)) => {
             let kind = error_kind(&error);
-            return Outcome::Dead { reason: Reason::Fatal, error: describe(&error), kind };
+            return Outcome::Dead {
+                reason: Reason::Fatal,
+                error: describe(&error),
+                kind,
+            };
         }
         Err(JobError::Retry { error, after }) => (error, after),
     };
@@ -136,10 +187,18 @@ fn judge<C>(
     let attempt = u16::try_from(lease.attempt).unwrap_or(1);
     let allowed = lease.max_attempts.and_then(|n| u16::try_from(n).ok());
     if attempt >= allowed.unwrap_or(kind.retry.max_attempts) {
-        return Outcome::Dead { reason: Reason::Exhausted, error: text, kind: error_kind };
+        return Outcome::Dead {
+            reason: Reason::Exhausted,
+            error: text,
+            kind: error_kind,
+        };
     }
     let after = after.unwrap_or_else(|| retry::delay(&kind.retry, attempt, chance));
-    Outcome::Retry { after, error: text, kind: error_kind }
+    Outcome::Retry {
+        after,
+        error: text,
+        kind: error_kind,
+    }
 }
 
 /// Longest error that is stored, in bytes.
@@ -219,13 +278,30 @@ impl<C: Send + Sync + 'static> Service<Task<Claimed>> for Executor<C> {
 impl<C: Send + Sync + 'static> Executor<C> {
     /// Runs one attempt and hands its conclusion on. The slot is free as soon as the handler ends.
     async fn execute(self, claimed: Claimed) {
-        let Claimed { lease, worker_id, cancel, session, slot } = claimed;
-        let Some(kind) = self.kinds.iter().find(|kind| kind.name == lease.kind).copied() else {
+        let Claimed {
+            lease,
+            worker_id,
+            cancel,
+            session,
+            slot,
+        } = claimed;
+        let Some(kind) = self
+            .kinds
+            .iter()
+            .find(|kind| kind.name == lease.kind)
+            .copied()
+        else {
             return; // claims name the kinds we know; an unknown one stays for rescue
         };
         let started = Instant::now();
-        let ctx = JobContext { lease: Arc::clone(&lease), cancel: cancel.clone(), state: self.state };
-        let result = layer::stack(self.tracker).oneshot(Attempt { kind, ctx }).await;
+        let ctx = JobContext {
+            lease: Arc::clone(&lease),
+            cancel: cancel.clone(),
+            state: self.state,
+        };
+        let result = layer::stack(self.tracker)
+            .oneshot(Attempt { kind, ctx })
+            .await;
         let duration = started.elapsed();
         drop(slot);
         self.leases.end(lease.lease_id);
@@ -233,10 +309,23 @@ impl<C: Send + Sync + 'static> Executor<C> {
         let outcome = match result {
             Err(_) if self.hard_stop.is_cancelled() => Outcome::HandedBack,
             Err(_) if session.is_cancelled() => Outcome::LeaseLost,
-            result => judge(&kind, &lease, result, cancel.is_cancelled(), fastrand::f64()),
+            result => judge(
+                &kind,
+                &lease,
+                result,
+                cancel.is_cancelled(),
+                fastrand::f64(),
+            ),
         };
         let written = !outcome.needs_writing();
-        let conclusion = Conclusion { lease, worker_id, outcome, duration, written, fenced: false };
+        let conclusion = Conclusion {
+            lease,
+            worker_id,
+            outcome,
+            duration,
+            written,
+            fenced: false,
+        };
         if let Err(unsent) = self.conclusions.send(conclusion).await {
             tracing::error!(job = %unsent.0.lease.id, "the completer is gone; rescue will find the job");
         }
@@ -288,20 +377,35 @@ mod tests {
         let again = judged(&lease(2, None), error(), false);
         assert!(matches!(again, Outcome::Retry { after, .. } if after == Duration::from_secs(10)));
         let last = judged(&lease(3, None), error(), false);
-        assert!(matches!(last, Outcome::Dead { reason: Reason::Exhausted, .. }));
+        assert!(matches!(
+            last,
+            Outcome::Dead {
+                reason: Reason::Exhausted,
+                ..
+            }
+        ));
     }
 
     #[test]
     fn the_rows_own_attempts_win_over_the_kinds() {
         let error = || JobError::from(anyhow::anyhow!("no"));
-        assert!(matches!(judged(&lease(1, Some(1)), error(), false), Outcome::Dead { .. }));
-        assert!(matches!(judged(&lease(3, Some(9)), error(), false), Outcome::Retry { .. }));
+        assert!(matches!(
+            judged(&lease(1, Some(1)), error(), false),
+            Outcome::Dead { .. }
+        ));
+        assert!(matches!(
+            judged(&lease(3, Some(9)), error(), false),
+            Outcome::Retry { .. }
+        ));
     }
 
     #[test]
     fn a_delay_that_was_asked_for_replaces_the_backoff() {
         let asked = Some(Duration::from_secs(77));
-        let error = JobError::Retry { error: anyhow::anyhow!("busy"), after: asked };
+        let error = JobError::Retry {
+            error: anyhow::anyhow!("busy"),
+            after: asked,
+        };
         let outcome = judged(&lease(1, None), error, false);
         assert!(matches!(outcome, Outcome::Retry { after, .. } if after.as_secs() == 77));
     }
@@ -309,21 +413,33 @@ mod tests {
     #[test]
     fn a_cancelled_job_is_not_tried_again() {
         let error = JobError::from(anyhow::anyhow!("interrupted"));
-        assert!(matches!(judged(&lease(1, None), error, true), Outcome::Cancelled));
+        assert!(matches!(
+            judged(&lease(1, None), error, true),
+            Outcome::Cancelled
+        ));
     }
 
     #[test]
     fn an_error_is_cut_between_characters() {
         let text = describe(&anyhow::anyhow!("x{}", "é".repeat(LONGEST_ERROR)));
         assert_eq!(text.len(), LONGEST_ERROR - 1);
-        assert_eq!(describe(&anyhow::anyhow!("a\0b").context("c")), "c: a\u{FFFD}b");
+        assert_eq!(
+            describe(&anyhow::anyhow!("a\0b").context("c")),
+            "c: a\u{FFFD}b"
+        );
     }
 
     #[test]
     fn causes_are_classified_anywhere_in_the_chain() {
         let io = std::io::Error::other("disk");
-        assert_eq!(error_kind(&anyhow::Error::new(io).context("reading")), ErrorKind::Io);
-        assert_eq!(error_kind(&anyhow::Error::new(sqlx::Error::PoolTimedOut)), ErrorKind::Db);
+        assert_eq!(
+            error_kind(&anyhow::Error::new(io).context("reading")),
+            ErrorKind::Io
+        );
+        assert_eq!(
+            error_kind(&anyhow::Error::new(sqlx::Error::PoolTimedOut)),
+            ErrorKind::Db
+        );
         assert_eq!(error_kind(&anyhow::anyhow!("other")), ErrorKind::Other);
     }
 }

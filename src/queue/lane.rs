@@ -60,7 +60,11 @@ impl<C: Send + Sync + 'static> Lanes<C> {
             return;
         }
         if self.served.len() >= MOST_QUEUES {
-            tracing::warn!(queue, most = MOST_QUEUES, "too many queues; this one is not served here");
+            tracing::warn!(
+                queue,
+                most = MOST_QUEUES,
+                "too many queues; this one is not served here"
+            );
             return;
         }
         let named = self.concurrency.get(queue).copied();

@@ -39,7 +39,14 @@ type Running = BoxFuture<'static, Result<Done, JobError>>;
 
 /// Stacks the layers: span outermost, then limit, then guard, then the handler.
 pub(super) fn stack(tracker: TaskTracker) -> Traced<Limited<Guarded<Handler>>> {
-    Traced { inner: Limited { inner: Guarded { inner: Handler, tracker } } }
+    Traced {
+        inner: Limited {
+            inner: Guarded {
+                inner: Handler,
+                tracker,
+            },
+        },
+    }
 }
 
 /// Implements the readiness half of a service that is always ready.

@@ -59,7 +59,10 @@ impl Leases {
 
     /// Says how many attempts are running.
     pub(super) fn count(&self) -> usize {
-        self.lock().values().filter(|attempt| matches!(attempt, Attempt::Running(_))).count()
+        self.lock()
+            .values()
+            .filter(|attempt| matches!(attempt, Attempt::Running(_)))
+            .count()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<i64, Attempt>> {

@@ -13,7 +13,10 @@ pub(super) struct Maintained {
 /// Makes partitions for the days ahead and drops what is older than `retention_days`.
 ///
 /// One daemon at a time: the others find the lock taken and leave it.
-pub(super) async fn maintain(pool: &PgPool, retention_days: i32) -> sqlx::Result<Option<Maintained>> {
+pub(super) async fn maintain(
+    pool: &PgPool,
+    retention_days: i32,
+) -> sqlx::Result<Option<Maintained>> {
     let mut tx = pool.begin().await?;
     let mine: bool = sqlx::query_scalar(
         "SELECT pg_try_advisory_xact_lock(hashtextextended('ingestd.maintain', 0))",
@@ -41,5 +44,9 @@ pub(super) async fn maintain(pool: &PgPool, retention_days: i32) -> sqlx::Result
             .rows_affected();
     }
     tx.commit().await?;
-    Ok(Some(Maintained { partitions_made, partitions_dropped, rows_deleted }))
+    Ok(Some(Maintained {
+        partitions_made,
+        partitions_dropped,
+        rows_deleted,
+    }))
 }

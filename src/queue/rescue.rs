@@ -94,7 +94,11 @@ impl LostJob {
     fn crashes_now(&self) -> i16 {
         let worst = self.worst.unwrap_or(self.crashes);
         let is_bystander = worst >= SUSPECT && self.crashes < worst;
-        if is_bystander && !self.alive { self.crashes } else { self.crashes + 1 }
+        if is_bystander && !self.alive {
+            self.crashes
+        } else {
+            self.crashes + 1
+        }
     }
 }
 
@@ -190,7 +194,11 @@ impl<C: Send + Sync + 'static> Rescuer<C> {
     }
 
     /// Sends one lost job back, cancels it, or quarantines it; returns whether it did.
-    async fn decide(&self, tx: &mut Transaction<'_, Postgres>, job: &LostJob) -> sqlx::Result<bool> {
+    async fn decide(
+        &self,
+        tx: &mut Transaction<'_, Postgres>,
+        job: &LostJob,
+    ) -> sqlx::Result<bool> {
         let known = self.kinds.iter().find(|kind| kind.name == job.kind);
         let worker = job.worker_id;
         let error = if job.alive {
@@ -225,7 +233,12 @@ impl<C: Send + Sync + 'static> Rescuer<C> {
                     return Ok(false);
                 }
             }
-            LeasesRescued { queue: &job.queue, action: Rescue::Dead, n: 1 }.emit();
+            LeasesRescued {
+                queue: &job.queue,
+                action: Rescue::Dead,
+                n: 1,
+            }
+            .emit();
             return Ok(true);
         }
         // The first crash is most likely the worker's own doing: no wait. Later ones wait.
@@ -244,7 +257,12 @@ impl<C: Send + Sync + 'static> Rescuer<C> {
             .bind(crashes)
             .execute(&mut **tx)
             .await?;
-        LeasesRescued { queue: &job.queue, action: Rescue::Retry, n: 1 }.emit();
+        LeasesRescued {
+            queue: &job.queue,
+            action: Rescue::Retry,
+            n: 1,
+        }
+        .emit();
         Ok(true)
     }
 }

@@ -133,11 +133,17 @@ async fn prepare(pool: &PgPool) -> sqlx::Result<()> {
 /// Handles one due schedule in one transaction; returns whether there was one.
 async fn tick(pool: &PgPool, kinds: &KnownKinds) -> sqlx::Result<bool> {
     let mut tx = pool.begin().await?;
-    let Some(row) = sqlx::query(DUE).fetch_optional(&mut *tx).await? else { return Ok(false) };
+    let Some(row) = sqlx::query(DUE).fetch_optional(&mut *tx).await? else {
+        return Ok(false);
+    };
     let due = due_schedule(&row)?;
     let ticked = match &due.timetable {
         Ok(timetable) => enqueue_ticks(&mut tx, &due, timetable).await?,
-        Err(error) => Ticked { next_at: None, problem: Some(error.to_string()), n_enqueued: 0 },
+        Err(error) => Ticked {
+            next_at: None,
+            problem: Some(error.to_string()),
+            n_enqueued: 0,
+        },
     };
     sqlx::query(
         "UPDATE ingestd.schedules SET next_at = $2, last_error = $3, last_at = $4 WHERE name = $1",
@@ -150,8 +156,19 @@ async fn tick(pool: &PgPool, kinds: &KnownKinds) -> sqlx::Result<bool> {
     .await?;
     tx.commit().await?;
     let kind = due.new_job.kind.as_str();
-    if let Some(queue) = due.new_job.queue.as_deref().or_else(|| kinds.queue_of(kind)) {
-        JobEnqueued { queue, kind, source: EnqueueSource::Cron, n: ticked.n_enqueued }.emit();
+    if let Some(queue) = due
+        .new_job
+        .queue
+        .as_deref()
+        .or_else(|| kinds.queue_of(kind))
+    {
+        JobEnqueued {
+            queue,
+            kind,
+            source: EnqueueSource::Cron,
+            n: ticked.n_enqueued,
+        }
+        .emit();
     }
     Ok(true)
 }
@@ -211,9 +228,18 @@ async fn enqueue_ticks(
         next_at = kept.drain(1..).next();
     }
     for _ in 0..note_ticks(&mut *tx, &due.name, &missed, "missed", None).await? {
-        ScheduleTicked { schedule: &due.name, result: TickResult::Missed, error: None }.emit();
+        ScheduleTicked {
+            schedule: &due.name,
+            result: TickResult::Missed,
+            error: None,
+        }
+        .emit();
     }
-    let mut ticked = Ticked { next_at, problem: None, n_enqueued: 0 };
+    let mut ticked = Ticked {
+        next_at,
+        problem: None,
+        n_enqueued: 0,
+    };
     for at in kept {
         enqueue_tick(&mut *tx, due, at, &mut ticked).await?;
     }
@@ -230,7 +256,12 @@ async fn enqueue_tick(
 ) -> sqlx::Result<()> {
     if due.overlap == Overlap::Skip && unfinished(&mut *tx, &due.name).await? {
         if note_ticks(&mut *tx, &due.name, &[at], "overlap", None).await? > 0 {
-            ScheduleTicked { schedule: &due.name, result: TickResult::Overlap, error: None }.emit();
+            ScheduleTicked {
+                schedule: &due.name,
+                result: TickResult::Overlap,
+                error: None,
+            }
+            .emit();
         }
         return Ok(());
     }
@@ -245,18 +276,34 @@ async fn enqueue_tick(
         Ok(enqueued) => {
             let id = enqueued.id.map(|id| id.0);
             if note_ticks(&mut *tx, &due.name, &[at], "enqueued", id).await? == 0 {
-                sqlx::query("ROLLBACK TO SAVEPOINT tick").execute(&mut *tx).await?;
+                sqlx::query("ROLLBACK TO SAVEPOINT tick")
+                    .execute(&mut *tx)
+                    .await?;
                 return Ok(());
             }
-            ScheduleTicked { schedule: &due.name, result: TickResult::Enqueued, error: None }.emit();
+            ScheduleTicked {
+                schedule: &due.name,
+                result: TickResult::Enqueued,
+                error: None,
+            }
+            .emit();
             ticked.n_enqueued += 1;
             Ok(())
         }
         Err(error) if db::is_refusal(&error) => {
-            let text = error.as_database_error().map_or_else(|| error.to_string(), |e| e.to_string());
-            sqlx::query("ROLLBACK TO SAVEPOINT tick").execute(&mut *tx).await?;
+            let text = error
+                .as_database_error()
+                .map_or_else(|| error.to_string(), |e| e.to_string());
+            sqlx::query("ROLLBACK TO SAVEPOINT tick")
+                .execute(&mut *tx)
+                .await?;
             note_ticks(&mut *tx, &due.name, &[at], "failed", None).await?;
-            ScheduleTicked { schedule: &due.name, result: TickResult::Failed, error: Some(&text) }.emit();
+            ScheduleTicked {
+                schedule: &due.name,
+                result: TickResult::Failed,
+                error: Some(&text),
+            }
+            .emit();
             ticked.problem = Some(text);
             Ok(())
         }

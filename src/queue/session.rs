@@ -49,11 +49,11 @@ impl Heart {
     /// # Errors
     ///
     /// The operating system has no thread left.
-    pub(super) fn start(
-        self,
-    ) -> std::io::Result<(Sessions, std::thread::JoinHandle<()>)> {
+    pub(super) fn start(self) -> std::io::Result<(Sessions, std::thread::JoinHandle<()>)> {
         let (sender, receiver) = watch::channel(None);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         let thread = std::thread::Builder::new()
             .name("heartbeat".into())
             .spawn(move || runtime.block_on(self.beat_for_ever(&sender)))?;
@@ -79,7 +79,10 @@ impl Heart {
         give_up_dead_neighbours(&mut conn).await?;
         let worker_id = register(&mut conn, &self.queues).await?;
         let cancel = self.hard_stop.child_token();
-        let session = Arc::new(Session { worker_id, cancel: cancel.clone() });
+        let session = Arc::new(Session {
+            worker_id,
+            cancel: cancel.clone(),
+        });
         sessions.send_replace(Some(session));
         tracing::info!(worker = worker_id, "worker registered");
         let ended = self.beat_while_trusted(&mut conn, worker_id).await;
@@ -93,7 +96,10 @@ impl Heart {
             .execute(&mut conn)
             .await?;
         } else {
-            tracing::error!(worker = worker_id, "heartbeat lost; its jobs are left to others");
+            tracing::error!(
+                worker = worker_id,
+                "heartbeat lost; its jobs are left to others"
+            );
         }
         ended
     }
@@ -157,15 +163,17 @@ async fn register(conn: &mut PgConnection, queues: &[String]) -> sqlx::Result<i6
 /// now tells nothing; then the heartbeat decides.
 async fn give_up_dead_neighbours(conn: &mut PgConnection) -> sqlx::Result<()> {
     let Some(place) = place() else { return Ok(()) };
-    let neighbours: Vec<(i64, i32)> = sqlx::query_as(
-        "SELECT id, pid FROM ingestd.workers WHERE place = $1 AND ended_at IS NULL",
-    )
-    .bind(&place)
-    .fetch_all(&mut *conn)
-    .await?;
+    let neighbours: Vec<(i64, i32)> =
+        sqlx::query_as("SELECT id, pid FROM ingestd.workers WHERE place = $1 AND ended_at IS NULL")
+            .bind(&place)
+            .fetch_all(&mut *conn)
+            .await?;
     let is_gone = |pid: i32| kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH);
-    let gone: Vec<i64> =
-        neighbours.into_iter().filter(|(_, pid)| is_gone(*pid)).map(|(id, _)| id).collect();
+    let gone: Vec<i64> = neighbours
+        .into_iter()
+        .filter(|(_, pid)| is_gone(*pid))
+        .map(|(id, _)| id)
+        .collect();
     if !gone.is_empty() {
         sqlx::query(
             "UPDATE ingestd.workers SET ended_at = now(), end_reason = 'lost'
@@ -183,7 +191,12 @@ async fn give_up_dead_neighbours(conn: &mut PgConnection) -> sqlx::Result<()> {
 fn place() -> Option<String> {
     let machine = std::fs::read_to_string("/etc/machine-id").ok()?;
     let namespace = std::fs::read_link("/proc/self/ns/pid").ok()?;
-    Some(format!("{} {} {}", host(), machine.trim(), namespace.display()))
+    Some(format!(
+        "{} {} {}",
+        host(),
+        machine.trim(),
+        namespace.display()
+    ))
 }
 
 /// Beats once; returns the running leases somebody wants cancelled, or `None` when given up.

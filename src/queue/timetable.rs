@@ -52,7 +52,10 @@ impl Timetable {
     #[must_use]
     pub fn next_after(&self, after: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let local = after.with_timezone(&self.zone);
-        self.cron.find_next_occurrence(&local, false).ok().map(|next| next.with_timezone(&Utc))
+        self.cron
+            .find_next_occurrence(&local, false)
+            .ok()
+            .map(|next| next.with_timezone(&Utc))
     }
 
     /// Returns the zone that the line is read in.
@@ -107,7 +110,10 @@ mod tests {
     }
 
     fn next(line: &str, zone: &str, after: &str) -> DateTime<Utc> {
-        Timetable::parse(line, zone).unwrap().next_after(at(after)).unwrap()
+        Timetable::parse(line, zone)
+            .unwrap()
+            .next_after(at(after))
+            .unwrap()
     }
 
     #[test]
@@ -122,15 +128,23 @@ mod tests {
         // Prague, 25 October 2026: 03:00 becomes 02:00.
         let first = next("30 2 * * *", "Europe/Prague", "2026-10-24T12:00:00Z");
         assert_eq!(first, at("2026-10-25T00:30:00Z"));
-        let second = Timetable::parse("30 2 * * *", "Europe/Prague").unwrap().next_after(first);
+        let second = Timetable::parse("30 2 * * *", "Europe/Prague")
+            .unwrap()
+            .next_after(first);
         assert_eq!(second, Some(at("2026-10-26T01:30:00Z")));
     }
 
     #[test]
     fn seconds_are_optional() {
         let after = "2026-01-01T00:00:00Z";
-        assert_eq!(next("*/5 * * * * *", "UTC", after), at("2026-01-01T00:00:05Z"));
-        assert_eq!(next("*/5 * * * *", "UTC", after), at("2026-01-01T00:05:00Z"));
+        assert_eq!(
+            next("*/5 * * * * *", "UTC", after),
+            at("2026-01-01T00:00:05Z")
+        );
+        assert_eq!(
+            next("*/5 * * * *", "UTC", after),
+            at("2026-01-01T00:05:00Z")
+        );
     }
 
     #[test]
@@ -144,7 +158,9 @@ mod tests {
     #[test]
     fn missed_ticks_follow_the_policy() {
         let now = at("2026-01-01T00:05:30Z");
-        let due: Vec<_> = (1..=5).map(|m| at(&format!("2026-01-01T00:0{m}:00Z"))).collect();
+        let due: Vec<_> = (1..=5)
+            .map(|m| at(&format!("2026-01-01T00:0{m}:00Z")))
+            .collect();
         let split = |missed| {
             let (kept, missed) = split_ticks(due.clone(), missed, now, Duration::from_mins(1));
             (kept.len(), missed.len())
@@ -154,6 +170,11 @@ mod tests {
         assert_eq!(split(Missed::All(100)), (5, 0));
         assert_eq!(split(Missed::Skip), (1, 4));
         let late = now + chrono::Duration::hours(1);
-        assert_eq!(split_ticks(due, Missed::Skip, late, Duration::from_mins(1)).0.len(), 0);
+        assert_eq!(
+            split_ticks(due, Missed::Skip, late, Duration::from_mins(1))
+                .0
+                .len(),
+            0
+        );
     }
 }

@@ -30,7 +30,10 @@ pub(super) struct Sleepers {
 
 impl Sleepers {
     pub(super) fn new(unknown: mpsc::Sender<String>) -> Self {
-        Self { queues: Arc::default(), unknown }
+        Self {
+            queues: Arc::default(),
+            unknown,
+        }
     }
 
     /// Returns the bell of a queue, hanging it up if need be.
@@ -91,7 +94,11 @@ async fn listen_once(
 ) -> sqlx::Result<()> {
     let mut listener = PgListener::connect_with(pool).await?;
     listener.listen_all([WAKE, CANCEL]).await?;
-    ListenerChanged { connected: true, again: *was_up }.emit();
+    ListenerChanged {
+        connected: true,
+        again: *was_up,
+    }
+    .emit();
     *was_up = true;
     sleepers.wake_all();
     // `None`: the connection was lost, and notifications with it.

@@ -22,12 +22,21 @@ fn sources() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut paths = Vec::new();
     walk(&root, &mut paths);
-    assert!(paths.len() > 40, "the walk found only {} files", paths.len());
+    assert!(
+        paths.len() > 40,
+        "the walk found only {} files",
+        paths.len()
+    );
     paths
         .into_iter()
         .map(|path| Source {
             text: std::fs::read_to_string(&path).unwrap(),
-            path: path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned(),
+            path: path
+                .strip_prefix(&root)
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .to_owned(),
         })
         .collect()
 }
@@ -39,7 +48,10 @@ impl Source {
 
     /// Lines of code that name a path; comments do not count.
     fn lines_naming<'a>(&'a self, path: &'a str) -> impl Iterator<Item = &'a str> {
-        let code = self.text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        let code = self
+            .text
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"));
         code.filter(move |line| line.contains(path))
     }
 }
@@ -48,7 +60,10 @@ impl Source {
 fn only(places: &[&str], path: &str) {
     for source in sources().iter().filter(|source| !source.is_in(places)) {
         if let Some(line) = source.lines_naming(path).next() {
-            panic!("src/{} names {path}, which only {places:?} may: {line}", source.path);
+            panic!(
+                "src/{} names {path}, which only {places:?} may: {line}",
+                source.path
+            );
         }
     }
 }
@@ -57,7 +72,10 @@ fn only(places: &[&str], path: &str) {
 fn never(place: &str, path: &str) {
     for source in sources().iter().filter(|source| source.is_in(&[place])) {
         if let Some(line) = source.lines_naming(path).next() {
-            panic!("src/{} names {path}, which {place} may not: {line}", source.path);
+            panic!(
+                "src/{} names {path}, which {place} may not: {line}",
+                source.path
+            );
         }
     }
 }
@@ -78,7 +96,10 @@ fn crates_stay_in_their_rooms() {
     only(&["observe/"], "metrics::");
     only(&["observe/"], "metrics_exporter_prometheus");
     only(&["http/", "ingest/product_import/routes"], "axum");
-    only(&["ingest/product_import/sheet/", "ingest/product_import/cell"], "calamine");
+    only(
+        &["ingest/product_import/sheet/", "ingest/product_import/cell"],
+        "calamine",
+    );
     only(&["cli/"], "clap");
     only(&["cli/"], "indicatif");
 }
@@ -93,12 +114,19 @@ fn a_system_never_names_another() {
 fn a_jobs_state_is_written_in_five_files() {
     let allowed = ["claim", "complete", "control", "dead", "rescue"];
     for source in sources() {
-        let writes = source.lines_naming("UPDATE ingestd.jobs").chain(
-            source.lines_naming("DELETE FROM ingestd.jobs"),
-        );
-        let name = source.path.strip_prefix("queue/").and_then(|name| name.strip_suffix(".rs"));
+        let writes = source
+            .lines_naming("UPDATE ingestd.jobs")
+            .chain(source.lines_naming("DELETE FROM ingestd.jobs"));
+        let name = source
+            .path
+            .strip_prefix("queue/")
+            .and_then(|name| name.strip_suffix(".rs"));
         let may = name.is_some_and(|name| allowed.contains(&name));
-        assert!(may || writes.count() == 0, "src/{} writes jobs", source.path);
+        assert!(
+            may || writes.count() == 0,
+            "src/{} writes jobs",
+            source.path
+        );
     }
 }
 
@@ -106,19 +134,38 @@ fn a_jobs_state_is_written_in_five_files() {
 fn files_and_functions_stay_readable() {
     for source in sources() {
         let lines: Vec<&str> = source.text.lines().collect();
-        assert!(lines.len() <= 600, "src/{} has {} lines", source.path, lines.len());
+        assert!(
+            lines.len() <= 600,
+            "src/{} has {} lines",
+            source.path,
+            lines.len()
+        );
         for (start, line) in lines.iter().enumerate() {
             let indent = line.len() - line.trim_start().len();
             let head = line.trim_start();
-            let is_fn = ["fn ", "pub fn ", "async fn ", "pub async fn ", "pub(super) fn "]
-                .iter()
-                .any(|start| head.starts_with(start));
+            let is_fn = [
+                "fn ",
+                "pub fn ",
+                "async fn ",
+                "pub async fn ",
+                "pub(super) fn ",
+            ]
+            .iter()
+            .any(|start| head.starts_with(start));
             if !is_fn || line.ends_with(';') {
                 continue;
             }
             let close = format!("{}}}", " ".repeat(indent));
-            let n_lines = lines[start..].iter().take_while(|line| **line != close).count();
-            assert!(n_lines <= 100, "src/{}:{}: {n_lines} lines: {head}", source.path, start + 1);
+            let n_lines = lines[start..]
+                .iter()
+                .take_while(|line| **line != close)
+                .count();
+            assert!(
+                n_lines <= 100,
+                "src/{}:{}: {n_lines} lines: {head}",
+                source.path,
+                start + 1
+            );
         }
     }
 }

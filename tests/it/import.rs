@@ -13,7 +13,11 @@ use super::process::{Daemon, until};
 /// A CSV of `n` good rows, each with a price and a stock; row `i` has code `P<i>`.
 fn csv(n: usize) -> Vec<u8> {
     let rows = (0..n).map(|i| format!("P{i:06},Product {i},{}.50,{}\n", i % 900 + 1, i % 40));
-    "code,name,price,stock\n".chars().chain(rows.collect::<String>().chars()).collect::<String>().into()
+    "code,name,price,stock\n"
+        .chars()
+        .chain(rows.collect::<String>().chars())
+        .collect::<String>()
+        .into()
 }
 
 async fn upload(daemon: &Daemon, name: &str, bytes: Vec<u8>) -> (u16, Value) {
@@ -26,7 +30,9 @@ async fn upload(daemon: &Daemon, name: &str, bytes: Vec<u8>) -> (u16, Value) {
 }
 
 async fn status(daemon: &Daemon, job: i64) -> Value {
-    let answer = reqwest::get(daemon.url(&format!("/import/status/{job}"))).await.unwrap();
+    let answer = reqwest::get(daemon.url(&format!("/import/status/{job}")))
+        .await
+        .unwrap();
     assert_eq!(answer.status(), 200);
     answer.json::<Value>().await.unwrap()["data"].clone()
 }
@@ -37,7 +43,10 @@ async fn accepted(daemon: &Daemon, name: &str, bytes: Vec<u8>) -> i64 {
     assert_eq!(code, 202, "{body}");
     assert_eq!(body["success"], true);
     let job = body["data"]["jobId"].as_i64().unwrap();
-    assert_eq!(body["data"]["statusUrl"], format!("/api/v1/import/status/{job}"));
+    assert_eq!(
+        body["data"]["statusUrl"],
+        format!("/api/v1/import/status/{job}")
+    );
     job
 }
 
@@ -72,10 +81,22 @@ async fn assert_exactly(pool: &PgPool, n_rows: i64) {
         WHERE pp.price IS DISTINCT FROM substr(p.code, 2)::int % 900 + 1.5
            OR ps.qty IS DISTINCT FROM substr(p.code, 2)::int % 40
            OR p.name <> 'Product ' || substr(p.code, 2)::int";
-    assert_eq!(count(pool, "SELECT count(*) FROM catalog.products").await, n_rows);
-    assert_eq!(count(pool, "SELECT count(DISTINCT code) FROM catalog.products").await, n_rows);
-    assert_eq!(count(pool, "SELECT count(*) FROM catalog.product_prices").await, n_rows);
-    assert_eq!(count(pool, "SELECT count(*) FROM catalog.product_stocks").await, n_rows);
+    assert_eq!(
+        count(pool, "SELECT count(*) FROM catalog.products").await,
+        n_rows
+    );
+    assert_eq!(
+        count(pool, "SELECT count(DISTINCT code) FROM catalog.products").await,
+        n_rows
+    );
+    assert_eq!(
+        count(pool, "SELECT count(*) FROM catalog.product_prices").await,
+        n_rows
+    );
+    assert_eq!(
+        count(pool, "SELECT count(*) FROM catalog.product_stocks").await,
+        n_rows
+    );
     assert_eq!(count(pool, wrong).await, 0);
 }
 
@@ -95,7 +116,10 @@ async fn a_file_goes_all_the_way() {
 
     // The same file again writes nothing.
     let again = accepted(&daemon, "products.csv", csv(2500)).await;
-    assert_eq!(finished(&daemon, again).await["results"]["successCount"], 2500);
+    assert_eq!(
+        finished(&daemon, again).await["results"]["successCount"],
+        2500
+    );
     assert_exactly(db.pool(), 2500).await;
     let unchanged: i64 = sqlx::query_scalar(
         r#"SELECT "unchangedCount" FROM "ImportLog" WHERE id = $1 AND "importStatus" = 'COMPLETED'"#,
@@ -105,7 +129,9 @@ async fn a_file_goes_all_the_way() {
     .await
     .unwrap();
     assert_eq!(unchanged, 2500);
-    let blobs = std::fs::read_dir(storage.path().join("blobs")).unwrap().count();
+    let blobs = std::fs::read_dir(storage.path().join("blobs"))
+        .unwrap()
+        .count();
     assert_eq!(blobs, 0, "an imported file is not kept");
 }
 
@@ -199,7 +225,13 @@ async fn bad_rows_are_told_one_by_one_and_stop_nobody() {
             .fetch_all(db.pool())
             .await
             .unwrap();
-    assert_eq!(colours, [serde_json::json!({"Colour": "red"}), serde_json::json!({"Colour": "blue"})]);
+    assert_eq!(
+        colours,
+        [
+            serde_json::json!({"Colour": "red"}),
+            serde_json::json!({"Colour": "blue"})
+        ]
+    );
 }
 
 #[tokio::test]
@@ -209,9 +241,17 @@ async fn what_cannot_be_imported_is_refused_at_once() {
     let daemon = Daemon::start(db.url(), storage.path(), &[limit]).await;
     let refused: [(&str, Vec<u8>, &str); 5] = [
         ("empty.csv", Vec::new(), "empty"),
-        ("noise.xlsx", (0..5000_u32).map(|i| (i * 7919 % 251) as u8).collect(), "format"),
+        (
+            "noise.xlsx",
+            (0..5000_u32).map(|i| (i * 7919 % 251) as u8).collect(),
+            "format",
+        ),
         ("headers.csv", b"kode,nome_x\n1,2\n".to_vec(), "header"),
-        ("truncated.xlsx", workbook_with_bad_rows()[..3000].to_vec(), ""),
+        (
+            "truncated.xlsx",
+            workbook_with_bad_rows()[..3000].to_vec(),
+            "",
+        ),
         ("large.csv", csv(20_000), "large"),
     ];
     for (name, bytes, word) in refused {
@@ -221,8 +261,13 @@ async fn what_cannot_be_imported_is_refused_at_once() {
         let text = body.to_string().to_lowercase();
         assert!(text.contains(word), "{name} should say {word:?}: {body}");
     }
-    assert_eq!(count(db.pool(), "SELECT count(*) FROM ingestd.runs").await, 0);
-    let blobs = std::fs::read_dir(storage.path().join("blobs")).unwrap().count();
+    assert_eq!(
+        count(db.pool(), "SELECT count(*) FROM ingestd.runs").await,
+        0
+    );
+    let blobs = std::fs::read_dir(storage.path().join("blobs"))
+        .unwrap()
+        .count();
     assert_eq!(blobs, 0, "a refused file is not kept");
 }
 
@@ -232,7 +277,10 @@ async fn killed_half_way(storage: &Path, db: &Database, n_rows: i64) -> (i64, i6
     let job = accepted(&first, "big.csv", csv(usize::try_from(n_rows).unwrap())).await;
     half_way(&first, db.pool(), job, n_rows).await;
     first.kill9();
-    (job, count(db.pool(), "SELECT count(*) FROM catalog.products").await)
+    (
+        job,
+        count(db.pool(), "SELECT count(*) FROM catalog.products").await,
+    )
 }
 
 #[tokio::test]
@@ -240,7 +288,10 @@ async fn another_daemon_finishes_what_a_killed_one_began() {
     let (db, storage) = (Database::create().await, tempfile::tempdir().unwrap());
     let n_rows = 60_000;
     let (job, n_committed) = killed_half_way(storage.path(), &db, n_rows).await;
-    assert!(n_committed > 0 && n_committed < n_rows, "killed at {n_committed}");
+    assert!(
+        n_committed > 0 && n_committed < n_rows,
+        "killed at {n_committed}"
+    );
 
     let settings = [("INGESTD_PRODUCT_IMPORT__CHUNK_ROWS", "500")];
     let second = Daemon::start(db.url(), storage.path(), &settings).await;
@@ -248,10 +299,19 @@ async fn another_daemon_finishes_what_a_killed_one_began() {
     assert_eq!(done["status"], "completed", "{done}");
     assert_eq!(done["results"]["successCount"], n_rows);
     assert_exactly(db.pool(), n_rows).await;
-    let created: i64 =
-        sqlx::query_scalar("SELECT created_count FROM catalog.imports").fetch_one(db.pool()).await.unwrap();
-    assert_eq!(created, n_rows, "a chunk that was committed is not done again");
-    let crashes = count(db.pool(), "SELECT count(*) FROM ingestd.job_attempts WHERE outcome = 'crash'").await;
+    let created: i64 = sqlx::query_scalar("SELECT created_count FROM catalog.imports")
+        .fetch_one(db.pool())
+        .await
+        .unwrap();
+    assert_eq!(
+        created, n_rows,
+        "a chunk that was committed is not done again"
+    );
+    let crashes = count(
+        db.pool(),
+        "SELECT count(*) FROM ingestd.job_attempts WHERE outcome = 'crash'",
+    )
+    .await;
     assert_eq!(crashes, 1);
 }
 
@@ -267,7 +327,9 @@ async fn an_import_outlives_a_killed_postgres() {
     cluster.kill9().await.unwrap();
     cluster.restart().await.unwrap();
     until("Postgres is back and the import has ended", || async {
-        let answer = reqwest::get(daemon.url(&format!("/import/status/{job}"))).await.unwrap();
+        let answer = reqwest::get(daemon.url(&format!("/import/status/{job}")))
+            .await
+            .unwrap();
         answer.status() == 200
             && answer.json::<Value>().await.unwrap()["data"]["status"] == "completed"
     })
@@ -286,7 +348,12 @@ async fn a_cancelled_import_stops_and_keeps_what_it_committed() {
     let cancel = reqwest::Client::new().post(daemon.url(&format!("/api/v1/runs/{job}/cancel")));
     assert!(cancel.send().await.unwrap().status().is_success());
     until("nothing of it is left in the queue", || async {
-        count(db.pool(), "SELECT count(*) FROM ingestd.jobs WHERE run_id IS NOT NULL").await == 0
+        count(
+            db.pool(),
+            "SELECT count(*) FROM ingestd.jobs WHERE run_id IS NOT NULL",
+        )
+        .await
+            == 0
     })
     .await;
     let kept = count(db.pool(), "SELECT count(*) FROM catalog.products").await;

@@ -27,7 +27,11 @@ impl Daemon {
     /// Starts a daemon on a database and a storage folder and waits until it is ready.
     ///
     /// Its timings are short: a silent worker is lost after 3 s.
-    pub(crate) async fn start(database_url: &str, storage: &Path, settings: &[(&str, &str)]) -> Self {
+    pub(crate) async fn start(
+        database_url: &str,
+        storage: &Path,
+        settings: &[(&str, &str)],
+    ) -> Self {
         let address = free_address();
         let log = storage.join(format!("daemon-{}.log", fastrand::u32(..)));
         let mut command = Command::new(env!("CARGO_BIN_EXE_ingestd"));
@@ -45,7 +49,11 @@ impl Daemon {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(&log).unwrap());
-        let daemon = Self { child: command.spawn().unwrap(), address, log };
+        let daemon = Self {
+            child: command.spawn().unwrap(),
+            address,
+            log,
+        };
         until("the daemon is ready", || async {
             let answer = reqwest::get(daemon.url("/readyz")).await;
             answer.is_ok_and(|answer| answer.status() == 200)

@@ -33,12 +33,18 @@ impl Dev {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let said: Vec<String> =
-            lines.by_ref().map(Result::unwrap).take_while(|line| !line.contains("curl ")).collect();
+        let said: Vec<String> = lines
+            .by_ref()
+            .map(Result::unwrap)
+            .take_while(|line| !line.contains("curl "))
+            .collect();
         // What it says later must not block it.
         std::thread::spawn(move || lines.for_each(drop));
         let text = said.join("\n");
-        assert!(text.contains("inserted   4960"), "the sample was not imported:\n{text}");
+        assert!(
+            text.contains("inserted   4960"),
+            "the sample was not imported:\n{text}"
+        );
         assert!(text.contains("bad        40"), "{text}");
         let exports = said
             .iter()
@@ -55,7 +61,9 @@ impl Dev {
         let binaries = Binaries::find().unwrap();
         let ours = Path::new(env!("CARGO_BIN_EXE_ingestd")).parent().unwrap();
         let postgres = binaries.postgres();
-        let path = [ours, postgres.parent().unwrap()].map(|dir| dir.to_str().unwrap()).join(":");
+        let path = [ours, postgres.parent().unwrap()]
+            .map(|dir| dir.to_str().unwrap())
+            .join(":");
         let output = Command::new("bash")
             .args(["-euo", "pipefail", "-c", line])
             .current_dir(env!("CARGO_MANIFEST_DIR"))
@@ -86,20 +94,34 @@ fn commands() -> Vec<String> {
     let readme = include_str!("../../README.md");
     let blocks = readme.split("```sh\n").skip(1);
     let lines = blocks.flat_map(|block| block.split("```").next().unwrap().lines());
-    lines.filter(|line| !line.starts_with("cargo ")).map(str::to_owned).collect()
+    lines
+        .filter(|line| !line.starts_with("cargo "))
+        .map(str::to_owned)
+        .collect()
 }
 
 #[test]
 fn every_command_does_what_it_says() {
     let (folder, address) = (Folder::make().unwrap(), free_address());
     let mut dev = Dev::start(folder.path(), &address);
-    assert!(dev.exports.iter().any(|(name, _)| name == "DATABASE_URL"), "{:?}", dev.exports);
+    assert!(
+        dev.exports.iter().any(|(name, _)| name == "DATABASE_URL"),
+        "{:?}",
+        dev.exports
+    );
     let commands = commands();
-    assert!(commands.len() > 15, "only {} commands found", commands.len());
+    assert!(
+        commands.len() > 15,
+        "only {} commands found",
+        commands.len()
+    );
     for line in commands {
         dev.run(&line.replace("127.0.0.1:8477", &address));
     }
     kill(Pid::from_raw(dev.child.id().cast_signed()), Signal::SIGINT).unwrap();
     let ended = dev.child.wait().unwrap();
-    assert!(ended.code().is_some_and(|code| code == 0 || code == 130), "Ctrl-C: {ended}");
+    assert!(
+        ended.code().is_some_and(|code| code == 0 || code == 130),
+        "Ctrl-C: {ended}"
+    );
 }

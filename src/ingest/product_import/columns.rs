@@ -58,8 +58,15 @@ impl Columns {
             (Field::Weight, Self::WEIGHT),
             (Field::UpdatedAt, Self::UPDATED_AT),
         ];
-        let attributes = if mapping.has_attributes() { Self::ATTRIBUTES } else { Self::NONE };
-        known.iter().filter_map(present).fold(attributes, Self::with)
+        let attributes = if mapping.has_attributes() {
+            Self::ATTRIBUTES
+        } else {
+            Self::NONE
+        };
+        known
+            .iter()
+            .filter_map(present)
+            .fold(attributes, Self::with)
     }
 
     /// Returns the set with `other` added.

@@ -75,7 +75,10 @@ impl Job for RunImport {
     async fn run(self, ctx: &JobContext<Context>) -> Result<Done, JobError> {
         match import(ctx, self.run_id).await {
             Err(JobError::Retry { error, .. }) if is_outage(&error) => {
-                tracing::warn!(error = format!("{error:#}"), "the import waits for the database");
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "the import waits for the database"
+                );
                 Err(JobError::Snooze(DATABASE_PAUSE))
             }
             result => result,
@@ -91,7 +94,10 @@ impl Job for RunImport {
 
 /// Says whether the database is away for a while, which is no fault of the import.
 fn is_outage(error: &anyhow::Error) -> bool {
-    error.chain().filter_map(|cause| cause.downcast_ref()).any(db::is_transient)
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref())
+        .any(db::is_transient)
 }
 
 async fn import(ctx: &JobContext<Context>, run_id: RunId) -> Result<Done, JobError> {
@@ -100,13 +106,20 @@ async fn import(ctx: &JobContext<Context>, run_id: RunId) -> Result<Done, JobErr
     };
     let (chunks, reader) = import.read_aside();
     import.load(chunks).await?;
-    let summary = reader.await.context("the reader broke off")?.map_err(refused)?;
+    let summary = reader
+        .await
+        .context("the reader broke off")?
+        .map_err(refused)?;
     import.finish(&summary).await
 }
 
 /// A file that broke behind its header will not mend; a disk that did not answer may.
 fn refused(refusal: Refusal) -> JobError {
-    if refusal.is_transient() { refusal.into() } else { JobError::fatal(refusal) }
+    if refusal.is_transient() {
+        refusal.into()
+    } else {
+        JobError::fatal(refusal)
+    }
 }
 
 /// One attempt at an import.
@@ -125,18 +138,31 @@ impl<'a> Import<'a> {
         let Context { db, blobs, config } = ctx.state();
         let mut tx = db.begin().await?;
         ctx.fence(&mut tx).await?;
-        let Some(run) = runs::begin(&mut tx, run_id).await? else { return Ok(None) };
+        let Some(run) = runs::begin(&mut tx, run_id).await? else {
+            return Ok(None);
+        };
         tx.commit().await?;
 
         let params: Params = serde_json::from_value(run.params)
             .map_err(|error| JobError::Fatal(anyhow::anyhow!("params of run {run_id}: {error}")))?;
-        let path = blobs.path(&params.blob).filter(|path| path.exists()).ok_or_else(|| {
-            JobError::Fatal(anyhow::anyhow!("the uploaded file {} is gone", params.file_name))
-        })?;
+        let path = blobs
+            .path(&params.blob)
+            .filter(|path| path.exists())
+            .ok_or_else(|| {
+                JobError::Fatal(anyhow::anyhow!(
+                    "the uploaded file {} is gone",
+                    params.file_name
+                ))
+            })?;
         let options = sheet::Options::from(&config.product_import);
         let fingerprint = params.inspection.fingerprint(&options);
-        let cursor = run.cursor.and_then(|cursor| serde_json::from_value(cursor).ok());
-        let fresh = Cursor { next_chunk: 0, fingerprint };
+        let cursor = run
+            .cursor
+            .and_then(|cursor| serde_json::from_value(cursor).ok());
+        let fresh = Cursor {
+            next_chunk: 0,
+            fingerprint,
+        };
         let cursor = cursor.unwrap_or(fresh);
         if cursor.fingerprint != fingerprint {
             return Err(JobError::Fatal(anyhow::anyhow!(
@@ -144,13 +170,24 @@ impl<'a> Import<'a> {
                  what it committed stays, upload the file again for the rest"
             )));
         }
-        Ok(Some(Self { ctx, run_id, tenant: run.tenant, params, path, options, cursor }))
+        Ok(Some(Self {
+            ctx,
+            run_id,
+            tenant: run.tenant,
+            params,
+            path,
+            options,
+            cursor,
+        }))
     }
 
     /// Starts the reader on a thread for blocking work; it is at most a few chunks ahead.
     fn read_aside(
         &self,
-    ) -> (mpsc::Receiver<Chunk>, tokio::task::JoinHandle<Result<Summary, Refusal>>) {
+    ) -> (
+        mpsc::Receiver<Chunk>,
+        tokio::task::JoinHandle<Result<Summary, Refusal>>,
+    ) {
         let (sender, chunks) = mpsc::channel(CHUNKS_AHEAD);
         let (path, options) = (self.path.clone(), self.options.clone());
         let inspection = self.params.inspection.clone();
@@ -193,7 +230,10 @@ impl<'a> Import<'a> {
         self.ctx.fence(&mut tx).await?;
         let loaded = load::load_chunk(&mut tx, &target, chunk).await?;
         store::count(&mut tx, self.run_id.0, &loaded).await?;
-        let cursor = Cursor { next_chunk: chunk.seq + 1, ..self.cursor };
+        let cursor = Cursor {
+            next_chunk: chunk.seq + 1,
+            ..self.cursor
+        };
         let progress = Progress {
             ok: i64::from(loaded.inserted + loaded.updated),
             skipped: i64::from(loaded.unchanged),
@@ -233,6 +273,11 @@ fn report(loaded: &Loaded) {
         (RowResult::Unchanged, loaded.unchanged),
         (RowResult::Rejected, loaded.n_failed()),
     ] {
-        RowsIngested { kind: RunImport::KIND, result, n: n.into() }.emit();
+        RowsIngested {
+            kind: RunImport::KIND,
+            result,
+            n: n.into(),
+        }
+        .emit();
     }
 }

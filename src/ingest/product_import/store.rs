@@ -103,7 +103,11 @@ pub async fn count(conn: &mut PgConnection, id: i64, loaded: &Loaded) -> sqlx::R
         .bind(i64::from(loaded.n_failed()))
         .execute(conn)
         .await?;
-    if done.rows_affected() == 1 { Ok(()) } else { Err(sqlx::Error::RowNotFound) }
+    if done.rows_affected() == 1 {
+        Ok(())
+    } else {
+        Err(sqlx::Error::RowNotFound)
+    }
 }
 
 /// Returns the import of that id, or `None` where there is none.
@@ -147,5 +151,9 @@ pub async fn row_faults(
 ) -> sqlx::Result<Vec<RowFault>> {
     const FAULTS: &str = "SELECT row_no, column_name, code, message, value
         FROM catalog.import_errors WHERE import_id = $1 ORDER BY row_no, id LIMIT $2";
-    sqlx::query_as(FAULTS).bind(id).bind(limit).fetch_all(conn).await
+    sqlx::query_as(FAULTS)
+        .bind(id)
+        .bind(limit)
+        .fetch_all(conn)
+        .await
 }
