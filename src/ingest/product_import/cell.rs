@@ -99,7 +99,7 @@ impl RowBuf {
 
     /// Puts a cell in a column, from 0.
     pub fn set(&mut self, column: usize, cell: Cell<'_>) {
-        if column >= self.max_columns || cell == Cell::Empty {
+        if column >= self.max_columns || matches!(cell, Cell::Empty | Cell::Text("")) {
             return;
         }
         let slot = match cell {

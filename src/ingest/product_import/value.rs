@@ -100,7 +100,10 @@ pub fn code(cell: Cell<'_>, epoch: Epoch, max_chars: usize) -> Result<Option<Cow
 ///
 /// The plus sign is required: `12E5` and `E00000012` are codes of their own right.
 fn is_scientific(text: &str) -> bool {
-    let Some((mantissa, exponent)) = text.split_once("E+").or_else(|| text.split_once("e+")) else {
+    let Some((mantissa, exponent)) = text.split_once('+') else {
+        return false;
+    };
+    let Some(mantissa) = mantissa.strip_suffix(['E', 'e']) else {
         return false;
     };
     let mut digits = mantissa.bytes();
@@ -151,11 +154,12 @@ pub fn amount(cell: Cell<'_>) -> Result<Option<Decimal>, Fault> {
     if value.is_sign_negative() && !value.is_zero() {
         return Err(Fault::NegativeNumber);
     }
-    let rounded = value
-        .round_sf(SIGNIFICANT_DIGITS)
-        .ok_or(Fault::NumberTooLarge)?
-        .round_dp(MAX_SCALE)
-        .normalize();
+    let mut rounded = value;
+    if value.mantissa().unsigned_abs() >= 10_u128.pow(SIGNIFICANT_DIGITS) {
+        let significant = value.round_sf(SIGNIFICANT_DIGITS);
+        rounded = significant.ok_or(Fault::NumberTooLarge)?;
+    }
+    let rounded = rounded.round_dp(MAX_SCALE).normalize();
     if rounded >= Decimal::from(DECIMAL_LIMIT) {
         return Err(Fault::NumberTooLarge);
     }
@@ -286,43 +290,50 @@ fn serial_text(days: f64, epoch: Epoch) -> String {
     }
 }
 
+/// Reads ISO 8601 text. By hand, because a format string is interpreted anew for every cell, which
+/// took a tenth of the time of a whole CSV file.
 fn iso(text: &str) -> Option<NaiveDateTime> {
-    let bytes = text.as_bytes();
-    let year_first = bytes.len() >= 8
-        && bytes.iter().take(4).all(u8::is_ascii_digit)
-        && bytes.get(4) == Some(&b'-');
-    if !year_first || text.len() > 40 {
-        return None;
+    let (date, time) = match text.split_once(['T', ' ']) {
+        Some((date, time)) => (iso_date(date)?, time),
+        None => return Some(iso_date(text)?.and_time(NaiveTime::MIN)),
+    };
+    if time == "24:00:00" || time == "24:00" {
+        return Some(
+            date.checked_add_days(Days::new(1))?
+                .and_time(NaiveTime::MIN),
+        );
     }
-    let moment = iso_local(text).or_else(|| {
-        let zoned = DateTime::parse_from_rfc3339(text).ok()?;
-        Some(zoned.naive_utc())
-    })?;
+    let moment = match iso_time(time) {
+        Some(time) => date.and_time(time),
+        None => DateTime::parse_from_rfc3339(text).ok()?.naive_utc(),
+    };
     // a 60th second is kept by chrono as more than 10^9 nanoseconds, which no timestamp column is
     (moment.nanosecond() < 1_000_000_000).then(|| whole_micros(moment))
 }
 
-fn iso_local(text: &str) -> Option<NaiveDateTime> {
-    if let Ok(date) = NaiveDate::parse_from_str(text, "%Y-%m-%d") {
-        return Some(date.and_time(NaiveTime::MIN));
-    }
-    [
-        "%Y-%m-%dT%H:%M:%S%.f",
-        "%Y-%m-%d %H:%M:%S%.f",
-        "%Y-%m-%dT%H:%M",
-        "%Y-%m-%d %H:%M",
-    ]
-    .iter()
-    .find_map(|form| NaiveDateTime::parse_from_str(text, form).ok())
-    .or_else(|| end_of_day(text))
+/// Reads `2026-01-31`.
+fn iso_date(text: &str) -> Option<NaiveDate> {
+    let (year, rest) = text.split_at_checked(4)?;
+    let (month, day) = rest.strip_prefix('-')?.split_once('-')?;
+    let year = i32::try_from(digits(year, 4)?).ok()?;
+    NaiveDate::from_ymd_opt(year, digits(month, 2)?, digits(day, 2)?)
 }
 
-/// Reads `2026-01-31T24:00:00`, the end of a day in ISO 8601.
-fn end_of_day(text: &str) -> Option<NaiveDateTime> {
-    let (date, time) = text.split_once(['T', ' '])?;
-    let date = NaiveDate::parse_from_str(date, "%Y-%m-%d").ok()?;
-    let next = date.checked_add_days(Days::new(1))?;
-    (time == "24:00:00").then(|| next.and_time(NaiveTime::MIN))
+/// Reads `14:30`, `14:30:05` and `14:30:05.123456789`.
+fn iso_time(text: &str) -> Option<NaiveTime> {
+    let (hour, rest) = text.split_once(':')?;
+    let (minute, second) = rest.split_once(':').unwrap_or((rest, "0"));
+    let (second, fraction) = second.split_once('.').unwrap_or((second, "0"));
+    let scale = u32::try_from(9_usize.checked_sub(fraction.len())?).ok()?;
+    let nanos = digits(fraction, 9)?.checked_mul(10_u32.pow(scale))?;
+    let [hour, minute, second] = [hour, minute, second].map(|part| digits(part, 2));
+    NaiveTime::from_hms_nano_opt(hour?, minute?, second?, nanos)
+}
+
+/// Reads a number of at most this many decimal digits and nothing else.
+fn digits(text: &str, max_len: usize) -> Option<u32> {
+    let is_number = (1..=max_len).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+    is_number.then(|| text.parse().ok()).flatten()
 }
 
 fn whole_micros(moment: NaiveDateTime) -> NaiveDateTime {

@@ -196,12 +196,14 @@ impl<R: Read> Rows for DelimitedRows<R> {
         self.row_no = self.row_no.saturating_add(1);
         let (n_cells, is_open) = self.parse()?;
         row.start(self.row_no);
+        let ends = self.ends.get(..n_cells).unwrap_or_default();
+        let fields = self.fields.get(..ends.last().copied().unwrap_or(0));
+        // the text is UTF-8 by now, and so is every part of it between delimiters
+        let fields = String::from_utf8_lossy(fields.unwrap_or_default());
         let mut start = 0;
-        for (column, end) in self.ends.iter().take(n_cells).enumerate() {
-            let text = self.fields.get(start..*end).unwrap_or_default();
-            if !text.is_empty() {
-                row.set(column, Cell::Text(&String::from_utf8_lossy(text)));
-            }
+        for (column, end) in ends.iter().enumerate() {
+            let text = fields.get(start..*end).unwrap_or_default();
+            row.set(column, Cell::Text(text));
             start = *end;
         }
         if is_open {

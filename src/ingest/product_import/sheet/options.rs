@@ -9,6 +9,9 @@ use super::super::hash::FORMAT_VERSION;
 use super::super::header::Mapping;
 use crate::config::ProductImport;
 
+/// Version of the rules of `check` and `value`: raised when the same file gives other rows.
+const RULES_VERSION: u32 = 1;
+
 /// How product files are read.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -122,19 +125,20 @@ impl Inspection {
     /// Returns a number that changes whenever the chunks of the same file could differ.
     ///
     /// A run that resumes compares it with the one it began with, and starts over when they
-    /// differ: the format, the sheet, the header row, the mapping, `chunk_rows`, the cell limit
-    /// or the version of the row hash have changed.
+    /// differ: the format, the sheet, the header row, the mapping, `chunk_rows`, the cell limit,
+    /// the version of the row hash or of the rules have changed. It is the same in every release.
     #[must_use]
     pub fn fingerprint(&self, options: &Options) -> i64 {
-        let text = format!(
-            "{FORMAT_VERSION} {:?} {:?} {} {:?} {} {}",
-            self.format,
-            self.sheet,
-            self.header_row,
-            self.mapping,
-            options.chunk_rows,
-            options.max_cell_chars
-        );
+        let Self {
+            format,
+            sheet,
+            header_row,
+            mapping,
+            rows_at_most: _,
+        } = self;
+        let file = serde_json::json!([format, sheet, header_row, mapping]);
+        let (chunk_rows, max_cell_chars) = (options.chunk_rows, options.max_cell_chars);
+        let text = format!("{FORMAT_VERSION} {RULES_VERSION} {file} {chunk_rows} {max_cell_chars}");
         XxHash3_64::oneshot(text.as_bytes()).cast_signed()
     }
 }
