@@ -233,5 +233,5 @@ impl<'r> Draft<'r> {
 }
 
 #[cfg(test)]
-#[path = "check_tests.rs"]
+#[path = "tests/check.rs"]
 mod tests;

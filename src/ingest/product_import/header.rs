@@ -320,5 +320,5 @@ pub fn cut(text: &str, max_chars: usize) -> &str {
 }
 
 #[cfg(test)]
-#[path = "header_tests.rs"]
+#[path = "tests/header.rs"]
 mod tests;

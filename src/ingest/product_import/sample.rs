@@ -19,5 +19,5 @@ pub const N_BAD: u32 = 40;
 pub const N_ERRORS: u32 = 44;
 
 #[cfg(test)]
-#[path = "sample_tests.rs"]
+#[path = "tests/sample.rs"]
 mod tests;

@@ -379,5 +379,5 @@ pub fn shown(cell: Cell<'_>, epoch: Epoch) -> Cow<'_, str> {
 }
 
 #[cfg(test)]
-#[path = "value_tests.rs"]
+#[path = "tests/value.rs"]
 mod tests;

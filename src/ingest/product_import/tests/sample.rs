@@ -9,7 +9,7 @@ use super::super::sheet::{self, Options};
 use super::*;
 use product::{Cell, Fault, HEADERS, Sample};
 
-#[path = "../../../examples/make_sample/product.rs"]
+#[path = "../../../../examples/make_sample/product.rs"]
 mod product;
 
 const SAMPLE: Sample = Sample {
