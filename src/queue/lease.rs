@@ -52,6 +52,13 @@ impl Leases {
         }
     }
 
+    /// Returns the leases whose attempts run.
+    pub(super) fn running(&self) -> Vec<i64> {
+        let held = self.lock();
+        let running = held.iter().filter(|(_, attempt)| matches!(attempt, Attempt::Running(_)));
+        running.map(|(lease, _)| *lease).collect()
+    }
+
     /// Returns every lease that is held, be its attempt running or ended.
     pub(super) fn held(&self) -> Vec<i64> {
         self.lock().keys().copied().collect()

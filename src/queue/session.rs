@@ -115,11 +115,12 @@ impl Heart {
             }
             let sent = Instant::now();
             let left = trusted_until.saturating_duration_since(sent);
-            match tokio::time::timeout(self.interval.min(left), beat(conn, id)).await {
-                Ok(Ok(Some(cancelled))) => {
+            let running = self.leases.running();
+            match tokio::time::timeout(self.interval.min(left), beat(conn, id, &running)).await {
+                Ok(Ok(Some(to_stop))) => {
                     trusted_until = sent + self.trust_window;
                     wait = self.interval;
-                    self.leases.cancel(&cancelled);
+                    self.leases.cancel(&to_stop);
                 }
                 Ok(Ok(None)) => return Err(sqlx::Error::RowNotFound), // given up by others
                 failed => {
@@ -199,16 +200,19 @@ fn place() -> Option<String> {
     ))
 }
 
-/// Beats once; returns the running leases somebody wants cancelled, or `None` when given up.
-async fn beat(conn: &mut PgConnection, id: i64) -> sqlx::Result<Option<Vec<i64>>> {
+/// Beats once; returns which of the `running` leases somebody cancelled or took away, or `None`
+/// when the worker was given up.
+async fn beat(conn: &mut PgConnection, id: i64, running: &[i64]) -> sqlx::Result<Option<Vec<i64>>> {
     sqlx::query_scalar(
         "UPDATE ingestd.workers w SET heartbeat_at = clock_timestamp(), beat = beat + 1
          WHERE w.id = $1 AND w.ended_at IS NULL
-         RETURNING ARRAY(SELECT j.lease_id FROM ingestd.jobs j
+         RETURNING ARRAY(SELECT unnest($2::bigint[]) EXCEPT
+                         SELECT j.lease_id FROM ingestd.jobs j
                          WHERE j.shard = 0 AND j.worker_id = w.id AND j.state = 'running'
-                           AND j.cancel_requested)",
+                           AND NOT j.cancel_requested)",
     )
     .bind(id)
+    .bind(running)
     .fetch_optional(conn)
     .await
 }
