@@ -3,7 +3,9 @@
 //! An item's outcome is a row of its own, written in the transaction that
 //! completes the item's job ([`note`]). [`fold`] counts the new outcomes into
 //! the run's row, many at a time, so that the row is never hot; whoever folds
-//! the last one closes the run with a guarded UPDATE, so exactly one does.
+//! the last one closes the run in the same statement, so exactly one does.
+
+use std::time::Duration;
 
 use sqlx::{PgConnection, PgPool};
 
@@ -41,7 +43,8 @@ const NOTE: &str = "
 
 const FOLD: &str = "
     WITH mine AS (
-      SELECT id FROM ingestd.runs WHERE id = $1 AND state = 'running' FOR NO KEY UPDATE SKIP LOCKED),
+      SELECT id, items_total, items_ok + items_failed + items_skipped AS done
+      FROM ingestd.runs WHERE id = $1 AND state = 'running' FOR NO KEY UPDATE SKIP LOCKED),
     folded AS (
       UPDATE ingestd.run_items i SET folded = true
       FROM mine WHERE i.run_id = mine.id AND NOT i.folded RETURNING i.outcome),
@@ -49,17 +52,31 @@ const FOLD: &str = "
       SELECT count(*) FILTER (WHERE outcome = 'ok') AS ok,
              count(*) FILTER (WHERE outcome = 'failed') AS failed,
              count(*) FILTER (WHERE outcome = 'skipped') AS skipped
-      FROM folded)
+      FROM folded),
+    sums AS (
+      SELECT id, ok, failed, skipped,
+             coalesce(done + ok + failed + skipped >= items_total, false) AS all_done
+      FROM mine, counts)
     UPDATE ingestd.runs r
-    SET items_ok = items_ok + c.ok, items_failed = items_failed + c.failed,
-        items_skipped = items_skipped + c.skipped, heartbeat_at = clock_timestamp()
-    FROM counts c, mine WHERE r.id = mine.id
-    RETURNING c.ok + c.failed + c.skipped,
-              r.items_ok + r.items_failed + r.items_skipped >= r.items_total";
+    SET items_ok = items_ok + s.ok, items_failed = items_failed + s.failed,
+        items_skipped = items_skipped + s.skipped, heartbeat_at = clock_timestamp(),
+        state = CASE WHEN s.all_done THEN 'completed' ELSE state END,
+        finished_at = CASE WHEN s.all_done THEN clock_timestamp() END,
+        stage = CASE WHEN s.all_done THEN NULL ELSE stage END
+    FROM sums s WHERE r.id = s.id
+    RETURNING r.state = 'completed'";
 
-const CLOSE: &str = "
+/// Whether outcomes of a running run wait to be counted.
+const IS_LEFT: &str = "
+    SELECT EXISTS (SELECT FROM ingestd.run_items WHERE run_id = $1 AND NOT folded)
+       AND EXISTS (SELECT FROM ingestd.runs WHERE id = $1 AND state = 'running')";
+
+const CLOSE_EMPTY: &str = "
     UPDATE ingestd.runs SET state = 'completed', finished_at = clock_timestamp(), stage = NULL
-    WHERE id = $1 AND state = 'running' AND items_ok + items_failed + items_skipped >= items_total";
+    WHERE id = $1 AND state = 'running' AND items_total = 0";
+
+/// How long to wait for somebody else's fold before trying again.
+const FOLD_WAIT: Duration = Duration::from_millis(5);
 
 /// Begins a fan-out of `n_items` jobs, in the transaction that enqueues them.
 ///
@@ -71,7 +88,7 @@ const CLOSE: &str = "
 pub async fn open(conn: &mut PgConnection, id: RunId, n_items: i64) -> sqlx::Result<bool> {
     let opened = sqlx::query(OPEN).bind(id).bind(n_items).execute(&mut *conn).await?;
     if n_items == 0 {
-        sqlx::query(CLOSE).bind(id).execute(conn).await?;
+        sqlx::query(CLOSE_EMPTY).bind(id).execute(conn).await?;
     }
     Ok(opened.rows_affected() == 1)
 }
@@ -102,25 +119,24 @@ pub async fn note(
 
 /// Counts the outcomes noted since the last fold and closes the run after the last one.
 ///
-/// Call it after the commit that noted an outcome. It waits for nobody: where
-/// another worker is folding this run, that worker looks again after its commit
-/// and so counts ours too. Returns whether this call closed the run.
+/// Call it after the commit that noted an outcome. Where another worker is
+/// folding this run, that worker may have looked before our commit: then it
+/// waits until one of the two has counted ours. Returns whether this call
+/// closed the run.
 ///
 /// # Errors
 ///
 /// What Postgres says.
 pub async fn fold(pool: &PgPool, id: RunId) -> sqlx::Result<bool> {
     loop {
-        let folded: Option<(i64, Option<bool>)> =
-            sqlx::query_as(FOLD).bind(id).fetch_optional(pool).await?;
-        let Some((n_folded, all_done)) = folded else { return Ok(false) };
-        if all_done == Some(true) {
-            let closed = sqlx::query(CLOSE).bind(id).execute(pool).await?;
-            return Ok(closed.rows_affected() == 1);
+        if let Some(closed) = sqlx::query_scalar(FOLD).bind(id).fetch_optional(pool).await? {
+            return Ok(closed);
         }
-        if n_folded == 0 {
+        let is_left: bool = sqlx::query_scalar(IS_LEFT).bind(id).fetch_one(pool).await?;
+        if !is_left {
             return Ok(false);
         }
+        tokio::time::sleep(FOLD_WAIT).await;
     }
 }
 
