@@ -44,6 +44,16 @@ pub async fn cancel(conn: &mut PgConnection, id: RunId) -> sqlx::Result<bool> {
 ///
 /// What Postgres says.
 pub async fn reset(conn: &mut PgConnection, id: RunId) -> sqlx::Result<bool> {
+    // Read before anything is done: the jobs of a fan-out are none of ours.
+    let is_batch: Option<bool> = sqlx::query_scalar(
+        "SELECT job_kind IS NOT NULL FROM ingestd.runs WHERE id = $1 AND state <> 'completed'",
+    )
+    .bind(id)
+    .fetch_optional(&mut *conn)
+    .await?;
+    if is_batch != Some(true) {
+        return Ok(false);
+    }
     let had_job = queue::control::restart_run(&mut *conn, id.0).await?;
     let kind: Option<String> = sqlx::query_scalar(
         "UPDATE ingestd.runs SET state = 'pending', finished_at = NULL, error = NULL,
