@@ -29,5 +29,6 @@ mod queue_rig;
 mod queue_schedule;
 mod queue_stop;
 mod readme;
+mod runs;
 mod schema;
 mod systemd;

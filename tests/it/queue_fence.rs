@@ -109,7 +109,10 @@ async fn a_stale_lease_has_no_effect_of_any_kind() {
             Ok(done)
         }
     });
-    let setup = Setup::of([contested.queue("fenced")]).slots("fenced", 12);
+    let setup = Setup::of([contested.queue("fenced")])
+        .slots("fenced", 12)
+        // No heartbeat tells the first attempts that they have lost their leases.
+        .with(|q| q.heartbeat_interval = Duration::from_hours(1));
     let engine = setup.start(rig.url()).await;
     rig.sql(
         "INSERT INTO ingestd.jobs (kind, args) SELECT 't.contested', jsonb_build_object('way', way)

@@ -291,6 +291,39 @@ async fn a_worker_that_was_given_up_stops_and_begins_a_new_life() {
     stop(engine).await;
 }
 
+#[tokio::test]
+async fn an_attempt_whose_lease_was_taken_away_is_told() {
+    let rig = Rig::new().await;
+    let n_told = Arc::new(AtomicUsize::new(0));
+    let told = Arc::clone(&n_told);
+    let robbed = play("t.robbed", move |ctx| {
+        let (told, attempt) = (Arc::clone(&told), ctx.lease().attempt);
+        async move {
+            if attempt == 1 {
+                ctx.cancelled().cancelled().await;
+                told.fetch_add(1, Ordering::SeqCst);
+                return Err(JobError::Cancelled);
+            }
+            Ok(Done::new())
+        }
+    });
+    // The slot that the new attempt needs is the one that the old attempt occupies.
+    let engine = Setup::of([robbed])
+        .slots("default", 1)
+        .start(rig.url())
+        .await;
+    rig.sql("INSERT INTO ingestd.jobs (kind) VALUES ('t.robbed')")
+        .await;
+    rig.until("EXISTS (SELECT FROM ingestd.jobs WHERE state = 'running')")
+        .await;
+    rig.sql("UPDATE ingestd.jobs SET state = 'queued', lease_id = NULL, worker_id = NULL")
+        .await;
+    rig.until("EXISTS (SELECT FROM ingestd.job_history WHERE state = 'completed' AND attempt = 2)")
+        .await;
+    assert_eq!(n_told.load(Ordering::SeqCst), 1);
+    stop(engine).await;
+}
+
 /// Waits until the engine has looked for work `n` more times.
 async fn looks(engine: &Running, queue: &str, n: f64) {
     let series = format!("ingestd_claim_duration_seconds_count{{queue=\"{queue}\"}}");
