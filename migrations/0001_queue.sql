@@ -92,7 +92,7 @@ COMMENT ON COLUMN ingestd.jobs.tenant IS 'Owner of the data.';
 COMMENT ON COLUMN ingestd.jobs.meta IS 'Trace context, tags, who enqueued it; the queue never reads it.';
 COMMENT ON COLUMN ingestd.jobs.state IS 'queued: to be claimed once run_at has come. held: waits for its gate, or, as one that may kill workers, for its turn to run without its like. running: under a lease.';
 COMMENT ON COLUMN ingestd.jobs.attempt IS 'Attempts started so far that count; a crash, a snooze or a hand-back does not.';
-COMMENT ON COLUMN ingestd.jobs.crashes IS 'Attempts in a row that ended without an outcome and without progress; at 3 the job is dead as poison.';
+COMMENT ON COLUMN ingestd.jobs.crashes IS 'Attempts in a row that ended without an outcome and without progress; at queue.max_crashes, 3 by default, the job is dead as poison.';
 COMMENT ON COLUMN ingestd.jobs.lease_id IS 'The fence: drawn from lease_seq at every claim, null unless running.';
 COMMENT ON COLUMN ingestd.jobs.worker_id IS 'The worker that holds the lease, ingestd.workers.id; null unless running.';
 COMMENT ON COLUMN ingestd.jobs.started_at IS 'When the last attempt was claimed.';
@@ -248,7 +248,7 @@ CREATE TABLE ingestd.job_stats (
   buckets      bigint[] NOT NULL,
   PRIMARY KEY (minute, kind, queue, outcome)
 );
-COMMENT ON TABLE  ingestd.job_stats IS 'Attempts per minute, kind, queue and outcome, so that no page ever counts rows.';
+COMMENT ON TABLE  ingestd.job_stats IS 'Attempts per minute, kind, queue and outcome; nothing fills it yet.';
 COMMENT ON COLUMN ingestd.job_stats.minute IS 'Start of the minute in which the attempts ended.';
 COMMENT ON COLUMN ingestd.job_stats.kind IS 'The jobs'' kind.';
 COMMENT ON COLUMN ingestd.job_stats.queue IS 'The jobs'' queue.';
@@ -429,7 +429,7 @@ COMMENT ON FUNCTION ingestd.enqueue IS 'Inserts a job and says whether it did, o
 CREATE FUNCTION ingestd.make_partitions(days_ahead integer DEFAULT 3) RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE parent text; day date; made integer := 0; part text;
 BEGIN
-  FOREACH parent IN ARRAY ARRAY['job_history', 'job_attempts'] LOOP
+  FOREACH parent IN ARRAY ARRAY['job_attempts', 'job_history'] LOOP -- locked in this order elsewhere too
     FOR day IN SELECT d::date FROM generate_series(
         (now() AT TIME ZONE 'UTC')::date, (now() AT TIME ZONE 'UTC')::date + days_ahead, '1 day') d LOOP
       part := parent || '_' || to_char(day, 'YYYYMMDD');

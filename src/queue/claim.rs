@@ -91,25 +91,20 @@ pub(super) struct Claimer {
 }
 
 impl Claimer {
-    /// Claims until told to stop.
+    /// Claims until told to stop. A claim that was sent is waited for: dropped in the middle, it
+    /// might commit after everything was handed back.
     pub(super) async fn run(mut self) {
         let stop = self.stop.clone();
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => {}
-            () = self.claim_for_ever() => {}
-        }
-    }
-
-    async fn claim_for_ever(&mut self) {
         let mut turn = 0_u64;
         let mut reason = Wake::Poll;
         loop {
-            let Some(slots) = self.free_slots(reason).await else {
+            let Some(Some(slots)) = stop.run_until_cancelled(self.free_slots(reason)).await else {
                 return;
             };
             // Only now: the one before may have ended while all slots were taken.
-            let session = self.session().await;
+            let Some(session) = stop.run_until_cancelled(self.session()).await else {
+                return;
+            };
             WorkerWoken {
                 queue: &self.queue,
                 reason,
@@ -125,10 +120,16 @@ impl Claimer {
                     self.report_slots();
                     reason = Wake::Drain;
                 }
-                Ok(_) => reason = self.sleep(reason).await,
+                Ok(_) => match stop.run_until_cancelled(self.sleep(reason)).await {
+                    Some(woken_by) => reason = woken_by,
+                    None => return,
+                },
                 Err(error) => {
                     tracing::warn!(queue = %self.queue, error = %error, "cannot claim");
-                    self.hand_back_unheard(&session).await;
+                    let unheard = self.hand_back_unheard(&session);
+                    if stop.run_until_cancelled(unheard).await.is_none() {
+                        return;
+                    }
                     reason = Wake::Poll;
                 }
             }

@@ -37,25 +37,31 @@ impl<C> JobContext<C> {
     ///
     /// [`JobError::LeaseLost`] when the job is another worker's or nobody's; roll back.
     pub async fn fence(&self, conn: &mut PgConnection) -> Result<(), JobError> {
+        if self.hold(&mut *conn).await? > 0 {
+            sqlx::query("UPDATE ingestd.jobs SET crashes = 0 WHERE shard = 0 AND id = $1")
+                .bind(self.lease.id)
+                .execute(conn)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// As [`JobContext::fence`], for a transaction that makes no progress yet: the job's crashes
+    /// stay, so that one which dies right after it is found out. Returns them.
+    ///
+    /// # Errors
+    ///
+    /// As [`JobContext::fence`].
+    pub async fn hold(&self, conn: &mut PgConnection) -> Result<i16, JobError> {
         let crashes: Option<i16> = sqlx::query_scalar(
             "SELECT crashes FROM ingestd.jobs WHERE shard = 0 AND id = $1 AND lease_id = $2
              FOR NO KEY UPDATE",
         )
         .bind(self.lease.id)
         .bind(self.lease.lease_id)
-        .fetch_optional(&mut *conn)
+        .fetch_optional(conn)
         .await?;
-        match crashes {
-            None => Err(JobError::LeaseLost),
-            Some(0) => Ok(()),
-            Some(_) => {
-                sqlx::query("UPDATE ingestd.jobs SET crashes = 0 WHERE shard = 0 AND id = $1")
-                    .bind(self.lease.id)
-                    .execute(conn)
-                    .await?;
-                Ok(())
-            }
-        }
+        crashes.ok_or(JobError::LeaseLost)
     }
 
     /// Completes the job inside the caller's transaction: its writes and its

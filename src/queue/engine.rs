@@ -7,7 +7,10 @@ use std::{
 };
 
 use sqlx::{PgConnection, PgPool, postgres::PgConnectOptions};
-use tokio::sync::{Mutex, mpsc};
+use tokio::{
+    sync::{Mutex, mpsc},
+    time::MissedTickBehavior,
+};
 use tokio_cron_scheduler::{Job as Tick, JobScheduler};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -94,6 +97,7 @@ impl<C: Send + Sync + 'static> Engine<C> {
     pub async fn start(self) -> anyhow::Result<Running> {
         register(&mut *self.pool.acquire().await?, &self.kinds).await?;
         let parts = Parts::new(self)?;
+        let housekeeping = parts.start_housekeeping().await?;
         let (conclusions, concluded) = mpsc::channel(4096);
         parts.start_completer(concluded);
         let (unknown, new_queues) = mpsc::channel(64);
@@ -110,7 +114,7 @@ impl<C: Send + Sync + 'static> Engine<C> {
             Arc::clone(&parts.known),
             parts.stop.clone(),
         ));
-        let housekeeping = parts.start_housekeeping().await?;
+        parts.start_rescue();
         let mut session = parts.session.clone();
         session.wait_for(Option::is_some).await?;
         Ok(parts.running(housekeeping))
@@ -229,29 +233,40 @@ impl<C: Send + Sync + 'static> Parts<C> {
         self.claimers.spawn(lanes.discover(new_queues));
     }
 
-    /// Starts the ticks that every daemon makes for itself: rescue and maintenance.
-    async fn start_housekeeping(&self) -> anyhow::Result<JobScheduler> {
-        let scheduler = JobScheduler::new().await?;
-        let rescuer = Arc::new(Rescuer {
+    /// Looks for lost leases at its interval, one look after the other, on a clock that nobody
+    /// sets back.
+    fn start_rescue(&self) {
+        let rescuer = Rescuer {
             pool: self.pool.clone(),
             kinds: Arc::clone(&self.kinds),
             lost_after: self.settings.lost_after,
             deadline_grace: self.settings.deadline_grace,
             max_crashes: i16::try_from(self.settings.max_crashes).unwrap_or(i16::MAX),
             seen: Mutex::default(),
-        });
-        let every = self.settings.rescue_interval.as_secs().clamp(1, 59);
-        let stop = self.stop.clone();
-        let rescue = Tick::new_async(format!("*/{every} * * * * *"), move |_, _| {
-            let (rescuer, stop) = (Arc::clone(&rescuer), stop.clone());
-            Box::pin(async move {
-                // The scheduler makes one more tick after its shutdown.
-                if let Some(Err(error)) = stop.run_until_cancelled(rescuer.rescue()).await {
-                    tracing::warn!(error = %error, "rescue waits for the database")
+        };
+        let (stop, every) = (self.stop.clone(), self.settings.rescue_interval);
+        self.claimers.spawn(async move {
+            let mut ticks = tokio::time::interval(every);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let rescue = async {
+                loop {
+                    ticks.tick().await;
+                    if let Err(error) = rescuer.rescue().await {
+                        tracing::warn!(error = %error, "rescue waits for the database");
+                    }
                 }
-            })
-        })?;
-        scheduler.add(rescue).await?;
+            };
+            let _: Option<()> = stop.run_until_cancelled(rescue).await;
+        });
+    }
+
+    /// Starts the hourly maintenance, after one round now: history needs today's partition.
+    async fn start_housekeeping(&self) -> anyhow::Result<JobScheduler> {
+        if let Err(error) = maintain::maintain(&self.pool, self.settings.retention_days.into()).await
+        {
+            tracing::warn!(error = %error, "maintenance waits for its next round");
+        }
+        let scheduler = JobScheduler::new().await?;
         let (pool, days) = (self.pool.clone(), i32::from(self.settings.retention_days));
         let maintenance = Tick::new_async("17 3 * * * *", move |_, _| {
             let pool = pool.clone();

@@ -2,6 +2,17 @@
 
 use sqlx::PgPool;
 
+/// Rows that are kept for $1 days. The default partitions hold what came on days without one.
+const DELETES: [&str; 5] = [
+    "DELETE FROM ingestd.workers WHERE ended_at < now() - make_interval(days => $1)",
+    "DELETE FROM ingestd.schedule_ticks WHERE handled_at < now() - make_interval(days => $1)",
+    "DELETE FROM ingestd.job_stats WHERE minute < now() - make_interval(days => $1)",
+    "DELETE FROM ingestd.job_attempts_default
+     WHERE finished_at < now() - make_interval(days => $1)",
+    "DELETE FROM ingestd.job_history_default
+     WHERE finished_at < now() - make_interval(days => $1)",
+];
+
 /// What one round of housekeeping did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Maintained {
@@ -26,23 +37,27 @@ pub(super) async fn maintain(
     if !mine {
         return Ok(None);
     }
-    let (partitions_made, partitions_dropped): (i32, i32) =
-        sqlx::query_as("SELECT ingestd.make_partitions(), ingestd.drop_partitions($1)")
-            .bind(retention_days)
-            .fetch_one(&mut *tx)
-            .await?;
     let mut rows_deleted = 0;
-    for delete in [
-        "DELETE FROM ingestd.workers WHERE ended_at < now() - make_interval(days => $1)",
-        "DELETE FROM ingestd.schedule_ticks WHERE handled_at < now() - make_interval(days => $1)",
-        "DELETE FROM ingestd.job_stats WHERE minute < now() - make_interval(days => $1)",
-    ] {
+    for delete in DELETES {
         rows_deleted += sqlx::query(delete)
             .bind(retention_days)
             .execute(&mut *tx)
             .await?
             .rows_affected();
     }
+    tx.commit().await?;
+
+    // Partitions come and go under a lock that every completion waits for; where somebody reads
+    // the history for long, it is better to try again at the next round.
+    let mut tx = pool.begin().await?;
+    sqlx::query("SET LOCAL lock_timeout = '2s'")
+        .execute(&mut *tx)
+        .await?;
+    let (partitions_made, partitions_dropped): (i32, i32) =
+        sqlx::query_as("SELECT ingestd.make_partitions(), ingestd.drop_partitions($1)")
+            .bind(retention_days)
+            .fetch_one(&mut *tx)
+            .await?;
     tx.commit().await?;
     Ok(Some(Maintained {
         partitions_made,

@@ -36,7 +36,8 @@ const LOST: &str = "
            EXISTS (SELECT FROM ingestd.workers w WHERE w.id = j.worker_id AND w.ended_at IS NULL)
              AS alive,
            (SELECT max(n.crashes) FROM ingestd.jobs n
-            WHERE n.shard = 0 AND n.worker_id = j.worker_id AND n.state = 'running') AS worst
+            WHERE n.shard = 0 AND n.worker_id = j.worker_id AND n.state = 'running')
+             AS worst_left
     FROM ingestd.jobs j
     WHERE j.shard = 0 AND j.state = 'running'
       AND (NOT EXISTS (SELECT FROM ingestd.workers w
@@ -58,17 +59,22 @@ const BACK: &str = "
       (shard, job_id, kind, attempt, outcome, error_kind, error, worker_id, started_at)
     SELECT shard, id, kind, attempt + 1, 'crash', 'crash', $3, $5, started_at FROM back";
 
-/// Lets the longest waiting suspect go, unless one is at large already.
+/// Lets the longest waiting suspect go, unless one is at large already. Those of a paused queue
+/// neither go nor keep others from going.
 const RELEASE: &str = "
+    WITH paused AS MATERIALIZED (
+      SELECT array_agg(queue) AS queues FROM ingestd.queues WHERE paused_at IS NOT NULL)
     UPDATE ingestd.jobs SET state = 'queued'
     WHERE shard = 0 AND id = (
         SELECT id FROM ingestd.jobs
         WHERE shard = 0 AND state = 'held' AND crashes >= 2 AND run_at <= now()
+          AND queue <> ALL (coalesce((SELECT queues FROM paused), '{}'))
         ORDER BY run_at LIMIT 1 FOR UPDATE SKIP LOCKED)
       AND NOT EXISTS (
         SELECT FROM ingestd.jobs WHERE shard = 0 AND state = 'running' AND crashes >= 2)
       AND NOT EXISTS (
-        SELECT FROM ingestd.jobs WHERE shard = 0 AND state = 'queued' AND crashes >= 2)
+        SELECT FROM ingestd.jobs WHERE shard = 0 AND state = 'queued' AND crashes >= 2
+          AND queue <> ALL (coalesce((SELECT queues FROM paused), '{}')))
     RETURNING pg_notify('ingestd_wake', queue)::text";
 
 /// From this many crashes on a job is a suspect.
@@ -85,14 +91,15 @@ struct LostJob {
     cancel_requested: bool,
     /// Whether the worker still has a heartbeat; then the attempt ran past its deadline.
     alive: bool,
-    /// The most crashes among the jobs of the same worker.
-    worst: Option<i16>,
+    /// The most crashes among the jobs that the same worker still has.
+    worst_left: Option<i16>,
 }
 
 impl LostJob {
     /// Returns the crashes after this one: bystanders of a suspect are not charged.
-    fn crashes_now(&self) -> i16 {
-        let worst = self.worst.unwrap_or(self.crashes);
+    ///
+    /// `worst` is the most crashes among all that the worker had.
+    fn crashes_now(&self, worst: i16) -> i16 {
         let is_bystander = worst >= SUSPECT && self.crashes < worst;
         if is_bystander && !self.alive {
             self.crashes
@@ -118,13 +125,29 @@ impl<C: Send + Sync + 'static> Rescuer<C> {
     pub(super) async fn rescue(&self) -> sqlx::Result<usize> {
         self.give_up_workers().await?;
         let (mut n_rescued, mut last) = (0, Some(0));
+        let mut worst = HashMap::new();
         while let Some(after) = last {
             let n;
-            (n, last) = self.rescue_page(after).await?;
+            (n, last) = self.rescue_page(after, &mut worst).await?;
             n_rescued += n;
         }
-        sqlx::query(RELEASE).execute(&self.pool).await?;
+        self.release().await?;
         Ok(n_rescued)
+    }
+
+    /// Lets a suspect go. One daemon at a time: two would each let one go.
+    async fn release(&self) -> sqlx::Result<()> {
+        let mut tx = self.pool.begin().await?;
+        let mine: bool = sqlx::query_scalar(
+            "SELECT pg_try_advisory_xact_lock(hashtextextended('ingestd.suspects', 0))",
+        )
+        .fetch_one(&mut *tx)
+        .await?;
+        if mine {
+            // A statement of its own: its snapshot must see what the last holder committed.
+            sqlx::query(RELEASE).execute(&mut *tx).await?;
+        }
+        tx.commit().await
     }
 
     /// Ends the life of workers that neither detector hears any more.
@@ -178,7 +201,11 @@ impl<C: Send + Sync + 'static> Rescuer<C> {
     ///
     /// Some stay, because nobody here knows their kind or they cannot be buried: the next page
     /// begins after them, so that they hide nobody else.
-    async fn rescue_page(&self, after: i64) -> sqlx::Result<(usize, Option<i64>)> {
+    async fn rescue_page(
+        &self,
+        after: i64,
+        worst: &mut HashMap<i64, i16>,
+    ) -> sqlx::Result<(usize, Option<i64>)> {
         let mut tx = self.pool.begin().await?;
         let lost: Vec<LostJob> = sqlx::query_as(LOST)
             .bind(millis(self.deadline_grace))
@@ -187,7 +214,10 @@ impl<C: Send + Sync + 'static> Rescuer<C> {
             .await?;
         let mut n_rescued = 0;
         for job in &lost {
-            n_rescued += usize::from(self.decide(&mut tx, job).await?);
+            // As the first page saw it: later ones no longer see whom it took away.
+            let left = job.worst_left.unwrap_or(job.crashes);
+            let worst = *worst.entry(job.worker_id).or_insert(left);
+            n_rescued += usize::from(self.decide(&mut tx, job, worst).await?);
         }
         tx.commit().await?;
         Ok((n_rescued, lost.last().map(|job| job.id)))
@@ -198,6 +228,7 @@ impl<C: Send + Sync + 'static> Rescuer<C> {
         &self,
         tx: &mut Transaction<'_, Postgres>,
         job: &LostJob,
+        worst: i16,
     ) -> sqlx::Result<bool> {
         let known = self.kinds.iter().find(|kind| kind.name == job.kind);
         let worker = job.worker_id;
@@ -210,7 +241,7 @@ impl<C: Send + Sync + 'static> Rescuer<C> {
             super::control::finish_cancelled(tx, job.id, job.lease_id).await?;
             return Ok(true);
         }
-        let crashes = job.crashes_now();
+        let crashes = job.crashes_now(worst);
         if crashes >= self.max_crashes && crashes > job.crashes {
             if known.is_none() {
                 return Ok(false); // a daemon that knows the kind will bury it properly

@@ -355,8 +355,8 @@ pub(super) async fn sync_built_in<C: 'static>(
     for kind in kinds {
         let Some(cron) = kind.schedule else { continue };
         sqlx::query(
-            "INSERT INTO ingestd.schedules AS s (name, cron, kind, origin)
-             VALUES ($1, $2, $1, 'built_in')
+            "INSERT INTO ingestd.schedules AS s (name, cron, kind, overlap, origin)
+             VALUES ($1, $2, $1, 'skip', 'built_in')
              ON CONFLICT (name) DO UPDATE
              SET cron = excluded.cron, next_at = NULL, last_error = NULL, updated_at = now()
              WHERE s.origin = 'built_in' AND s.cron <> excluded.cron",

@@ -128,7 +128,8 @@ impl Heart {
                         return failed.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map(|_| ());
                     }
                     wait = Duration::from_millis(250).min(self.interval);
-                    if let Ok(fresh) = self.connect().await {
+                    let left = trusted_until.saturating_duration_since(Instant::now());
+                    if let Ok(Ok(fresh)) = tokio::time::timeout(left, self.connect()).await {
                         *conn = fresh;
                     }
                 }

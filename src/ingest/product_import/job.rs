@@ -137,7 +137,7 @@ impl<'a> Import<'a> {
     async fn begin(ctx: &'a JobContext<Context>, run_id: RunId) -> Result<Option<Self>, JobError> {
         let Context { db, blobs, config } = ctx.state();
         let mut tx = db.begin().await?;
-        ctx.fence(&mut tx).await?;
+        ctx.hold(&mut tx).await?;
         let Some(run) = runs::begin(&mut tx, run_id).await? else {
             return Ok(None);
         };

@@ -23,15 +23,12 @@ impl Job for RecoverRuns {
     const SCHEDULE: Option<&'static str> = Some("0 */5 * * * *");
     type Context = Context;
 
-    fn unique_key(&self) -> Option<String> {
-        Some(Self::KIND.to_owned())
-    }
-
     async fn run(self, ctx: &JobContext<Context>) -> Result<Done, JobError> {
         let Context { db, config, .. } = ctx.state();
-        runs::fan_out::fold_left_over(db).await?;
+        let folded = runs::fan_out::fold_left_over(db).await;
         let settings = &config.runs;
         let recovered = runs::recover_stale(db, settings.stale_after, settings.max_retries).await?;
+        folded?;
         tracing::debug!(?recovered, "looked for stale runs");
         Ok(Done::new())
     }
