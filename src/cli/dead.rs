@@ -164,7 +164,7 @@ async fn retry(ids: &[i64], session: &mut Session) -> Result<Exit, Failure> {
 async fn replay(id: JobId, session: &mut Session) -> sqlx::Result<Option<JobId>> {
     let actor = session.actor.clone();
     let mut tx = session.begin().await?;
-    let new = dead::replay(&mut tx, id).await?;
+    let new = crate::runs::replay(&mut tx, id).await?;
     if let Some(new) = new {
         let change = Change {
             detail: json!({ "new_id": new }),

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::queue::{
     JobId,
-    control::{self, Cancelled, Retried},
+    control::{Cancelled, Retried},
     read::{self, Attempt, JobDetail, JobFilter, JobRow, JobState},
 };
 
@@ -215,7 +215,7 @@ fn line(attempt: &Attempt) -> String {
 async fn cancel(id: JobId, session: &mut Session) -> Result<Exit, Failure> {
     let actor = session.actor.clone();
     let mut tx = session.begin().await?;
-    let cancelled = control::cancel(&mut tx, id).await?;
+    let cancelled = crate::runs::cancel_job(&mut tx, id).await?;
     let (what, text) = match cancelled {
         Cancelled::Done => ("cancelled", format!("job {id} is cancelled")),
         Cancelled::Requested => ("requested", format!("job {id} runs; its handler was told")),
@@ -237,7 +237,7 @@ async fn cancel(id: JobId, session: &mut Session) -> Result<Exit, Failure> {
 async fn retry(id: JobId, session: &mut Session) -> Result<Exit, Failure> {
     let actor = session.actor.clone();
     let mut tx = session.begin().await?;
-    let retried = control::retry(&mut tx, id).await?;
+    let retried = crate::runs::retry_job(&mut tx, id).await?;
     let (report, text) = match retried {
         Retried::DueNow => (
             json!({ "id": id, "retry": "due_now" }),

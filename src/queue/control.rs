@@ -2,7 +2,7 @@
 
 use sqlx::PgConnection;
 
-use super::{dead, job::JobId};
+use super::job::JobId;
 
 /// What became of a request to cancel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,26 +116,21 @@ pub enum Retried {
     NotFound,
 }
 
-/// Tries a job again now: a waiting one becomes due, a dead letter becomes a new job.
+/// Makes a waiting job due now; returns whether there was one.
 ///
 /// # Errors
 ///
 /// What Postgres says.
-pub async fn retry(conn: &mut PgConnection, id: JobId) -> sqlx::Result<Retried> {
+pub async fn run_now(conn: &mut PgConnection, id: JobId) -> sqlx::Result<bool> {
     let due: Option<String> = sqlx::query_scalar(
         "UPDATE ingestd.jobs SET run_at = now()
          WHERE shard = 0 AND id = $1 AND state = 'queued'
          RETURNING pg_notify('ingestd_wake', queue)::text",
     )
     .bind(id)
-    .fetch_optional(&mut *conn)
+    .fetch_optional(conn)
     .await?;
-    if due.is_some() {
-        return Ok(Retried::DueNow);
-    }
-    Ok(dead::replay(conn, id)
-        .await?
-        .map_or(Retried::NotFound, Retried::Replayed))
+    Ok(due.is_some())
 }
 
 /// Pauses a queue: nothing is claimed from it until it is resumed; what runs goes on.

@@ -262,7 +262,8 @@ impl<C: Send + Sync + 'static> Parts<C> {
 
     /// Starts the hourly maintenance, after one round now: history needs today's partition.
     async fn start_housekeeping(&self) -> anyhow::Result<JobScheduler> {
-        if let Err(error) = maintain::maintain(&self.pool, self.settings.retention_days.into()).await
+        if let Err(error) =
+            maintain::maintain(&self.pool, self.settings.retention_days.into()).await
         {
             tracing::warn!(error = %error, "maintenance waits for its next round");
         }

@@ -55,7 +55,9 @@ impl Leases {
     /// Returns the leases whose attempts run.
     pub(super) fn running(&self) -> Vec<i64> {
         let held = self.lock();
-        let running = held.iter().filter(|(_, attempt)| matches!(attempt, Attempt::Running(_)));
+        let running = held
+            .iter()
+            .filter(|(_, attempt)| matches!(attempt, Attempt::Running(_)));
         running.map(|(lease, _)| *lease).collect()
     }
 

@@ -71,7 +71,11 @@ pub async fn advance(
     .bind(&progress.details)
     .execute(conn)
     .await?;
-    if advanced.rows_affected() == 1 { Ok(()) } else { Err(JobError::Cancelled) }
+    if advanced.rows_affected() == 1 {
+        Ok(())
+    } else {
+        Err(JobError::Cancelled)
+    }
 }
 
 /// Completes a running run in the transaction that completes its job.
@@ -89,7 +93,11 @@ pub async fn complete(conn: &mut PgConnection, id: RunId) -> Result<(), JobError
     .bind(id)
     .execute(conn)
     .await?;
-    if completed.rows_affected() == 1 { Ok(()) } else { Err(JobError::Cancelled) }
+    if completed.rows_affected() == 1 {
+        Ok(())
+    } else {
+        Err(JobError::Cancelled)
+    }
 }
 
 /// Fails an unfinished run; does nothing to one that is final already.

@@ -76,8 +76,13 @@ pub(super) async fn enqueue_driver(
     id: RunId,
     kind: String,
 ) -> sqlx::Result<()> {
+    let tenant = sqlx::query_scalar("SELECT tenant FROM ingestd.runs WHERE id = $1")
+        .bind(id)
+        .fetch_optional(&mut *conn)
+        .await?;
     let job = NewJob {
         kind,
+        tenant,
         args: serde_json::json!({ "run_id": id }),
         unique_key: Some(format!("run:{id}")),
         run_id: Some(id.0),

@@ -86,7 +86,11 @@ const FOLD_WAIT: Duration = Duration::from_millis(5);
 ///
 /// What Postgres says.
 pub async fn open(conn: &mut PgConnection, id: RunId, n_items: i64) -> sqlx::Result<bool> {
-    let opened = sqlx::query(OPEN).bind(id).bind(n_items).execute(&mut *conn).await?;
+    let opened = sqlx::query(OPEN)
+        .bind(id)
+        .bind(n_items)
+        .execute(&mut *conn)
+        .await?;
     if n_items == 0 {
         sqlx::query(CLOSE_EMPTY).bind(id).execute(conn).await?;
     }
@@ -129,7 +133,11 @@ pub async fn note(
 /// What Postgres says.
 pub async fn fold(pool: &PgPool, id: RunId) -> sqlx::Result<bool> {
     loop {
-        if let Some(closed) = sqlx::query_scalar(FOLD).bind(id).fetch_optional(pool).await? {
+        if let Some(closed) = sqlx::query_scalar(FOLD)
+            .bind(id)
+            .fetch_optional(pool)
+            .await?
+        {
             return Ok(closed);
         }
         let is_left: bool = sqlx::query_scalar(IS_LEFT).bind(id).fetch_one(pool).await?;

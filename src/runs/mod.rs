@@ -12,11 +12,13 @@
 
 mod batch;
 mod control;
+mod driver;
 pub mod fan_out;
 mod run;
 mod stale;
 
 pub use batch::{Progress, advance, begin, complete, fail};
 pub use control::{cancel, reset};
+pub use driver::{cancel_job, replay, retry_job};
 pub use run::{NewRun, Run, RunId, RunState, create, get, list};
 pub use stale::{Recovered, recover_stale};

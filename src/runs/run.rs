@@ -7,7 +7,17 @@ use sqlx::{PgConnection, PgExecutor};
 
 /// Identifies a run.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, sqlx::Type, Serialize, serde::Deserialize,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    sqlx::Type,
+    Serialize,
+    serde::Deserialize,
 )]
 #[sqlx(transparent)]
 #[serde(transparent)]
@@ -140,7 +150,10 @@ pub async fn create(conn: &mut PgConnection, new: &NewRun) -> sqlx::Result<RunId
 ///
 /// What Postgres says.
 pub async fn get(db: impl PgExecutor<'_>, id: RunId) -> sqlx::Result<Option<Run>> {
-    sqlx::query_as("SELECT * FROM ingestd.runs WHERE id = $1").bind(id).fetch_optional(db).await
+    sqlx::query_as("SELECT * FROM ingestd.runs WHERE id = $1")
+        .bind(id)
+        .fetch_optional(db)
+        .await
 }
 
 /// Reads the newest runs before `before`, newest first, of one system or of all.

@@ -53,21 +53,25 @@ pub async fn recover_stale(
         sqlx::query_as(STALE).bind(stale_ms).fetch_all(pool).await?;
     let mut recovered = Recovered::default();
     for (id, kind, retries) in stale {
-        match kind {
-            Some(kind) if u16::try_from(retries).unwrap_or(u16::MAX) < max_retries => {
-                if retry(pool, id, kind, stale_ms).await? {
-                    recovered.n_retried += 1;
-                    tracing::warn!(run_id = id.0, "stale run started again");
+        let has_retries = u16::try_from(retries).unwrap_or(u16::MAX) < max_retries;
+        let mut error = format!(
+            "no progress for {}, after {retries} retries",
+            humantime::format_duration(stale_after)
+        );
+        if let Some(kind) = kind.filter(|_| has_retries) {
+            match retry(pool, id, kind, stale_ms).await {
+                Ok(is_retried) => {
+                    recovered.n_retried += usize::from(is_retried);
+                    continue;
                 }
+                // Its kind may be gone for good; it must not keep the others from recovery.
+                Err(sqlx::Error::Database(refused)) => error = refused.to_string(),
+                Err(away) => return Err(away),
             }
-            _ => {
-                let silence = humantime::format_duration(stale_after);
-                let error = format!("no progress for {silence}, after {retries} retries");
-                if give_up(pool, id, &error, stale_ms).await? {
-                    recovered.n_failed += 1;
-                    tracing::error!(run_id = id.0, error, "stale run failed");
-                }
-            }
+        }
+        if give_up(pool, id, &error, stale_ms).await? {
+            recovered.n_failed += 1;
+            tracing::error!(run_id = id.0, error, "stale run failed");
         }
     }
     Ok(recovered)
@@ -78,7 +82,11 @@ pub async fn recover_stale(
 async fn retry(pool: &PgPool, id: RunId, kind: String, stale_ms: i64) -> sqlx::Result<bool> {
     let mut tx = pool.begin().await?;
     let had_job = queue::control::restart_run(&mut tx, id.0).await?;
-    let retried = sqlx::query(RETRY).bind(id).bind(stale_ms).execute(&mut *tx).await?;
+    let retried = sqlx::query(RETRY)
+        .bind(id)
+        .bind(stale_ms)
+        .execute(&mut *tx)
+        .await?;
     if retried.rows_affected() == 0 {
         return Ok(false); // dropped, the transaction rolls back
     }
@@ -86,6 +94,7 @@ async fn retry(pool: &PgPool, id: RunId, kind: String, stale_ms: i64) -> sqlx::R
         enqueue_driver(&mut tx, id, kind).await?;
     }
     tx.commit().await?;
+    tracing::warn!(run_id = id.0, "stale run started again");
     Ok(true)
 }
 
@@ -93,7 +102,12 @@ async fn retry(pool: &PgPool, id: RunId, kind: String, stale_ms: i64) -> sqlx::R
 async fn give_up(pool: &PgPool, id: RunId, error: &str, stale_ms: i64) -> sqlx::Result<bool> {
     let mut tx = pool.begin().await?;
     queue::control::cancel_run(&mut tx, id.0).await?;
-    let failed = sqlx::query(FAIL).bind(id).bind(stale_ms).bind(error).execute(&mut *tx).await?;
+    let failed = sqlx::query(FAIL)
+        .bind(id)
+        .bind(stale_ms)
+        .bind(error)
+        .execute(&mut *tx)
+        .await?;
     if failed.rows_affected() == 0 {
         return Ok(false);
     }

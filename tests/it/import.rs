@@ -397,3 +397,64 @@ async fn a_stopped_daemon_hands_its_import_back_unburnt() {
     assert_eq!(finished(&second, job).await["status"], "completed");
     assert_exactly(db.pool(), n_rows).await;
 }
+
+/// Uploads a file while the import queue is paused and returns its run and its job.
+async fn waiting(daemon: &Daemon, pool: &PgPool) -> (i64, i64) {
+    post(daemon, "/api/v1/queues/import/pause").await;
+    let run = accepted(daemon, "waits.csv", csv(100)).await;
+    let job = count(pool, "SELECT id FROM ingestd.jobs WHERE run_id IS NOT NULL").await;
+    (run, job)
+}
+
+async fn post(daemon: &Daemon, path: &str) {
+    let answer = reqwest::Client::new()
+        .post(daemon.url(path))
+        .send()
+        .await
+        .unwrap();
+    assert!(answer.status().is_success(), "{path}: {}", answer.status());
+}
+
+#[tokio::test]
+async fn a_dead_import_that_is_replayed_goes_on() {
+    let (db, storage) = (Database::create().await, tempfile::tempdir().unwrap());
+    let daemon = Daemon::start(db.url(), storage.path(), &[]).await;
+    let (run, job) = waiting(&daemon, db.pool()).await;
+    let blobs = storage.path().join("blobs");
+    let blob = std::fs::read_dir(&blobs)
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    let aside = storage.path().join("aside");
+    std::fs::rename(&blob, &aside).unwrap();
+    post(&daemon, "/api/v1/queues/import/resume").await;
+    let failed = finished(&daemon, run).await;
+    assert_eq!(failed["status"], "failed");
+    assert!(
+        failed["error"].as_str().unwrap().contains("waits.csv"),
+        "{failed}"
+    );
+
+    std::fs::rename(&aside, &blob).unwrap();
+    post(&daemon, &format!("/api/v1/jobs/{job}/retry")).await;
+    until("the replayed import is completed", || async {
+        status(&daemon, run).await["status"] == "completed"
+    })
+    .await;
+    assert_exactly(db.pool(), 100).await;
+}
+
+#[tokio::test]
+async fn cancelling_the_job_of_an_import_cancels_the_import() {
+    let (db, storage) = (Database::create().await, tempfile::tempdir().unwrap());
+    let daemon = Daemon::start(db.url(), storage.path(), &[]).await;
+    let (run, job) = waiting(&daemon, db.pool()).await;
+    post(&daemon, &format!("/api/v1/jobs/{job}/cancel")).await;
+    let stopped = status(&daemon, run).await;
+    assert_eq!(
+        (&stopped["status"], &stopped["error"]),
+        (&"failed".into(), &"cancelled".into())
+    );
+}

@@ -496,11 +496,11 @@ async fn a_dead_letter_is_replayed_once_and_says_so() {
         format!("t t t t {{\"a\": 1}} 2 acme {meta} key")
     );
     broken.store(false, Ordering::SeqCst);
-    let retried = control::retry(&mut conn, second).await.unwrap();
+    let retried = ingestd::runs::retry_job(&mut conn, second).await.unwrap();
     assert!(matches!(retried, control::Retried::Replayed(third) if third != second));
     rig.until("EXISTS (SELECT FROM ingestd.job_history)").await;
     assert_eq!(
-        control::retry(&mut conn, second).await.unwrap(),
+        ingestd::runs::retry_job(&mut conn, second).await.unwrap(),
         control::Retried::NotFound
     );
     stop(engine).await;

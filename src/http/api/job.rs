@@ -14,7 +14,7 @@ use sqlx::PgConnection;
 use super::super::{AppState, Caller, Cursor, Limit, Page, Path, Problem, Query, Trouble, audit};
 use crate::queue::{
     JobId,
-    control::{self, Cancelled, Retried},
+    control::{Cancelled, Retried},
     read::{self, Attempt, JobDetail, JobFilter, JobRow, JobState},
 };
 
@@ -71,7 +71,7 @@ pub(in crate::http) async fn cancel(
     Path(id): Path<i64>,
 ) -> Result<(StatusCode, Json<JobDetail>), Problem> {
     let mut tx = app.db.begin().await?;
-    let status = match control::cancel(&mut tx, JobId(id)).await? {
+    let status = match crate::runs::cancel_job(&mut tx, JobId(id)).await? {
         Cancelled::Done => StatusCode::OK,
         Cancelled::Requested => StatusCode::ACCEPTED,
         Cancelled::NotFound => return Err(impossible(&mut tx, id, "cancelled").await?),
@@ -94,7 +94,7 @@ pub(in crate::http) async fn retry(
     Path(id): Path<i64>,
 ) -> Result<Located, Problem> {
     let mut tx = app.db.begin().await?;
-    let (status, now) = match control::retry(&mut tx, JobId(id)).await? {
+    let (status, now) = match crate::runs::retry_job(&mut tx, JobId(id)).await? {
         Retried::DueNow => (StatusCode::OK, JobId(id)),
         Retried::Replayed(job) => (StatusCode::CREATED, job),
         Retried::NotFound => return Err(impossible(&mut tx, id, "retried").await?),
