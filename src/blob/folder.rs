@@ -5,6 +5,7 @@ use std::{
     io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use sha2::{Digest, Sha256};
@@ -89,8 +90,28 @@ impl Store {
     /// Returns where a blob lies, or `None` for a name that this store did not make.
     #[must_use]
     pub fn path(&self, name: &str) -> Option<PathBuf> {
-        let ours = name.len() == 24 && name.bytes().all(|b| b.is_ascii_alphanumeric());
+        let stem = name.strip_suffix(".part").unwrap_or(name);
+        let ours = stem.len() == 24 && stem.bytes().all(|b| b.is_ascii_alphanumeric());
         ours.then(|| self.dir.join(name))
+    }
+
+    /// Returns the names of files written at least `age` ago; a blob that was never finished
+    /// ends in `.part`.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be read.
+    pub async fn older_than(&self, age: Duration) -> io::Result<Vec<String>> {
+        let mut entries = fs::read_dir(&self.dir).await?;
+        let mut names = Vec::new();
+        while let Some(entry) = entries.next_entry().await? {
+            let written = entry.metadata().await.and_then(|file| file.modified());
+            let is_old = written.is_ok_and(|at| at.elapsed().is_ok_and(|since| since >= age));
+            if let Some(name) = entry.file_name().to_str().filter(|_| is_old) {
+                names.push(name.to_owned());
+            }
+        }
+        Ok(names)
     }
 
     /// Deletes a blob; one that is gone already is no error.

@@ -27,6 +27,7 @@ pub const ALL: &[Kind<Context>] = &[
     Kind::of::<product_import::RunImport>(),
     Kind::of::<system::Noop>(),
     Kind::of::<system::RecoverRuns>(),
+    Kind::of::<system::SweepBlobs>(),
 ];
 
 /// Returns every kind with the configuration's overrides applied.

@@ -293,7 +293,7 @@ async fn enqueue_tick(
         Err(error) if db::is_refusal(&error) => {
             let text = error
                 .as_database_error()
-                .map_or_else(|| error.to_string(), |e| e.to_string());
+                .map_or_else(|| error.to_string(), ToString::to_string);
             sqlx::query("ROLLBACK TO SAVEPOINT tick")
                 .execute(&mut *tx)
                 .await?;

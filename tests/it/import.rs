@@ -458,3 +458,44 @@ async fn cancelling_the_job_of_an_import_cancels_the_import() {
         (&"failed".into(), &"cancelled".into())
     );
 }
+
+#[tokio::test]
+async fn uploads_that_nobody_imports_are_swept() {
+    let (db, storage) = (Database::create().await, tempfile::tempdir().unwrap());
+    let daemon = Daemon::start(db.url(), storage.path(), &[]).await;
+    waiting(&daemon, db.pool()).await;
+    let blobs = storage.path().join("blobs");
+    let wanted = std::fs::read_dir(&blobs)
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    let names = [
+        "a".repeat(24),
+        format!("{}.part", "b".repeat(24)),
+        "c".repeat(24),
+    ];
+    let others = names.map(|name| blobs.join(name));
+    for path in &others {
+        std::fs::write(path, b"left behind").unwrap();
+    }
+    let [unnamed, broken_off, young] = &others;
+    let long_ago = std::fs::FileTimes::new().set_modified(std::time::UNIX_EPOCH);
+    for path in [unnamed, broken_off, &wanted] {
+        let file = std::fs::File::options().write(true).open(path).unwrap();
+        file.set_times(long_ago).unwrap();
+    }
+    sqlx::query("INSERT INTO ingestd.jobs (kind) VALUES ('system.sweep_blobs')")
+        .execute(db.pool())
+        .await
+        .unwrap();
+    until("the sweep is done", || async {
+        !unnamed.exists() && !broken_off.exists()
+    })
+    .await;
+    assert!(
+        young.exists() && wanted.exists(),
+        "what is young or wanted stays"
+    );
+}

@@ -102,7 +102,9 @@ async fn a_refused_change_leaves_the_product_as_it_was() {
 async fn a_file_of_refused_rows_leaves_errors_only() {
     let rig = Rig::new().await;
     let mut rows = many(70);
-    rows.iter_mut().for_each(|row| row.name.clear());
+    for row in &mut rows {
+        row.name.clear();
+    }
     let (_, loaded) = rig.rows(Columns::ALL, &rows).await;
     assert_eq!(
         loaded,
@@ -194,7 +196,7 @@ async fn a_cancelled_statement_and_a_lost_connection_come_back_as_they_are() {
 fn code(error: &sqlx::Error) -> String {
     error
         .as_database_error()
-        .and_then(|error| error.code())
+        .and_then(sqlx::error::DatabaseError::code)
         .unwrap()
         .into_owned()
 }
