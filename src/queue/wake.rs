@@ -21,6 +21,9 @@ pub(super) const WAKE: &str = "ingestd_wake";
 /// Channel of cancellations; the payload is the lease.
 pub(super) const CANCEL: &str = "ingestd_cancel";
 
+/// Wait before the first try to listen again.
+const SHORTEST_WAIT: Duration = Duration::from_millis(100);
+
 /// Who sleeps for which queue, and where to announce a queue nobody serves yet.
 #[derive(Debug, Clone)]
 pub(super) struct Sleepers {
@@ -67,17 +70,21 @@ pub(super) async fn listen(
     leases: Leases,
     stop: CancellationToken,
 ) {
-    let mut wait = Duration::from_millis(100);
+    let mut wait = SHORTEST_WAIT;
     let mut was_up = false;
     while !stop.is_cancelled() {
+        let mut is_up = false;
         tokio::select! {
             () = stop.cancelled() => return,
-            result = listen_once(&pool, &sleepers, &leases, &mut was_up) => {
-                ListenerChanged { connected: false, again: was_up }.emit();
+            result = listen_once(&pool, &sleepers, &leases, was_up, &mut is_up) => {
+                ListenerChanged { connected: false, again: was_up || is_up }.emit();
                 if let Err(error) = result {
                     tracing::warn!(error = %error, "listener lost; polling until it is back");
                 }
             }
+        }
+        if is_up {
+            (was_up, wait) = (true, SHORTEST_WAIT);
         }
         tokio::select! {
             () = stop.cancelled() => return,
@@ -90,16 +97,19 @@ async fn listen_once(
     pool: &PgPool,
     sleepers: &Sleepers,
     leases: &Leases,
-    was_up: &mut bool,
+    was_up: bool,
+    is_up: &mut bool,
 ) -> sqlx::Result<()> {
     let mut listener = PgListener::connect_with(pool).await?;
+    // A lost connection is for `listen` to replace: everybody must look after that.
+    listener.eager_reconnect(false);
     listener.listen_all([WAKE, CANCEL]).await?;
     ListenerChanged {
         connected: true,
-        again: *was_up,
+        again: was_up,
     }
     .emit();
-    *was_up = true;
+    *is_up = true;
     sleepers.wake_all();
     // `None`: the connection was lost, and notifications with it.
     while let Some(notification) = listener.try_recv().await? {
