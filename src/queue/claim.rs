@@ -37,6 +37,9 @@ const NEXT_DUE: &str = "
 /// How long a claim waits for more slots while there is a backlog.
 const GATHER: Duration = Duration::from_millis(1);
 
+/// Longest pause after a claim that failed, however rarely this queue is polled.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
 /// Most jobs one claim takes.
 const LARGEST_CLAIM: usize = 500;
 
@@ -143,7 +146,7 @@ impl Claimer {
     /// before that either.
     async fn hand_back_unheard(&self, session: &Session) {
         loop {
-            tokio::time::sleep(self.poll_interval).await;
+            tokio::time::sleep(self.poll_interval.min(LONGEST_PAUSE)).await;
             let (worker, held) = (session.worker_id, self.leases.held());
             match rescue::hand_back_unheard(&self.pool, worker, &self.queue, &held).await {
                 Ok(0) => return,
