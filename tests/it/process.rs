@@ -66,6 +66,12 @@ impl Daemon {
         format!("http://{}{path}", self.address)
     }
 
+    /// Sends the process a signal, SIGSTOP for example.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).unwrap();
+        kill(Pid::from_raw(pid), signal).unwrap();
+    }
+
     /// Ends the process as a power cut would, and waits for that.
     pub(crate) fn kill9(&mut self) {
         self.child.kill().unwrap();
@@ -74,8 +80,7 @@ impl Daemon {
 
     /// Asks the process to stop and returns how it ended.
     pub(crate) fn terminate(&mut self) -> std::process::ExitStatus {
-        let pid = i32::try_from(self.child.id()).unwrap();
-        kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
+        self.signal(Signal::SIGTERM);
         self.child.wait().unwrap()
     }
 

@@ -9,30 +9,19 @@ use std::{
 use ingestd::queue::{Done, JobError};
 use tokio::sync::Semaphore;
 
-use crate::queue_rig::{Ctx, Outcome, Rig, Setup, counter, play, run, stop, until_true};
-
-/// No unique key: it would hide what was written twice.
-const LEDGER: &str = "
-    CREATE TABLE ledger (seq bigint GENERATED ALWAYS AS IDENTITY, job bigint, step int, lease bigint)";
-
-async fn write_ledger(conn: &mut sqlx::PgConnection, ctx: &Ctx, step: i32) -> sqlx::Result<()> {
-    sqlx::query("INSERT INTO ledger (job, step, lease) VALUES ($1, $2, $3)")
-        .bind(ctx.lease().id)
-        .bind(step)
-        .bind(ctx.lease().lease_id)
-        .execute(conn)
-        .await?;
-    Ok(())
-}
+use crate::{
+    queue_ledger as ledger,
+    queue_rig::{Ctx, Outcome, Rig, Setup, counter, play, run, stop, until_true},
+};
 
 #[tokio::test]
 async fn a_completion_commits_or_rolls_back_with_the_handlers_writes() {
     let rig = Rig::new().await;
-    rig.sql(LEDGER).await;
+    rig.sql(ledger::TABLES).await;
     let engine = rig
         .play([play("t.together", |ctx| async move {
             let mut tx = ctx.state().db.begin().await?;
-            write_ledger(&mut tx, &ctx, 1).await?;
+            ledger::write(&mut tx, &ctx, 1).await?;
             let done = ctx.complete_in(&mut tx).await?;
             if ctx.lease().attempt == 1 {
                 return Err(anyhow::anyhow!("after all not").into());
@@ -74,11 +63,11 @@ async fn end(ctx: &Ctx) -> Outcome {
         "fatal" => return Err(JobError::fatal(anyhow::anyhow!("never again"))),
         "fence" => {
             ctx.fence(&mut tx).await?;
-            write_ledger(&mut tx, ctx, 1).await?;
+            ledger::write(&mut tx, ctx, 1).await?;
         }
         way => {
             assert_eq!(way, "complete_in");
-            write_ledger(&mut tx, ctx, 1).await?;
+            ledger::write(&mut tx, ctx, 1).await?;
             let done = ctx.complete_in(&mut tx).await?;
             tx.commit().await?;
             return Ok(done);
@@ -91,7 +80,7 @@ async fn end(ctx: &Ctx) -> Outcome {
 #[tokio::test]
 async fn a_stale_lease_has_no_effect_of_any_kind() {
     let rig = Rig::new().await;
-    rig.sql(LEDGER).await;
+    rig.sql(ledger::TABLES).await;
     let gates = [Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0))];
     let (waits, seen) = (gates.clone(), Arc::new(Mutex::new(HashSet::new())));
     let contested = play("t.contested", move |ctx| {
@@ -103,7 +92,7 @@ async fn a_stale_lease_has_no_effect_of_any_kind() {
                 return end(&ctx).await;
             }
             let mut tx = ctx.state().db.begin().await?;
-            write_ledger(&mut tx, &ctx, 2).await?;
+            ledger::write(&mut tx, &ctx, 2).await?;
             let done = ctx.complete_in(&mut tx).await?;
             tx.commit().await?;
             Ok(done)
@@ -191,34 +180,6 @@ async fn nobody_takes_the_lease_of_a_fenced_transaction() {
     stop(engine).await;
 }
 
-/// Goes on after the last committed step; each commits with the cursor, the last with the completion.
-///
-/// Nothing but the fence keeps an attempt that has lost its lease from writing a step again.
-async fn three_steps(ctx: Ctx) -> Outcome {
-    let done: i32 = sqlx::query_scalar("SELECT step FROM cursors WHERE job = $1")
-        .bind(ctx.lease().id)
-        .fetch_one(&ctx.state().db)
-        .await?;
-    for step in done + 1..=3 {
-        tokio::time::sleep(Duration::from_millis(fastrand::u64(0..10))).await;
-        let mut tx = ctx.state().db.begin().await?;
-        ctx.fence(&mut tx).await?;
-        write_ledger(&mut tx, &ctx, step).await?;
-        sqlx::query("UPDATE cursors SET step = $2 WHERE job = $1")
-            .bind(ctx.lease().id)
-            .bind(step)
-            .execute(&mut *tx)
-            .await?;
-        if step == 3 {
-            let done = ctx.complete_in(&mut tx).await?;
-            tx.commit().await?;
-            return Ok(done);
-        }
-        tx.commit().await?;
-    }
-    unreachable!("the third step completes the job")
-}
-
 /// Cuts sessions, takes leases away and does both, at moments drawn from the seed.
 async fn torment(observer: &sqlx::PgPool, seed: u64) {
     let mut chance = fastrand::Rng::with_seed(seed);
@@ -241,36 +202,12 @@ async fn torment(observer: &sqlx::PgPool, seed: u64) {
 async fn the_ledger_has_everything_once_whatever_is_cut() {
     let rig = Rig::new().await;
     let observer = rig.observer().await;
-    run(&observer, LEDGER).await;
-    run(
-        &observer,
-        "CREATE TABLE cursors (job bigint PRIMARY KEY, step int NOT NULL DEFAULT 0)",
-    )
-    .await;
-    let setup = Setup::of([play("t.steps", three_steps).attempts(1000)]).slots("default", 8);
+    let setup = Setup::of([ledger::job()]).slots("default", 8);
     let engines = [setup.start(rig.url()).await, setup.start(rig.url()).await];
-    run(
-        &observer,
-        "WITH j AS (INSERT INTO ingestd.jobs (kind, max_attempts)
-                    SELECT 't.steps', 1000 FROM generate_series(1, 400) RETURNING id)
-         INSERT INTO cursors (job) SELECT id FROM j",
-    )
-    .await;
+    ledger::enqueue(&observer, 400).await;
     let seed = fastrand::u64(..);
     torment(&observer, seed).await;
-    crate::queue_rig::until(&observer, "NOT EXISTS (SELECT FROM ingestd.jobs)").await;
-    let verdict: String = sqlx::query_scalar(
-        "SELECT concat_ws(' ',
-           (SELECT count(*) FROM ingestd.job_history WHERE state = 'completed'),
-           (SELECT count(DISTINCT id) FROM ingestd.job_history), (SELECT count(*) FROM ledger),
-           (SELECT count(DISTINCT (job, step)) FROM ledger), (SELECT count(*) FROM ingestd.dead_jobs),
-           (SELECT count(*) FROM (SELECT lease < lag(lease) OVER (PARTITION BY job ORDER BY seq) back
-                                  FROM ledger) o WHERE back))",
-    )
-    .fetch_one(&observer)
-    .await
-    .unwrap();
-    assert_eq!(verdict, "400 400 1200 1200 0 0", "seed {seed}");
+    ledger::check(&observer, 400, &format!("seed {seed}")).await;
     for engine in engines {
         stop(engine).await;
     }

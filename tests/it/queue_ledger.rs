@@ -1,0 +1,88 @@
+//! The oracle of all fault tests: what jobs wrote, in a table that would show it twice.
+
+use std::time::Duration;
+
+use sqlx::{PgConnection, PgPool};
+
+use crate::queue_rig::{Ctx, Outcome, Play, play, run, until};
+
+/// No unique key on the ledger: it would hide what was written twice.
+pub(crate) const TABLES: &str = "
+    CREATE TABLE ledger (seq bigint GENERATED ALWAYS AS IDENTITY, job bigint, step int, lease bigint);
+    CREATE TABLE cursors (job bigint PRIMARY KEY, step int NOT NULL DEFAULT 0)";
+
+/// Writes a line, in the caller's transaction.
+pub(crate) async fn write(conn: &mut PgConnection, ctx: &Ctx, step: i32) -> sqlx::Result<()> {
+    sqlx::query("INSERT INTO ledger (job, step, lease) VALUES ($1, $2, $3)")
+        .bind(ctx.lease().id)
+        .bind(step)
+        .bind(ctx.lease().lease_id)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// A job of three steps; no number of faults exhausts its attempts.
+pub(crate) fn job() -> Play {
+    play("t.ledger", three_steps).attempts(10_000)
+}
+
+/// Goes on after the last committed step; each commits with the cursor, the last with the completion.
+///
+/// Nothing but the fence keeps an attempt that has lost its lease from writing a step again.
+async fn three_steps(ctx: Ctx) -> Outcome {
+    let done: i32 = sqlx::query_scalar("SELECT step FROM cursors WHERE job = $1")
+        .bind(ctx.lease().id)
+        .fetch_one(&ctx.state().db)
+        .await?;
+    for step in done + 1..=3 {
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(0..10))).await;
+        let mut tx = ctx.state().db.begin().await?;
+        ctx.fence(&mut tx).await?;
+        write(&mut tx, &ctx, step).await?;
+        sqlx::query("UPDATE cursors SET step = $2 WHERE job = $1")
+            .bind(ctx.lease().id)
+            .bind(step)
+            .execute(&mut *tx)
+            .await?;
+        if step == 3 {
+            let done = ctx.complete_in(&mut tx).await?;
+            tx.commit().await?;
+            return Ok(done);
+        }
+        tx.commit().await?;
+    }
+    unreachable!("the third step completes the job")
+}
+
+/// Makes the tables and enqueues `n` jobs.
+pub(crate) async fn enqueue(pool: &PgPool, n: i64) {
+    run(pool, TABLES).await;
+    let insert = format!(
+        "WITH j AS (INSERT INTO ingestd.jobs (kind)
+                    SELECT 't.ledger' FROM generate_series(1, {n}) RETURNING id)
+         INSERT INTO cursors (job) SELECT id FROM j"
+    );
+    run(pool, &insert).await;
+}
+
+/// Waits until every job is finished and asserts that nothing was lost and nothing done twice.
+pub(crate) async fn check(pool: &PgPool, n: i64, told: &str) {
+    until(pool, "NOT EXISTS (SELECT FROM ingestd.jobs)").await;
+    let verdict: String = sqlx::query_scalar(
+        "SELECT concat_ws(' ',
+           (SELECT count(*) FROM ingestd.job_history WHERE state = 'completed'),
+           (SELECT count(DISTINCT id) FROM ingestd.job_history), (SELECT count(*) FROM ledger),
+           (SELECT count(DISTINCT (job, step)) FROM ledger), (SELECT count(*) FROM ingestd.dead_jobs),
+           (SELECT count(*) FROM (SELECT lease < lag(lease) OVER (PARTITION BY job ORDER BY seq) back
+                                  FROM ledger) o WHERE back))",
+    )
+    .fetch_one(pool)
+    .await
+    .unwrap();
+    let expected = format!("{n} {n} {steps} {steps} 0 0", steps = n * 3);
+    assert_eq!(
+        verdict, expected,
+        "completed, distinct, lines, distinct, dead, leases out of order; {told}"
+    );
+}
