@@ -1,5 +1,6 @@
 //! The connection to Postgres: the pool and its sessions, the migrations, which errors pass.
 
+mod bounded;
 mod error;
 mod pool;
 
@@ -7,6 +8,7 @@ pub mod copy;
 
 use sqlx::{PgPool, migrate::Migrator};
 
+pub use bounded::Bounded;
 pub use error::{is_refusal, is_transient};
 pub use pool::{connect, connect_queue, session};
 

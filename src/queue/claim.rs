@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sqlx::{PgPool, Row, postgres::PgRow};
+use sqlx::{Row, postgres::PgRow};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -21,7 +21,10 @@ use super::{
     rescue,
     session::{Session, Sessions},
 };
-use crate::observe::{JobClaimed, Wake, WorkerSlots, WorkerWoken};
+use crate::{
+    db::Bounded,
+    observe::{JobClaimed, Wake, WorkerSlots, WorkerWoken},
+};
 
 const CLAIM: &str = include_str!("claim.sql");
 
@@ -79,7 +82,7 @@ impl KnownKinds {
 /// Claims the jobs of one queue.
 pub(super) struct Claimer {
     pub(super) queue: String,
-    pub(super) pool: PgPool,
+    pub(super) db: Bounded,
     pub(super) kinds: Arc<KnownKinds>,
     pub(super) slots: Arc<Semaphore>,
     /// How many there are in all.
@@ -148,7 +151,7 @@ impl Claimer {
         loop {
             tokio::time::sleep(self.poll_interval.min(LONGEST_PAUSE)).await;
             let (worker, held) = (session.worker_id, self.leases.held());
-            match rescue::hand_back_unheard(&self.pool, worker, &self.queue, &held).await {
+            match rescue::hand_back_unheard(&self.db, worker, &self.queue, &held).await {
                 Ok(0) => return,
                 Ok(n_jobs) => {
                     tracing::info!(queue = %self.queue, n_jobs, "handed back, claimed without an answer");
@@ -212,7 +215,7 @@ impl Claimer {
         let order: [i16; 4] = if reverse { [3, 2, 1, 0] } else { [0, 1, 2, 3] };
         let [first, second, third, fourth] = order;
         let began = Instant::now();
-        let mut rows = sqlx::query(CLAIM)
+        let claim = sqlx::query(CLAIM)
             .bind(&self.queue)
             .bind(i64::try_from(slots.len()).unwrap_or(1))
             .bind(first)
@@ -221,8 +224,10 @@ impl Claimer {
             .bind(fourth)
             .bind(session.worker_id)
             .bind(&self.kinds.names)
-            .bind(&self.kinds.timeouts_ms)
-            .fetch_all(&self.pool)
+            .bind(&self.kinds.timeouts_ms);
+        let mut rows = self
+            .db
+            .run(async |conn| claim.fetch_all(conn).await)
             .await?;
         JobClaimed {
             queue: &self.queue,
@@ -284,10 +289,9 @@ impl Claimer {
     }
 
     async fn next_due(&self) -> Option<Duration> {
-        let next: Result<Option<i64>, _> = sqlx::query_scalar(NEXT_DUE)
-            .bind(&self.queue)
-            .fetch_one(&self.pool)
-            .await;
+        let next = sqlx::query_scalar(NEXT_DUE).bind(&self.queue);
+        let next: Result<Option<i64>, _> =
+            self.db.run(async |conn| next.fetch_one(conn).await).await;
         next.ok()
             .flatten()
             .and_then(|ms| u64::try_from(ms).ok())

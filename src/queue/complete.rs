@@ -7,7 +7,7 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use sqlx::{PgConnection, PgPool};
+use sqlx::{Connection, PgConnection};
 use tokio::sync::mpsc;
 
 use super::{
@@ -16,7 +16,10 @@ use super::{
     kind::Kind,
     lease::Leases,
 };
-use crate::{db, observe::ErrorKind};
+use crate::{
+    db::{self, Bounded},
+    observe::ErrorKind,
+};
 
 /// How often the database may refuse a batch for reasons that do not pass by themselves.
 const MOST_REFUSALS: u32 = 3;
@@ -84,7 +87,7 @@ impl<C> JobContext<C> {
 
 /// Writes conclusions to the database; the only task that does, per engine.
 pub(super) struct Completer<C: 'static> {
-    pub(super) pool: PgPool,
+    pub(super) db: Bounded,
     pub(super) kinds: Arc<[Kind<C>]>,
     pub(super) conclusions: mpsc::Receiver<Conclusion>,
     pub(super) leases: Leases,
@@ -130,7 +133,11 @@ impl<C: Send + Sync + 'static> Completer<C> {
         let mut wait = Duration::from_millis(50);
         let mut n_refused = 0;
         loop {
-            let Err(error) = self.write(batch).await else {
+            let written = self
+                .db
+                .run(async |conn| self.write(conn, batch).await)
+                .await;
+            let Err(error) = written else {
                 return Ok(());
             };
             tracing::warn!(error = %error, n_jobs = batch.len(), "completions wait for the database");
@@ -143,83 +150,24 @@ impl<C: Send + Sync + 'static> Completer<C> {
         }
     }
 
-    async fn write(&self, batch: &mut [Conclusion]) -> sqlx::Result<()> {
-        self.finish(batch).await?;
-        self.postpone(batch).await?;
+    async fn write(&self, conn: &mut PgConnection, batch: &mut [Conclusion]) -> sqlx::Result<()> {
+        finish(conn, "completed", batch, |o| {
+            matches!(o, Outcome::Completed)
+        })
+        .await?;
+        finish(conn, "cancelled", batch, |o| {
+            matches!(o, Outcome::Cancelled)
+        })
+        .await?;
+        postpone(conn, batch).await?;
         for conclusion in batch.iter_mut() {
-            self.bury(conclusion).await?;
+            self.bury(conn, conclusion).await?;
         }
-        Ok(())
-    }
-
-    async fn finish(&self, batch: &mut [Conclusion]) -> sqlx::Result<()> {
-        self.finish_as("completed", batch, |o| matches!(o, Outcome::Completed))
-            .await?;
-        self.finish_as("cancelled", batch, |o| matches!(o, Outcome::Cancelled))
-            .await
-    }
-
-    async fn finish_as(
-        &self,
-        state: &str,
-        batch: &mut [Conclusion],
-        covered: impl Fn(&Outcome) -> bool,
-    ) -> sqlx::Result<()> {
-        let covers = |c: &&Conclusion| !c.written && covered(&c.outcome);
-        let (ids, leases): (Vec<i64>, Vec<i64>) = batch
-            .iter()
-            .filter(covers)
-            .map(|c| (c.lease.id.0, c.lease.lease_id.0))
-            .unzip();
-        if ids.is_empty() {
-            return Ok(());
-        }
-        let done: Vec<i64> = sqlx::query_scalar(FINISH)
-            .bind(&ids)
-            .bind(&leases)
-            .bind(state)
-            .fetch_all(&self.pool)
-            .await?;
-        settle(batch, &done, covered);
-        Ok(())
-    }
-
-    async fn postpone(&self, batch: &mut [Conclusion]) -> sqlx::Result<()> {
-        let (mut ids, mut leases, mut delays) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut errors, mut error_kinds, mut worker) = (Vec::new(), Vec::new(), None);
-        for c in batch.iter().filter(|c| !c.written) {
-            let (delay, error, kind) = match &c.outcome {
-                Outcome::Retry { after, error, kind } => (after, Some(error.as_str()), Some(*kind)),
-                Outcome::Snoozed(after) => (after, None, None),
-                _ => continue,
-            };
-            ids.push(c.lease.id.0);
-            leases.push(c.lease.lease_id.0);
-            delays.push(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX / 2000));
-            errors.push(error);
-            error_kinds.push(kind.map(ErrorKind::as_str));
-            worker = Some(c.worker_id);
-        }
-        if ids.is_empty() {
-            return Ok(());
-        }
-        let done: Vec<i64> = sqlx::query_scalar(POSTPONE)
-            .bind(&ids)
-            .bind(&leases)
-            .bind(&delays)
-            .bind(&errors)
-            .bind(&error_kinds)
-            .bind(worker)
-            .fetch_all(&self.pool)
-            .await?;
-        settle(batch, &done, |o| {
-            matches!(o, Outcome::Retry { .. } | Outcome::Snoozed(_))
-        });
         Ok(())
     }
 
     /// Gives one job up together with what its kind does about it, in one transaction.
-    async fn bury(&self, c: &mut Conclusion) -> sqlx::Result<()> {
+    async fn bury(&self, conn: &mut PgConnection, c: &mut Conclusion) -> sqlx::Result<()> {
         let Outcome::Dead {
             reason,
             error,
@@ -237,7 +185,7 @@ impl<C: Send + Sync + 'static> Completer<C> {
             error_kind: *kind,
             ended: true,
         };
-        let mut tx = self.pool.begin().await?;
+        let mut tx = conn.begin().await?;
         c.fenced = !bury(
             &mut tx,
             &self.kinds,
@@ -250,6 +198,67 @@ impl<C: Send + Sync + 'static> Completer<C> {
         c.written = true;
         Ok(())
     }
+}
+
+/// Completes, or cancels, those of the batch that `covered` picks.
+async fn finish(
+    conn: &mut PgConnection,
+    state: &str,
+    batch: &mut [Conclusion],
+    covered: impl Fn(&Outcome) -> bool,
+) -> sqlx::Result<()> {
+    let covers = |c: &&Conclusion| !c.written && covered(&c.outcome);
+    let (ids, leases): (Vec<i64>, Vec<i64>) = batch
+        .iter()
+        .filter(covers)
+        .map(|c| (c.lease.id.0, c.lease.lease_id.0))
+        .unzip();
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let done: Vec<i64> = sqlx::query_scalar(FINISH)
+        .bind(&ids)
+        .bind(&leases)
+        .bind(state)
+        .fetch_all(&mut *conn)
+        .await?;
+    settle(batch, &done, covered);
+    Ok(())
+}
+
+/// Puts retries and snoozes of the batch back for later.
+async fn postpone(conn: &mut PgConnection, batch: &mut [Conclusion]) -> sqlx::Result<()> {
+    let (mut ids, mut leases, mut delays) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut errors, mut error_kinds, mut worker) = (Vec::new(), Vec::new(), None);
+    for c in batch.iter().filter(|c| !c.written) {
+        let (delay, error, kind) = match &c.outcome {
+            Outcome::Retry { after, error, kind } => (after, Some(error.as_str()), Some(*kind)),
+            Outcome::Snoozed(after) => (after, None, None),
+            _ => continue,
+        };
+        ids.push(c.lease.id.0);
+        leases.push(c.lease.lease_id.0);
+        delays.push(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX / 2000));
+        errors.push(error);
+        error_kinds.push(kind.map(ErrorKind::as_str));
+        worker = Some(c.worker_id);
+    }
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let done: Vec<i64> = sqlx::query_scalar(POSTPONE)
+        .bind(&ids)
+        .bind(&leases)
+        .bind(&delays)
+        .bind(&errors)
+        .bind(&error_kinds)
+        .bind(worker)
+        .fetch_all(&mut *conn)
+        .await?;
+    settle(batch, &done, |o| {
+        matches!(o, Outcome::Retry { .. } | Outcome::Snoozed(_))
+    });
+    Ok(())
 }
 
 /// Marks what a statement covered: written, and fenced where the id did not come back.

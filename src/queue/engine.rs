@@ -27,7 +27,7 @@ use super::{
     session::{Heart, Sessions},
     wake::{self, Sleepers},
 };
-use crate::config;
+use crate::{config, db::Bounded};
 
 /// Registers kinds and their schedules, so that the database accepts jobs of them.
 ///
@@ -104,13 +104,13 @@ impl<C: Send + Sync + 'static> Engine<C> {
         let sleepers = Sleepers::new(unknown);
         parts.start_claimers(sleepers.clone(), new_queues, conclusions);
         if parts.settings.wake == config::Wake::Notify {
-            let (pool, leases) = (parts.pool.clone(), parts.leases.clone());
+            let (pool, leases) = (parts.db.pool.clone(), parts.leases.clone());
             parts
                 .claimers
                 .spawn(wake::listen(pool, sleepers, leases, parts.stop.clone()));
         }
         parts.claimers.spawn(schedule::pump(
-            parts.pool.clone(),
+            parts.db.clone(),
             Arc::clone(&parts.known),
             parts.stop.clone(),
         ));
@@ -123,7 +123,7 @@ impl<C: Send + Sync + 'static> Engine<C> {
 
 /// The engine's insides while they are being started.
 struct Parts<C: 'static> {
-    pool: PgPool,
+    db: Bounded,
     kinds: Arc<[Kind<C>]>,
     known: Arc<KnownKinds>,
     state: Arc<C>,
@@ -164,8 +164,12 @@ impl<C: Send + Sync + 'static> Parts<C> {
             finished: finished.clone(),
         };
         let (session, heart) = heart.start()?;
-        Ok(Self {
+        let db = Bounded {
             pool,
+            limit: settings.lost_after,
+        };
+        Ok(Self {
+            db,
             kinds: kinds.into(),
             known: Arc::new(known),
             state: Arc::new(state),
@@ -186,7 +190,7 @@ impl<C: Send + Sync + 'static> Parts<C> {
 
     fn start_completer(&self, conclusions: mpsc::Receiver<Conclusion>) {
         let completer = Completer {
-            pool: self.pool.clone(),
+            db: self.db.clone(),
             kinds: Arc::clone(&self.kinds),
             conclusions,
             leases: self.leases.clone(),
@@ -214,7 +218,7 @@ impl<C: Send + Sync + 'static> Parts<C> {
             executor,
             sleepers,
             served: HashMap::new(),
-            pool: self.pool.clone(),
+            db: self.db.clone(),
             known: Arc::clone(&self.known),
             session: self.session.clone(),
             leases: self.leases.clone(),
@@ -237,7 +241,7 @@ impl<C: Send + Sync + 'static> Parts<C> {
     /// sets back.
     fn start_rescue(&self) {
         let rescuer = Rescuer {
-            pool: self.pool.clone(),
+            db: self.db.clone(),
             kinds: Arc::clone(&self.kinds),
             lost_after: self.settings.lost_after,
             deadline_grace: self.settings.deadline_grace,
@@ -263,12 +267,15 @@ impl<C: Send + Sync + 'static> Parts<C> {
     /// Starts the hourly maintenance, after one round now: history needs today's partition.
     async fn start_housekeeping(&self) -> anyhow::Result<JobScheduler> {
         if let Err(error) =
-            maintain::maintain(&self.pool, self.settings.retention_days.into()).await
+            maintain::maintain(&self.db.pool, self.settings.retention_days.into()).await
         {
             tracing::warn!(error = %error, "maintenance waits for its next round");
         }
         let scheduler = JobScheduler::new().await?;
-        let (pool, days) = (self.pool.clone(), i32::from(self.settings.retention_days));
+        let (pool, days) = (
+            self.db.pool.clone(),
+            i32::from(self.settings.retention_days),
+        );
         let maintenance = Tick::new_async("17 3 * * * *", move |_, _| {
             let pool = pool.clone();
             Box::pin(async move {
@@ -296,7 +303,7 @@ impl<C: Send + Sync + 'static> Parts<C> {
             housekeeping,
             heart: self.heart,
             session: self.session,
-            pool: self.pool,
+            pool: self.db.pool,
             settings: self.settings,
             leases: self.leases,
         }

@@ -7,7 +7,6 @@ use std::{
 };
 
 use apalis_core::worker::{Worker, context::WorkerContext};
-use sqlx::PgPool;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::layer::util::Identity;
@@ -20,7 +19,7 @@ use super::{
     session::Sessions,
     wake::Sleepers,
 };
-use crate::config;
+use crate::{config, db::Bounded};
 
 /// How often the table is searched for queues that nobody serves yet.
 const DISCOVER_EVERY: Duration = Duration::from_secs(5);
@@ -43,7 +42,7 @@ pub(super) struct Lanes<C: 'static> {
     pub(super) executor: Executor<C>,
     pub(super) sleepers: Sleepers,
     pub(super) served: HashMap<String, Arc<Semaphore>>,
-    pub(super) pool: PgPool,
+    pub(super) db: Bounded,
     pub(super) known: Arc<KnownKinds>,
     pub(super) session: Sessions,
     pub(super) leases: Leases,
@@ -74,7 +73,7 @@ impl<C: Send + Sync + 'static> Lanes<C> {
         let (sender, jobs) = mpsc::channel(n_slots.max(1));
         let claimer = Claimer {
             queue: queue.to_owned(),
-            pool: self.pool.clone(),
+            db: self.db.clone(),
             kinds: Arc::clone(&self.known),
             slots,
             n_slots,
@@ -102,16 +101,19 @@ impl<C: Send + Sync + 'static> Lanes<C> {
     /// Serves queues as they turn up: by notification at once, else by a regular look.
     pub(super) async fn discover(mut self, mut new_queues: mpsc::Receiver<String>) {
         let stop = self.stop.clone();
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                Some(queue) = new_queues.recv() => self.serve(&queue),
-                () = tokio::time::sleep(DISCOVER_EVERY) => {
-                    let found: sqlx::Result<Vec<String>> =
-                        sqlx::query_scalar(DISCOVER).fetch_all(&self.pool).await;
-                    found.unwrap_or_default().iter().for_each(|queue| self.serve(queue));
+        stop.run_until_cancelled(async {
+            loop {
+                tokio::select! {
+                    Some(queue) = new_queues.recv() => self.serve(&queue),
+                    () = tokio::time::sleep(DISCOVER_EVERY) => {
+                        let look = sqlx::query_scalar(DISCOVER);
+                        let found: sqlx::Result<Vec<String>> =
+                            self.db.run(async |conn| look.fetch_all(conn).await).await;
+                        found.unwrap_or_default().iter().for_each(|queue| self.serve(queue));
+                    }
                 }
             }
-        }
+        })
+        .await;
     }
 }

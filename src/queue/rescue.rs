@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sqlx::{Acquire, PgPool, Postgres, Transaction};
+use sqlx::{Acquire, PgConnection, PgPool, Postgres, Transaction};
 use tokio::sync::Mutex;
 
 use super::{
@@ -24,7 +24,7 @@ use super::{
     retry,
 };
 use crate::{
-    db,
+    db::{self, Bounded},
     observe::{ErrorKind, LeasesRescued, Rescue},
 };
 
@@ -111,7 +111,7 @@ impl LostJob {
 
 /// Finds lost leases and decides about them.
 pub(super) struct Rescuer<C: 'static> {
-    pub(super) pool: PgPool,
+    pub(super) db: Bounded,
     pub(super) kinds: Arc<[Kind<C>]>,
     pub(super) lost_after: Duration,
     pub(super) deadline_grace: Duration,
@@ -123,41 +123,31 @@ pub(super) struct Rescuer<C: 'static> {
 impl<C: Send + Sync + 'static> Rescuer<C> {
     /// Looks once; returns how many jobs it took back or buried.
     pub(super) async fn rescue(&self) -> sqlx::Result<usize> {
-        self.give_up_workers().await?;
+        self.db
+            .run(async |conn| self.give_up_workers(conn).await)
+            .await?;
         let (mut n_rescued, mut last) = (0, Some(0));
         let mut worst = HashMap::new();
         while let Some(after) = last {
             let n;
-            (n, last) = self.rescue_page(after, &mut worst).await?;
+            (n, last) = self
+                .db
+                .run(async |conn| self.rescue_page(conn, after, &mut worst).await)
+                .await?;
             n_rescued += n;
         }
-        self.release().await?;
+        self.db.run(async |conn| release(conn).await).await?;
         Ok(n_rescued)
     }
 
-    /// Lets a suspect go. One daemon at a time: two would each let one go.
-    async fn release(&self) -> sqlx::Result<()> {
-        let mut tx = self.pool.begin().await?;
-        let mine: bool = sqlx::query_scalar(
-            "SELECT pg_try_advisory_xact_lock(hashtextextended('ingestd.suspects', 0))",
-        )
-        .fetch_one(&mut *tx)
-        .await?;
-        if mine {
-            // A statement of its own: its snapshot must see what the last holder committed.
-            sqlx::query(RELEASE).execute(&mut *tx).await?;
-        }
-        tx.commit().await
-    }
-
     /// Ends the life of workers that neither detector hears any more.
-    async fn give_up_workers(&self) -> sqlx::Result<()> {
+    async fn give_up_workers(&self, conn: &mut PgConnection) -> sqlx::Result<()> {
         let live: Vec<(i64, i64, bool)> = sqlx::query_as(
             "SELECT id, beat, heartbeat_at < clock_timestamp() - $1 * interval '1 millisecond'
              FROM ingestd.workers WHERE ended_at IS NULL",
         )
         .bind(millis(self.lost_after))
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *conn)
         .await?;
         let silent = self.silent(&live, Instant::now()).await;
         if silent.is_empty() {
@@ -171,7 +161,7 @@ impl<C: Send + Sync + 'static> Rescuer<C> {
         )
         .bind(&ids)
         .bind(&beats)
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *conn)
         .await?;
         for worker in lost {
             tracing::warn!(worker, "worker lost: no heartbeat; its jobs are rescued");
@@ -203,10 +193,11 @@ impl<C: Send + Sync + 'static> Rescuer<C> {
     /// begins after them, so that they hide nobody else.
     async fn rescue_page(
         &self,
+        conn: &mut PgConnection,
         after: i64,
         worst: &mut HashMap<i64, i16>,
     ) -> sqlx::Result<(usize, Option<i64>)> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = conn.begin().await?;
         let lost: Vec<LostJob> = sqlx::query_as(LOST)
             .bind(millis(self.deadline_grace))
             .bind(after)
@@ -298,6 +289,21 @@ impl<C: Send + Sync + 'static> Rescuer<C> {
     }
 }
 
+/// Lets a suspect go. One daemon at a time: two would each let one go.
+async fn release(conn: &mut PgConnection) -> sqlx::Result<()> {
+    let mut tx = conn.begin().await?;
+    let mine: bool = sqlx::query_scalar(
+        "SELECT pg_try_advisory_xact_lock(hashtextextended('ingestd.suspects', 0))",
+    )
+    .fetch_one(&mut *tx)
+    .await?;
+    if mine {
+        // A statement of its own: its snapshot must see what the last holder committed.
+        sqlx::query(RELEASE).execute(&mut *tx).await?;
+    }
+    tx.commit().await
+}
+
 /// Hands back what a stopping worker did not finish: at once, and not as an attempt.
 ///
 /// What somebody cancelled meanwhile is cancelled: back in the queue it would run again. Returns
@@ -329,12 +335,12 @@ pub(super) async fn hand_back(pool: &PgPool, worker_id: i64) -> sqlx::Result<u64
 /// Hands back what a worker runs in a queue according to the database, but for the leases that it
 /// holds; returns how many jobs. They were claimed by a statement whose answer was lost.
 pub(super) async fn hand_back_unheard(
-    pool: &PgPool,
+    db: &Bounded,
     worker_id: i64,
     queue: &str,
     held: &[i64],
 ) -> sqlx::Result<u64> {
-    let back = sqlx::query(
+    let hand_back = sqlx::query(
         "UPDATE ingestd.jobs
          SET state = 'queued', lease_id = NULL, worker_id = NULL, deadline_at = NULL,
              attempt = greatest(attempt - 1, 0)
@@ -343,9 +349,8 @@ pub(super) async fn hand_back_unheard(
     )
     .bind(worker_id)
     .bind(queue)
-    .bind(held)
-    .execute(pool)
-    .await?;
+    .bind(held);
+    let back = db.run(async |conn| hand_back.execute(conn).await).await?;
     Ok(back.rows_affected())
 }
 

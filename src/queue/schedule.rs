@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, PgPool, Row, postgres::PgRow};
+use sqlx::{Connection, PgConnection, Row, postgres::PgRow};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -17,7 +17,7 @@ use super::{
     timetable::{BadTimetable, Missed, Timetable, split_ticks},
 };
 use crate::{
-    db,
+    db::{self, Bounded},
     observe::{EnqueueSource, JobEnqueued, ScheduleTicked, TickResult},
 };
 
@@ -69,11 +69,11 @@ const DUE: &str = "
     ORDER BY next_at LIMIT 1 FOR UPDATE SKIP LOCKED";
 
 /// Enqueues what is due until told to stop.
-pub(super) async fn pump(pool: PgPool, kinds: Arc<KnownKinds>, stop: CancellationToken) {
+pub(super) async fn pump(db: Bounded, kinds: Arc<KnownKinds>, stop: CancellationToken) {
     // Stopped in the middle, a tick is rolled back and left to the next daemon.
     stop.run_until_cancelled(async {
         loop {
-            let nap = round(&pool, &kinds).await.unwrap_or_else(|error| {
+            let nap = round(&db, &kinds).await.unwrap_or_else(|error| {
                 tracing::warn!(error = %error, "schedules wait for the database");
                 LOOK_EVERY
             });
@@ -84,15 +84,14 @@ pub(super) async fn pump(pool: PgPool, kinds: Arc<KnownKinds>, stop: Cancellatio
 }
 
 /// Handles everything due now and returns how long to sleep.
-async fn round(pool: &PgPool, kinds: &KnownKinds) -> sqlx::Result<Duration> {
-    prepare(pool).await?;
-    while tick(pool, kinds).await? {}
-    let next_ms: Option<i64> = sqlx::query_scalar(
+async fn round(db: &Bounded, kinds: &KnownKinds) -> sqlx::Result<Duration> {
+    db.run(async |conn| prepare(conn).await).await?;
+    while db.run(async |conn| tick(conn, kinds).await).await? {}
+    let next = sqlx::query_scalar(
         "SELECT (extract(epoch FROM min(next_at) - clock_timestamp()) * 1000)::bigint
          FROM ingestd.schedules WHERE paused_at IS NULL AND next_at > now()",
-    )
-    .fetch_one(pool)
-    .await?;
+    );
+    let next_ms: Option<i64> = db.run(async |conn| next.fetch_one(conn).await).await?;
     let next = next_ms.map_or(LOOK_EVERY, |ms| {
         Duration::from_millis(u64::try_from(ms).unwrap_or(0).saturating_add(1))
     });
@@ -100,12 +99,12 @@ async fn round(pool: &PgPool, kinds: &KnownKinds) -> sqlx::Result<Duration> {
 }
 
 /// Gives new and resumed schedules their first `next_at`; marks those whose line does not parse.
-async fn prepare(pool: &PgPool) -> sqlx::Result<()> {
+async fn prepare(conn: &mut PgConnection) -> sqlx::Result<()> {
     let fresh: Vec<(String, String, String, DateTime<Utc>)> = sqlx::query_as(
         "SELECT name, cron, timezone, now() FROM ingestd.schedules
          WHERE next_at IS NULL AND paused_at IS NULL AND last_error IS NULL",
     )
-    .fetch_all(pool)
+    .fetch_all(&mut *conn)
     .await?;
     for (name, cron, timezone, now) in fresh {
         let (next_at, error) = match Timetable::parse(&cron, &timezone) {
@@ -124,15 +123,15 @@ async fn prepare(pool: &PgPool) -> sqlx::Result<()> {
         .bind(error)
         .bind(&cron)
         .bind(&timezone)
-        .execute(pool)
+        .execute(&mut *conn)
         .await?;
     }
     Ok(())
 }
 
 /// Handles one due schedule in one transaction; returns whether there was one.
-async fn tick(pool: &PgPool, kinds: &KnownKinds) -> sqlx::Result<bool> {
-    let mut tx = pool.begin().await?;
+async fn tick(conn: &mut PgConnection, kinds: &KnownKinds) -> sqlx::Result<bool> {
+    let mut tx = conn.begin().await?;
     let Some(row) = sqlx::query(DUE).fetch_optional(&mut *tx).await? else {
         return Ok(false);
     };
