@@ -135,6 +135,8 @@ pub(crate) struct Setup {
     pub(crate) plays: Vec<Play>,
     pub(crate) settings: config::Queue,
     pub(crate) concurrency: BTreeMap<String, usize>,
+    /// Longest wait for a connection of a pool.
+    pub(crate) acquire_timeout: Duration,
 }
 
 impl Setup {
@@ -152,6 +154,7 @@ impl Setup {
             plays: plays.into(),
             settings,
             concurrency: BTreeMap::new(),
+            acquire_timeout: Duration::from_secs(10),
         }
     }
 
@@ -183,6 +186,7 @@ impl Setup {
         let database = config::Database {
             url: Some(SecretString::from(url)),
             max_connections: 6,
+            acquire_timeout: self.acquire_timeout,
             ..config::Database::default()
         };
         let acts = self
