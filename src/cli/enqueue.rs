@@ -18,6 +18,7 @@ use crate::queue::{self, JobId, NewJob};
   ingestd enqueue system.noop
   ingestd enqueue system.noop '{"sleep_ms": 500}' --wait
   ingestd enqueue system.noop --in 5m --unique-key nightly --priority 0
+  ingestd enqueue system.noop --unique-key report:42 --unique-for 1h
   generate-args | ingestd enqueue system.noop -
 
 With --wait the exit code is 0 where the job completed and 1 where it did not."#)]
@@ -45,6 +46,10 @@ pub(super) struct EnqueueArgs {
     /// At most one unfinished job may have this key: a second one is not inserted.
     #[arg(long, value_name = "KEY")]
     unique_key: Option<String>,
+    /// At most one job, finished or not, may have the key in each period of this length, such as
+    /// 1h: hours begin on the hour, days at midnight UTC, weeks on Monday.
+    #[arg(long, value_name = "DURATION", requires = "unique_key", value_parser = humantime::parse_duration)]
+    unique_for: Option<Duration>,
     /// Owner of the data.
     #[arg(long)]
     tenant: Option<String>,
@@ -57,7 +62,7 @@ pub(super) struct EnqueueArgs {
 struct Report {
     /// Null where the job that has the unique key finished in the meantime.
     id: Option<JobId>,
-    /// False: an unfinished job has the unique key already.
+    /// False: an unfinished job, or one of the same period, has the unique key already.
     inserted: bool,
 }
 
@@ -85,6 +90,7 @@ async fn new_job(args: EnqueueArgs, session: &mut Session) -> Result<NewJob, Fai
         run_at,
         max_attempts: args.max_attempts,
         unique_key: args.unique_key,
+        unique_for: args.unique_for,
         tenant: args.tenant,
         meta: Some(json!({ "enqueued_by": session.actor })),
         ..NewJob::default()

@@ -121,7 +121,7 @@ metrics! {
     READY = Gauge, "ingestd_ready", "0 or 1", &[], "1 while /readyz says 200.";
 
     JOBS_ENQUEUED = Counter, "ingestd_jobs_enqueued_total", "jobs", &["queue", "kind", "source"], "Jobs that this process inserted, by who asked for them; a plain SQL INSERT is not among them.";
-    JOBS_DEDUPLICATED = Counter, "ingestd_jobs_deduplicated_total", "jobs", BY_KIND, "Jobs not inserted because an unfinished one has their unique key.";
+    JOBS_DEDUPLICATED = Counter, "ingestd_jobs_deduplicated_total", "jobs", BY_KIND, "Jobs that this process did not insert because another has their unique key, unfinished or of the same period.";
     JOB_ATTEMPTS = Counter, "ingestd_job_attempts_total", "attempts", BY_OUTCOME, "Attempts that ended, by outcome: success, retry, dead, cancelled, snoozed or lost.";
     JOB_ERRORS = Counter, "ingestd_job_errors_total", "errors", &["queue", "kind", "error_kind"], "Attempts that ended in an error, by what went wrong.";
     JOB_DURATION = Histogram(ATTEMPT_SECONDS), "ingestd_job_duration_seconds", "seconds", BY_OUTCOME, "Run time of one attempt.";

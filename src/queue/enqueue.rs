@@ -3,11 +3,14 @@
 //! A plain `INSERT INTO ingestd.jobs (kind) VALUES (…)` is the interface; this is
 //! the same for Rust, inside a transaction of the caller's if it has one.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::PgConnection;
 
 use super::job::{Job, JobId};
+use crate::observe::JobDeduplicated;
 
 /// A job to be: the columns a caller may set. Only `kind` is required.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +29,14 @@ pub struct NewJob {
     pub max_attempts: Option<i16>,
     /// At most one unfinished job per key.
     pub unique_key: Option<String>,
+    /// Makes the key good for one job, finished or not, in each period of this length; `None`:
+    /// while one is unfinished.
+    ///
+    /// Whole seconds, 1 s to 366 days. Periods are counted on the database's clock from
+    /// Monday, 2001-01-01 00:00 UTC, so that hours, days and weeks begin where people expect it;
+    /// the one that counts is that of the transaction's start. The stored key is then
+    /// `KEY@START/SECONDS`, of at most 1,024 characters.
+    pub unique_for: Option<Duration>,
     /// The limit it counts against.
     pub gate_key: Option<String>,
     /// The run it is part of.
@@ -48,6 +59,7 @@ impl NewJob {
             args: serde_json::to_value(job)?,
             queue: Some(J::QUEUE.to_owned()),
             unique_key: job.unique_key(),
+            unique_for: job.unique_for(),
             gate_key: job.gate_key(),
             ..Self::default()
         })
@@ -57,12 +69,16 @@ impl NewJob {
 /// What an enqueue did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Enqueued {
-    /// The job inserted, or the unfinished one that has the unique key already;
-    /// `None` where that one finished in the meantime.
+    /// The job inserted, or the one that has the unique key already, unfinished or enqueued in
+    /// the same period; `None` where an unfinished one finished in the meantime.
     pub id: Option<JobId>,
     /// Whether this call inserted it.
     pub inserted: bool,
 }
+
+const ENQUEUE: &str = "
+    SELECT job_id, inserted FROM ingestd.enqueue($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11,
+      $12 * interval '1 millisecond')";
 
 /// Inserts a typed job in the connection's transaction.
 ///
@@ -78,28 +94,58 @@ pub async fn enqueue<J: Job>(conn: &mut PgConnection, job: &J) -> sqlx::Result<E
 ///
 /// # Errors
 ///
-/// As [`enqueue`].
+/// As [`enqueue`]; a period that is too short, too long or not in whole seconds, or has no key.
 pub async fn enqueue_raw(conn: &mut PgConnection, job: &NewJob) -> sqlx::Result<Enqueued> {
     let args = if job.args.is_null() {
         None
     } else {
         Some(&job.args)
     };
-    let (id, inserted): (Option<JobId>, bool) = sqlx::query_as(
-        "SELECT job_id, inserted FROM ingestd.enqueue($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
-    )
-    .bind(&job.kind)
-    .bind(args)
-    .bind(&job.queue)
-    .bind(job.priority)
-    .bind(job.run_at)
-    .bind(job.max_attempts)
-    .bind(&job.unique_key)
-    .bind(&job.tenant)
-    .bind(&job.meta)
-    .bind(&job.gate_key)
-    .bind(job.run_id)
-    .fetch_one(conn)
-    .await?;
+    let unique_for_ms = job.unique_for.map(|period| {
+        // Too long in any case: the database says so.
+        i64::try_from(period.as_millis()).unwrap_or(i64::MAX / 1_000_000)
+    });
+    let (id, inserted): (Option<JobId>, bool) = sqlx::query_as(ENQUEUE)
+        .bind(&job.kind)
+        .bind(args)
+        .bind(&job.queue)
+        .bind(job.priority)
+        .bind(job.run_at)
+        .bind(job.max_attempts)
+        .bind(&job.unique_key)
+        .bind(&job.tenant)
+        .bind(&job.meta)
+        .bind(&job.gate_key)
+        .bind(job.run_id)
+        .bind(unique_for_ms)
+        .fetch_one(&mut *conn)
+        .await?;
+    if !inserted {
+        report_found(conn, job, id).await?;
+    }
     Ok(Enqueued { id, inserted })
+}
+
+/// Counts a job that was not inserted: it was found to be there, whatever becomes of the caller's
+/// transaction. A kind that nobody registered makes no label.
+async fn report_found(
+    conn: &mut PgConnection,
+    job: &NewJob,
+    found: Option<JobId>,
+) -> sqlx::Result<()> {
+    let queue: Option<String> =
+        sqlx::query_scalar("SELECT coalesce($2, queue) FROM ingestd.job_kinds WHERE kind = $1")
+            .bind(&job.kind)
+            .bind(&job.queue)
+            .fetch_optional(conn)
+            .await?;
+    if let Some(queue) = queue {
+        JobDeduplicated {
+            queue: &queue,
+            kind: &job.kind,
+            job: found.map(|JobId(id)| id),
+        }
+        .emit();
+    }
+    Ok(())
 }

@@ -49,6 +49,13 @@ pub trait Job: Serialize + DeserializeOwned + Send + Sync + 'static {
         None
     }
 
+    /// Returns the length of the periods in each of which the unique key is good for one job,
+    /// finished or not; `None`: at most one unfinished job has it. See
+    /// [`NewJob::unique_for`](super::NewJob::unique_for).
+    fn unique_for(&self) -> Option<Duration> {
+        None
+    }
+
     /// Returns the key of the limit that this job counts against.
     fn gate_key(&self) -> Option<String> {
         None

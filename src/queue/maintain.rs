@@ -3,7 +3,10 @@
 use sqlx::PgPool;
 
 /// Rows that are kept for $1 days. The default partitions hold what came on days without one.
-const DELETES: [&str; 5] = [
+const DELETES: [&str; 6] = [
+    // A day longer than the period, for a clock that is set back.
+    "DELETE FROM ingestd.unique_periods
+     WHERE expires_at < now() - make_interval(days => least($1, 1))",
     "DELETE FROM ingestd.workers WHERE ended_at < now() - make_interval(days => $1)",
     "DELETE FROM ingestd.schedule_ticks WHERE handled_at < now() - make_interval(days => $1)",
     "DELETE FROM ingestd.job_stats WHERE minute < now() - make_interval(days => $1)",

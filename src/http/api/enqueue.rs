@@ -1,6 +1,6 @@
 //! `POST /jobs`: a job from outside.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Extension,
@@ -17,9 +17,9 @@ use super::{
     job::{location, note},
 };
 use crate::{
-    observe::{EnqueueSource, JobDeduplicated, JobEnqueued},
+    observe::{EnqueueSource, JobEnqueued},
     queue::{
-        Enqueued, NewJob, enqueue_raw,
+        Enqueued, JobId, NewJob, enqueue_raw,
         read::{self, JobDetail},
     },
 };
@@ -36,13 +36,18 @@ pub(in crate::http) struct Body {
     run_at: Option<DateTime<Utc>>,
     max_attempts: Option<i16>,
     unique_key: Option<String>,
+    unique_for_secs: Option<u64>,
     tenant: Option<String>,
     meta: Option<Map<String, Value>>,
 }
 
+/// The longest period of uniqueness, 366 days.
+const MAX_PERIOD_SECS: u64 = 366 * 86_400;
+
 type Located = (StatusCode, [(HeaderName, String); 1], axum::Json<JobDetail>);
 
-/// `POST /jobs`: 201 and the job; 200 and the other one where an unfinished job has the unique key.
+/// `POST /jobs`: 201 and the job; 200 and the other one where an unfinished job, or one of the same
+/// period, has the unique key.
 pub(in crate::http) async fn enqueue(
     State(app): State<Arc<AppState>>,
     Extension(caller): Extension<Caller>,
@@ -66,12 +71,6 @@ pub(in crate::http) async fn enqueue(
         .emit();
         StatusCode::CREATED
     } else {
-        JobDeduplicated {
-            queue,
-            kind,
-            job: Some(shown.row.id.0),
-        }
-        .emit();
         StatusCode::OK
     };
     Ok((
@@ -83,7 +82,8 @@ pub(in crate::http) async fn enqueue(
 
 /// Inserts the job, or finds the one that has its key.
 async fn insert(tx: &mut PgConnection, job: &NewJob) -> Result<(bool, JobDetail), Problem> {
-    // The other job may finish between the two looks; then the key is free again.
+    // The other job may finish between the two looks; then the key is free again, unless it is
+    // taken for the period.
     for _ in 0..3 {
         let enqueued = enqueue_raw(&mut *tx, job).await.map_err(refused)?;
         let Enqueued {
@@ -93,11 +93,19 @@ async fn insert(tx: &mut PgConnection, job: &NewJob) -> Result<(bool, JobDetail)
         else {
             continue;
         };
-        if let Some(shown) = read::find(&mut *tx, id).await? {
-            return Ok((inserted, shown));
+        match read::find(&mut *tx, id).await? {
+            Some(shown) => return Ok((inserted, shown)),
+            None if job.unique_for.is_some() => return Err(kept_no_longer(id)),
+            None => {}
         }
     }
     Err(Problem::new(Trouble::Unavailable).detail("jobs with this unique key come and go"))
+}
+
+/// Says that the period's job has come and gone.
+fn kept_no_longer(id: JobId) -> Problem {
+    let text = format!("job {id} had this key in this period, and is kept no longer");
+    Problem::new(Trouble::Conflict).detail(text).with("job", id)
 }
 
 /// Checks what the database would refuse with less to say.
@@ -112,6 +120,7 @@ fn new_job(body: Body) -> Result<NewJob, Problem> {
     let Body {
         priority,
         max_attempts,
+        unique_for_secs,
         ..
     } = &body;
     demand(
@@ -135,6 +144,23 @@ fn new_job(body: Body) -> Result<NewJob, Problem> {
         "1 to 1024 characters",
     );
     demand(
+        unique_for_secs.is_none_or(|secs| (1..=MAX_PERIOD_SECS).contains(&secs)),
+        "/unique_for_secs",
+        "1 to 31622400, which is 366 days",
+    );
+    // The period's start and length are written behind the key.
+    demand(
+        unique_for_secs.is_none()
+            || (1..=980).contains(
+                &body
+                    .unique_key
+                    .as_ref()
+                    .map_or(0, |key| key.chars().count()),
+            ),
+        "/unique_key",
+        "1 to 980 characters with unique_for_secs",
+    );
+    demand(
         (1..=200).contains(&chars(&body.tenant)),
         "/tenant",
         "1 to 200 characters",
@@ -153,6 +179,7 @@ fn new_job(body: Body) -> Result<NewJob, Problem> {
         run_at: body.run_at,
         max_attempts: body.max_attempts,
         unique_key: body.unique_key,
+        unique_for: body.unique_for_secs.map(Duration::from_secs),
         tenant: body.tenant,
         meta: body.meta.map(Value::Object),
         ..NewJob::default()

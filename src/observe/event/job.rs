@@ -34,14 +34,14 @@ impl JobEnqueued<'_> {
     }
 }
 
-/// A job was not inserted, because an unfinished one has its unique key.
+/// A job was not inserted, because an unfinished one, or one of the same period, has its unique key.
 #[derive(Debug)]
 pub struct JobDeduplicated<'a> {
     /// The queue it would be in.
     pub queue: &'a str,
     /// Its kind.
     pub kind: &'a str,
-    /// The unfinished job with the key, where it is known.
+    /// The job with the key, where it is known.
     pub job: Option<i64>,
 }
 
@@ -50,10 +50,7 @@ impl JobDeduplicated<'_> {
     pub fn emit(self) {
         let Self { queue, kind, job } = self;
         JobMeters::of(queue, kind).deduplicated.increment(1);
-        debug!(
-            queue,
-            kind, job, "an unfinished job has the unique key already"
-        );
+        debug!(queue, kind, job, "another job has the unique key already");
     }
 }
 
