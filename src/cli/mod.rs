@@ -92,7 +92,7 @@ enum Command {
     Migrate(migrate::MigrateArgs),
     /// Enqueues a job.
     Enqueue(enqueue::EnqueueArgs),
-    /// Lists, shows, cancels and retries jobs.
+    /// Lists, shows, changes, puts off, cancels and retries jobs.
     #[command(subcommand, after_help = jobs::EXAMPLES)]
     Jobs(jobs::JobsCommand),
     /// Lists, shows, replays and purges dead letters.

@@ -26,7 +26,7 @@ pub enum Payload {
 
 /// One thing that can be asked for.
 pub struct Route {
-    /// GET (and so HEAD) or POST.
+    /// GET (and so HEAD), POST or PATCH.
     pub method: Method,
     /// The template of its path.
     pub path: &'static str,
@@ -62,6 +62,9 @@ macro_rules! route {
     };
     (POST $path:literal $access:ident $handler:path, $about:literal) => {
         route!(@make POST, post, $path, $access, Small, $handler, $about)
+    };
+    (PATCH $path:literal $access:ident $handler:path, $about:literal) => {
+        route!(@make PATCH, patch, $path, $access, Small, $handler, $about)
     };
     (UPLOAD $path:literal $access:ident $handler:path, $about:literal) => {
         route!(@make POST, post, $path, $access, Upload, $handler, $about)

@@ -1,5 +1,8 @@
-//! What people do to jobs and queues: cancel, run now, pause, resume.
+//! What people do to jobs and queues: cancel, run now, put off, change priority, pause, resume.
 
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
 use super::job::JobId;
@@ -132,6 +135,64 @@ pub async fn run_now(conn: &mut PgConnection, id: JobId) -> sqlx::Result<bool> {
     .await?;
     Ok(due.is_some())
 }
+
+/// What a person changes about a job; `None` leaves it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Change {
+    /// 0 urgent to 3 background; of a running job it is that of its next attempt.
+    pub priority: Option<i16>,
+    /// Not before this time; only of a job that waits.
+    pub run_at: Option<DateTime<Utc>>,
+}
+
+/// Changes an unfinished job; returns whether it did.
+///
+/// It does not where there is no unfinished job of that id, or where it runs and a `run_at` is
+/// given. The workers of the job's queue look again, so that a job which is due now is taken up.
+///
+/// # Errors
+///
+/// What Postgres says; a priority out of its range.
+pub async fn change(conn: &mut PgConnection, id: JobId, change: &Change) -> sqlx::Result<bool> {
+    let changed = sqlx::query(
+        "UPDATE ingestd.jobs
+         SET priority = coalesce($2, priority), run_at = coalesce($3, run_at)
+         WHERE shard = 0 AND id = $1 AND ($3::timestamptz IS NULL OR state <> 'running')
+         RETURNING pg_notify('ingestd_wake', queue)::text",
+    )
+    .bind(id)
+    .bind(change.priority)
+    .bind(change.run_at)
+    .fetch_optional(conn)
+    .await?;
+    Ok(changed.is_some())
+}
+
+/// Puts a waiting job off by `delay`, counted from when it would run: from now where it is due.
+///
+/// Returns when it runs instead; `None` where no job of that id waits.
+///
+/// # Errors
+///
+/// What Postgres says.
+pub async fn snooze(
+    conn: &mut PgConnection,
+    id: JobId,
+    delay: Duration,
+) -> sqlx::Result<Option<DateTime<Utc>>> {
+    sqlx::query_scalar(
+        "UPDATE ingestd.jobs
+         SET run_at = greatest(run_at, clock_timestamp()) + $2 * interval '1 millisecond'
+         WHERE shard = 0 AND id = $1 AND state <> 'running' RETURNING run_at",
+    )
+    .bind(id)
+    .bind(i64::try_from(delay.min(MAX_SNOOZE).as_millis()).unwrap_or(i64::MAX))
+    .fetch_optional(conn)
+    .await
+}
+
+/// The longest a job is put off at once, ten years of 366 days.
+pub const MAX_SNOOZE: Duration = Duration::from_hours(24 * 366 * 10);
 
 /// Pauses a queue: nothing is claimed from it until it is resumed; what runs goes on.
 ///

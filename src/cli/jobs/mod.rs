@@ -1,14 +1,17 @@
 //! `ingestd jobs`: single jobs, wherever they are.
 
+mod change;
+
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
     Exit, Failure, Session,
-    audit::Change,
+    audit::{self, Change},
     output::{Listed, at, at_or_none, brief, or_none},
 };
 use crate::queue::{
@@ -20,6 +23,8 @@ use crate::queue::{
 pub(super) const EXAMPLES: &str = "Examples:
   ingestd jobs ls --state running
   ingestd jobs show 42
+  ingestd jobs priority 42 0
+  ingestd jobs snooze 42 1h
   ingestd jobs cancel 42";
 
 /// How often a job that is waited for is looked at.
@@ -50,6 +55,37 @@ pub(super) enum JobsCommand {
     Retry {
         /// The job's id.
         id: i64,
+    },
+    /// Gives a job another priority; one that runs has it from its next attempt on.
+    #[command(after_help = "Examples:
+  ingestd jobs priority 42 0")]
+    Priority {
+        /// The job's id.
+        id: i64,
+        /// 0 urgent, 1 normal, 2 low, 3 background.
+        #[arg(value_parser = clap::value_parser!(i16).range(0..=3))]
+        priority: i16,
+    },
+    /// Puts a waiting job off, from now or from the time it waits for, whichever is later.
+    #[command(after_help = "Examples:
+  ingestd jobs snooze 42 1h
+  ingestd jobs snooze 42 '2days 30min'")]
+    Snooze {
+        /// The job's id.
+        id: i64,
+        /// How much later.
+        #[arg(value_name = "DURATION", value_parser = change::parse_delay)]
+        delay: Duration,
+    },
+    /// Has a waiting job run at another time, sooner or later.
+    #[command(after_help = "Examples:
+  ingestd jobs reschedule 42 2027-01-31T06:00:00Z")]
+    Reschedule {
+        /// The job's id.
+        id: i64,
+        /// Not before this time.
+        #[arg(value_name = "TIME")]
+        run_at: DateTime<Utc>,
     },
 }
 
@@ -93,6 +129,13 @@ pub(super) async fn run(command: JobsCommand, session: &mut Session) -> Result<E
         JobsCommand::Show { id } => show(JobId(id), session).await,
         JobsCommand::Cancel { id } => cancel(JobId(id), session).await,
         JobsCommand::Retry { id } => retry(JobId(id), session).await,
+        JobsCommand::Priority { id, priority } => {
+            change::priority(JobId(id), priority, session).await
+        }
+        JobsCommand::Snooze { id, delay } => change::snooze(JobId(id), delay, session).await,
+        JobsCommand::Reschedule { id, run_at } => {
+            change::reschedule(JobId(id), run_at, session).await
+        }
     }
 }
 

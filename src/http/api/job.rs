@@ -1,20 +1,23 @@
-//! Jobs: list, show, enqueue, cancel, retry.
+//! Jobs: list, show, change, put off, cancel, retry.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Extension, Json,
     extract::State,
     http::{HeaderName, StatusCode, header::LOCATION},
 };
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::PgConnection;
 
-use super::super::{AppState, Caller, Cursor, Limit, Page, Path, Problem, Query, Trouble, audit};
+use super::super::{
+    self as http, AppState, Caller, Cursor, Limit, Page, Path, Problem, Query, Trouble, audit,
+};
 use crate::queue::{
     JobId,
-    control::{Cancelled, Retried},
+    control::{self, Cancelled, Change, MAX_SNOOZE, Retried},
     read::{self, Attempt, JobDetail, JobFilter, JobRow, JobState},
 };
 
@@ -82,6 +85,82 @@ pub(in crate::http) async fn cancel(
     note(&mut tx, &caller, "job.cancel", &job).await?;
     tx.commit().await?;
     Ok((status, Json(job)))
+}
+
+/// What `PATCH /jobs/{id}` changes; what is left out or null stays.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct Changes {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    priority: Option<i16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run_at: Option<DateTime<Utc>>,
+}
+
+/// `PATCH /jobs/{id}`: another priority, another time; 409 where its state does not allow it.
+pub(in crate::http) async fn change(
+    State(app): State<Arc<AppState>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<i64>,
+    http::Json(changes): http::Json<Changes>,
+) -> Result<Json<JobDetail>, Problem> {
+    let Changes { priority, run_at } = changes;
+    if priority.is_none() && run_at.is_none() {
+        return Err(Problem::new(Trouble::Invalid).at("", "priority, run_at or both"));
+    }
+    if priority.is_some_and(|priority| !(0..=3).contains(&priority)) {
+        return Err(Problem::new(Trouble::Invalid).at("/priority", "0 urgent to 3 background"));
+    }
+    let mut tx = app.db.begin().await?;
+    if !control::change(&mut tx, JobId(id), &Change { priority, run_at }).await? {
+        return Err(impossible(&mut tx, id, "changed so").await?);
+    }
+    let job = noted(&mut tx, &caller, "job.change", id, json!(changes)).await?;
+    tx.commit().await?;
+    Ok(Json(job))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct Delay {
+    delay_secs: u64,
+}
+
+/// `POST /jobs/{id}/snooze`: it waits that much longer.
+pub(in crate::http) async fn snooze(
+    State(app): State<Arc<AppState>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<i64>,
+    http::Json(Delay { delay_secs }): http::Json<Delay>,
+) -> Result<Json<JobDetail>, Problem> {
+    if !(1..=MAX_SNOOZE.as_secs()).contains(&delay_secs) {
+        return Err(Problem::new(Trouble::Invalid).at("/delay_secs", "1 s to ten years"));
+    }
+    let mut tx = app.db.begin().await?;
+    let delay = Duration::from_secs(delay_secs);
+    if control::snooze(&mut tx, JobId(id), delay).await?.is_none() {
+        return Err(impossible(&mut tx, id, "put off").await?);
+    }
+    let detail = json!({ "delay_secs": delay_secs });
+    let job = noted(&mut tx, &caller, "job.snooze", id, detail).await?;
+    tx.commit().await?;
+    Ok(Json(job))
+}
+
+/// Writes the audit log's line for a change to one job, and returns the job as it is now.
+async fn noted(
+    tx: &mut PgConnection,
+    caller: &Caller,
+    action: &str,
+    id: i64,
+    detail: Value,
+) -> Result<JobDetail, Problem> {
+    let job = read::find(&mut *tx, JobId(id))
+        .await?
+        .ok_or_else(|| no_job(id))?;
+    let (object, tenant) = (format!("job/{id}"), job.row.tenant.as_deref());
+    audit::record(tx, caller, action, &object, tenant, Some(detail)).await?;
+    Ok(job)
 }
 
 type Located = (StatusCode, [(HeaderName, String); 1], Json<JobDetail>);

@@ -5,6 +5,7 @@ mod command;
 mod daemon;
 mod dev;
 mod import;
+mod job;
 mod usage;
 
 use std::{

@@ -1,0 +1,73 @@
+//! What people do to single jobs that wait.
+
+use serde_json::json;
+
+use super::World;
+
+#[tokio::test]
+async fn a_job_is_made_urgent_put_off_and_rescheduled() {
+    let world = World::create().await;
+    let id = world
+        .run("enqueue system.noop --run-at 2030-01-01T00:00:00Z -q")
+        .ok();
+    let id = id.trim();
+    let said = world.run(&format!("jobs priority {id} 0")).ok();
+    assert!(said.contains("has priority 0 now"), "{said}");
+    assert!(world.audited("job.change", &format!("job/{id}")).await);
+    let snoozed = world.run(&format!("jobs snooze {id} 1h --json")).json();
+    assert_eq!(snoozed["run_at"], "2030-01-01T01:00:00Z");
+    assert!(world.audited("job.snooze", &format!("job/{id}")).await);
+    world
+        .run(&format!("jobs reschedule {id} 2029-01-01T00:00:00Z"))
+        .ok();
+    let shown = world.run(&format!("jobs show {id} --json")).json();
+    assert_eq!(
+        (&shown["priority"], &shown["run_at"]),
+        (&json!(0), &json!("2029-01-01T00:00:00Z"))
+    );
+    world.run(&format!("jobs priority {id} 4")).code(64);
+    world
+        .run(&format!("jobs snooze {id} 0s"))
+        .code(64)
+        .says("from 1s");
+    world
+        .run("jobs priority 987654 0")
+        .code(66)
+        .says("there is no job 987654");
+    world.run(&format!("jobs cancel {id}")).ok();
+    for change in ["priority", "snooze", "reschedule"] {
+        let to = match change {
+            "priority" => "0",
+            "snooze" => "5m",
+            _ => "2029-01-01T00:00:00Z",
+        };
+        let line = format!("jobs {change} {id} {to}");
+        world
+            .run(&line)
+            .code(1)
+            .says(&format!("job {id} is cancelled"));
+    }
+}
+
+#[tokio::test]
+async fn enqueue_knows_periods() {
+    let world = World::create().await;
+    let line = "enqueue system.noop --unique-key k --unique-for 300days --json";
+    let first = world.run(line).json();
+    assert_eq!(first["inserted"], true);
+    let cancel = format!("jobs cancel {}", first["id"]);
+    world.run(&cancel).ok();
+    let second = world.run(line).json();
+    assert_eq!(
+        (&second["id"], &second["inserted"]),
+        (&first["id"], &json!(false))
+    );
+    world
+        .run("enqueue system.noop --unique-for 1h")
+        .code(64)
+        .says("--unique-key");
+    world
+        .run("enqueue system.noop --unique-key k --unique-for 500ms")
+        .code(65)
+        .says("whole seconds");
+}
