@@ -1,25 +1,33 @@
 //! 2 of 5: rows become leases.
 //!
-//! One [`Claimer`] per queue: while slots are free it claims up to as many jobs
+//! One [`Claimer`] per queue: while seats are free it claims up to as many jobs
 //! in one round trip, until a claim comes back short; then it sleeps until a
 //! notification, the next due time or the poll interval, whichever is first.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
-use sqlx::{Row, postgres::PgRow};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use chrono::{DateTime, Utc};
+use sqlx::{
+    Row,
+    postgres::{PgRow, types::PgInterval},
+    types::Json,
+};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     execute::Claimed,
+    floor::Floor,
     job::{Lease, LeaseId},
     kind::Kind,
     lease::Leases,
     rescue,
     session::{Session, Sessions},
+    slot::Slots,
+    wake::Bell,
 };
 use crate::{
     db::Bounded,
@@ -37,14 +45,8 @@ const NEXT_DUE: &str = "
         AND run_at > now()
       ORDER BY run_at LIMIT 1) AS next";
 
-/// How long a claim waits for more slots while there is a backlog.
-const GATHER: Duration = Duration::from_millis(1);
-
 /// Longest pause after a claim that failed, however rarely this queue is polled.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-
-/// Most jobs one claim takes.
-const LARGEST_CLAIM: usize = 500;
 
 /// Every so many claims the priorities are taken in reverse, so that nothing starves.
 const REVERSE_EVERY: u64 = 8;
@@ -53,21 +55,22 @@ const REVERSE_EVERY: u64 = 8;
 #[derive(Debug)]
 pub(super) struct KnownKinds {
     pub(super) names: Vec<&'static str>,
-    /// Time limits, in milliseconds, in the order of the names.
-    pub(super) timeouts_ms: Vec<i64>,
+    /// Time limits in the order of the names.
+    timeouts: Vec<PgInterval>,
     /// Queues of jobs that name none, in the order of the names.
     pub(super) queues: Vec<&'static str>,
 }
 
 impl KnownKinds {
     pub(super) fn of<C>(kinds: &[Kind<C>]) -> Self {
-        let millis = |kind: &Kind<C>| i64::try_from(kind.timeout.as_millis());
+        let timeout = |kind: &Kind<C>| PgInterval {
+            months: 0,
+            days: 0,
+            microseconds: i64::try_from(kind.timeout.as_micros()).unwrap_or(i64::MAX / 2),
+        };
         Self {
             names: kinds.iter().map(|kind| kind.name).collect(),
-            timeouts_ms: kinds
-                .iter()
-                .map(|kind| millis(kind).unwrap_or(i64::MAX / 2))
-                .collect(),
+            timeouts: kinds.iter().map(timeout).collect(),
             queues: kinds.iter().map(|kind| kind.queue).collect(),
         }
     }
@@ -81,13 +84,12 @@ impl KnownKinds {
 
 /// Claims the jobs of one queue.
 pub(super) struct Claimer {
-    pub(super) queue: String,
+    pub(super) queue: Arc<str>,
     pub(super) db: Bounded,
     pub(super) kinds: Arc<KnownKinds>,
-    pub(super) slots: Arc<Semaphore>,
-    /// How many there are in all.
-    pub(super) n_slots: usize,
-    pub(super) wake: Arc<Notify>,
+    pub(super) slots: Arc<Slots>,
+    pub(super) floor: Floor,
+    pub(super) bell: Arc<Bell>,
     pub(super) session: Sessions,
     pub(super) leases: Leases,
     pub(super) claimed: mpsc::Sender<Claimed>,
@@ -104,10 +106,11 @@ impl Claimer {
         let mut turn = 0_u64;
         let mut reason = Wake::Poll;
         loop {
-            let Some(Some(slots)) = stop.run_until_cancelled(self.free_slots(reason)).await else {
+            let room = self.slots.room(reason == Wake::Drain);
+            let Some(room) = stop.run_until_cancelled(room).await else {
                 return;
             };
-            // Only now: the one before may have ended while all slots were taken.
+            // Only now: the one before may have ended while all seats were taken.
             let Some(session) = stop.run_until_cancelled(self.session()).await else {
                 return;
             };
@@ -117,12 +120,9 @@ impl Claimer {
             }
             .emit();
             turn += 1;
-            let asked = slots.len();
-            match self
-                .claim(&session, slots, turn.is_multiple_of(REVERSE_EVERY))
-                .await
-            {
-                Ok(got) if got == asked => {
+            let claim = self.claim(&session, room, turn.is_multiple_of(REVERSE_EVERY));
+            match claim.await {
+                Ok(got) if got == room => {
                     self.report_slots();
                     reason = Wake::Drain;
                 }
@@ -165,8 +165,8 @@ impl Claimer {
     }
 
     fn report_slots(&self) {
-        let n_busy = self.n_slots.saturating_sub(self.slots.available_permits());
-        let [slots, busy] = [self.n_slots, n_busy].map(|n| u32::try_from(n).unwrap_or(u32::MAX));
+        let (n_slots, n_busy) = self.slots.count();
+        let [slots, busy] = [n_slots, n_busy].map(|n| u32::try_from(n).unwrap_or(u32::MAX));
         WorkerSlots {
             queue: &self.queue,
             slots,
@@ -187,45 +187,25 @@ impl Claimer {
         }
     }
 
-    /// Waits for at least one free slot and takes all that are free; `None` once closed.
-    ///
-    /// While there is a backlog it waits a moment for half of them, so that short jobs are
-    /// claimed by the batch and not one by one as they end.
-    async fn free_slots(&self, reason: Wake) -> Option<Vec<OwnedSemaphorePermit>> {
-        let mut slots = vec![Arc::clone(&self.slots).acquire_owned().await.ok()?];
-        if reason == Wake::Drain && self.slots.available_permits() < self.n_slots / 2 {
-            let half = u32::try_from(self.n_slots / 2).unwrap_or(u32::MAX);
-            drop(tokio::time::timeout(GATHER, self.slots.acquire_many(half)).await);
-        }
-        while slots.len() < LARGEST_CLAIM
-            && let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned()
-        {
-            slots.push(slot);
-        }
-        Some(slots)
-    }
-
-    /// Claims one job per slot at most and hands them to execution; returns how many.
+    /// Claims up to `room` jobs and hands them to execution; returns how many.
     async fn claim(
-        &self,
+        &mut self,
         session: &Session,
-        slots: Vec<OwnedSemaphorePermit>,
+        room: usize,
         reverse: bool,
     ) -> sqlx::Result<usize> {
-        let order: [i16; 4] = if reverse { [3, 2, 1, 0] } else { [0, 1, 2, 3] };
-        let [first, second, third, fourth] = order;
+        let order = if reverse { [3, 2, 1, 0] } else { [0, 1, 2, 3] };
+        let is_full_look = self.bell.look.swap(false, Ordering::AcqRel);
         let began = Instant::now();
         let claim = sqlx::query(CLAIM)
-            .bind(&self.queue)
-            .bind(i64::try_from(slots.len()).unwrap_or(1))
-            .bind(first)
-            .bind(second)
-            .bind(third)
-            .bind(fourth)
+            .bind(&*self.queue)
+            .bind(i64::try_from(room).unwrap_or(1))
+            .bind(order)
+            .bind(self.floor.of(order, is_full_look, began))
             .bind(session.worker_id)
             .bind(&self.kinds.names)
-            .bind(&self.kinds.timeouts_ms);
-        let mut rows = self
+            .bind(&self.kinds.timeouts);
+        let rows = self
             .db
             .run(async |conn| claim.fetch_all(conn).await)
             .await?;
@@ -235,28 +215,25 @@ impl Claimer {
             duration: began.elapsed(),
         }
         .emit();
+        let mut found = rows
+            .iter()
+            .map(|row| self.found(row))
+            .collect::<sqlx::Result<Vec<_>>>()?;
+        self.floor
+            .raise(found.iter().map(|f| (f.lease.priority, f.run_at)));
         // The UPDATE returns rows as it meets them; start them as they were due.
-        rows.sort_by_key(|row| {
-            let priority: i16 = row.get("priority");
-            let turn = order.iter().position(|p| *p == priority);
-            (
-                turn,
-                std::cmp::Reverse(row.get::<i64, _>("waited_ms")),
-                row.get::<i64, _>("id"),
-            )
-        });
-        let n_claimed = rows.len();
-        for (row, slot) in rows.iter().zip(slots) {
-            let lease = Arc::new(lease(row)?);
+        let turn = |priority: i16| order.iter().position(|p| *p == priority);
+        found.sort_by_key(|f| (turn(f.lease.priority), f.run_at, f.lease.id));
+        let n_claimed = found.len();
+        for Found { lease, .. } in found {
             let cancel = session.cancel.child_token();
             self.leases.insert(lease.lease_id, cancel.clone());
-            let (worker_id, session) = (session.worker_id, session.cancel.clone());
             let claimed = Claimed {
-                lease,
-                worker_id,
+                lease: Arc::new(lease),
+                worker_id: session.worker_id,
                 cancel,
-                session,
-                slot,
+                session: session.cancel.clone(),
+                seat: self.slots.seat(),
             };
             if self.claimed.send(claimed).await.is_err() {
                 break; // stopping: the rest is handed back with everything unfinished
@@ -268,7 +245,7 @@ impl Claimer {
     /// Sleeps until there may be work again and says what ended the sleep.
     async fn sleep(&self, woken_by: Wake) -> Wake {
         self.report_slots();
-        let wake = self.wake.notified();
+        let wake = self.bell.rung.notified();
         // Whoever inserted while another transaction held the notification relies on this look.
         if matches!(woken_by, Wake::Notify | Wake::Drain) {
             return tokio::select! {
@@ -289,7 +266,7 @@ impl Claimer {
     }
 
     async fn next_due(&self) -> Option<Duration> {
-        let next = sqlx::query_scalar(NEXT_DUE).bind(&self.queue);
+        let next = sqlx::query_scalar(NEXT_DUE).bind(&*self.queue);
         let next: Result<Option<i64>, _> =
             self.db.run(async |conn| next.fetch_one(conn).await).await;
         next.ok()
@@ -299,20 +276,38 @@ impl Claimer {
     }
 }
 
-fn lease(row: &PgRow) -> sqlx::Result<Lease> {
-    Ok(Lease {
-        id: row.try_get("id")?,
-        lease_id: LeaseId(row.try_get("lease_id")?),
-        kind: row.try_get("kind")?,
-        queue: row.try_get("queue")?,
-        priority: row.try_get("priority")?,
-        args: row.try_get("args")?,
-        attempt: row.try_get("attempt")?,
-        crashes: row.try_get("crashes")?,
-        max_attempts: row.try_get("max_attempts")?,
-        run_id: row.try_get("run_id")?,
-        tenant: row.try_get("tenant")?,
-        waited_ms: row.try_get("waited_ms")?,
-        age_ms: row.try_get("age_ms")?,
-    })
+/// A claimed row.
+struct Found {
+    lease: Lease,
+    run_at: DateTime<Utc>,
+}
+
+impl Claimer {
+    fn found(&self, row: &PgRow) -> sqlx::Result<Found> {
+        let kind: &str = row.try_get("kind")?;
+        let known = self.kinds.names.iter().find(|name| **name == kind);
+        let Some(kind) = known.copied() else {
+            return Err(sqlx::Error::Decode("claimed an unknown kind".into()));
+        };
+        let [run_at, created_at, started_at] = ["run_at", "created_at", "started_at"]
+            .map(|column| row.try_get::<DateTime<Utc>, _>(column));
+        let (run_at, started_at) = (run_at?, started_at?);
+        let Json(args) = row.try_get("args")?;
+        let lease = Lease {
+            id: row.try_get("id")?,
+            lease_id: LeaseId(row.try_get("lease_id")?),
+            kind,
+            queue: Arc::clone(&self.queue),
+            priority: row.try_get("priority")?,
+            args,
+            attempt: row.try_get("attempt")?,
+            crashes: row.try_get("crashes")?,
+            max_attempts: row.try_get("max_attempts")?,
+            run_id: row.try_get("run_id")?,
+            tenant: row.try_get("tenant")?,
+            waited_ms: (started_at - run_at).num_milliseconds(),
+            age_ms: (started_at - created_at?).num_milliseconds(),
+        };
+        Ok(Found { lease, run_at })
+    }
 }

@@ -8,7 +8,7 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use sqlx::{Connection, PgConnection};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
     execute::{Conclusion, Outcome},
@@ -85,31 +85,68 @@ impl<C> JobContext<C> {
     }
 }
 
-/// Writes conclusions to the database; the only task that does, per engine.
+/// From how many conclusions on a batch is written beside another one.
+const WORTH_A_SECOND: usize = 64;
+/// Most batches that are written at once.
+const MOST_AT_ONCE: usize = 2;
+
+/// Gathers conclusions and has them written; there is one per engine.
 pub(super) struct Completer<C: 'static> {
-    pub(super) db: Bounded,
-    pub(super) kinds: Arc<[Kind<C>]>,
     pub(super) conclusions: mpsc::Receiver<Conclusion>,
-    pub(super) leases: Leases,
+    pub(super) writer: Arc<Writer<C>>,
     /// Most conclusions a statement takes.
     pub(super) batch: usize,
 }
 
 impl<C: Send + Sync + 'static> Completer<C> {
     /// Flushes until every sender is gone and everything is written.
+    ///
+    /// A lone conclusion is written at once. While a batch is on its way others gather; many of
+    /// them do not wait for its end, so that the database works on the next one while this process
+    /// reports the last.
     pub(super) async fn run(mut self) {
+        let mut flights = JoinSet::new();
         let mut batch = Vec::with_capacity(self.batch);
-        while self.conclusions.recv_many(&mut batch, self.batch).await > 0 {
-            self.flush(&mut batch).await;
-            batch.clear();
+        loop {
+            let room = self.batch - batch.len();
+            let few = batch.len() < WORTH_A_SECOND;
+            let busy = !flights.is_empty() && (few || flights.len() >= MOST_AT_ONCE);
+            if !batch.is_empty() && !busy {
+                let (writer, mut batch) = (Arc::clone(&self.writer), std::mem::take(&mut batch));
+                flights.spawn(async move { writer.flush(&mut batch).await });
+                continue;
+            }
+            tokio::select! {
+                // Where a flush panicked its jobs are left to rescue; the others go on.
+                Some(_) = flights.join_next() => {}
+                n = self.conclusions.recv_many(&mut batch, room), if room > 0 => {
+                    if n == 0 {
+                        break;
+                    }
+                }
+            }
         }
+        while flights.join_next().await.is_some() {}
+        self.writer.flush(&mut batch).await;
     }
+}
 
+/// Writes conclusions to the database.
+pub(super) struct Writer<C: 'static> {
+    pub(super) db: Bounded,
+    pub(super) kinds: Arc<[Kind<C>]>,
+    pub(super) leases: Leases,
+}
+
+impl<C: Send + Sync + 'static> Writer<C> {
     /// Writes a batch, and where the database refuses it, each conclusion by itself.
     ///
     /// One that is refused even then must not hold up the rest: its job is left to its deadline,
     /// where any daemon finds it.
     async fn flush(&self, batch: &mut [Conclusion]) {
+        if batch.is_empty() {
+            return;
+        }
         batch.sort_unstable_by_key(|c| c.lease.id);
         if self.write_patiently(batch, 0).await.is_err() {
             for one in batch.chunks_mut(1) {
@@ -226,19 +263,22 @@ async fn finish(
     Ok(())
 }
 
-/// Puts retries and snoozes of the batch back for later.
+/// Puts retries and snoozes of the batch back for later, and what was not begun as it was.
 async fn postpone(conn: &mut PgConnection, batch: &mut [Conclusion]) -> sqlx::Result<()> {
     let (mut ids, mut leases, mut delays) = (Vec::new(), Vec::new(), Vec::new());
     let (mut errors, mut error_kinds, mut worker) = (Vec::new(), Vec::new(), None);
     for c in batch.iter().filter(|c| !c.written) {
         let (delay, error, kind) = match &c.outcome {
-            Outcome::Retry { after, error, kind } => (after, Some(error.as_str()), Some(*kind)),
-            Outcome::Snoozed(after) => (after, None, None),
+            Outcome::Retry { after, error, kind } => {
+                (Some(*after), Some(error.as_str()), Some(*kind))
+            }
+            Outcome::Snoozed(after) => (Some(*after), None, None),
+            Outcome::Returned => (None, None, None),
             _ => continue,
         };
         ids.push(c.lease.id.0);
         leases.push(c.lease.lease_id.0);
-        delays.push(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX / 2000));
+        delays.push(delay.map(|d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX / 2000)));
         errors.push(error);
         error_kinds.push(kind.map(ErrorKind::as_str));
         worker = Some(c.worker_id);
@@ -256,7 +296,10 @@ async fn postpone(conn: &mut PgConnection, batch: &mut [Conclusion]) -> sqlx::Re
         .fetch_all(&mut *conn)
         .await?;
     settle(batch, &done, |o| {
-        matches!(o, Outcome::Retry { .. } | Outcome::Snoozed(_))
+        matches!(
+            o,
+            Outcome::Retry { .. } | Outcome::Snoozed(_) | Outcome::Returned
+        )
     });
     Ok(())
 }

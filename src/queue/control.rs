@@ -218,7 +218,7 @@ pub async fn pause(conn: &mut PgConnection, queue: &str) -> sqlx::Result<()> {
 pub async fn resume(conn: &mut PgConnection, queue: &str) -> sqlx::Result<bool> {
     let resumed: Option<String> = sqlx::query_scalar(
         "UPDATE ingestd.queues SET paused_at = NULL WHERE queue = $1 AND paused_at IS NOT NULL
-         RETURNING pg_notify('ingestd_wake', queue)::text",
+         RETURNING pg_notify('ingestd_look', queue)::text",
     )
     .bind(queue)
     .fetch_optional(conn)

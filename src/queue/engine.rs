@@ -1,7 +1,7 @@
 //! The engine: builds the parts of the queue for one daemon, starts them, drains them.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -16,7 +16,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     claim::KnownKinds,
-    complete::Completer,
+    complete::{Completer, Writer},
     execute::{Conclusion, Executor},
     kind::Kind,
     lane::Lanes,
@@ -189,11 +189,14 @@ impl<C: Send + Sync + 'static> Parts<C> {
     }
 
     fn start_completer(&self, conclusions: mpsc::Receiver<Conclusion>) {
-        let completer = Completer {
+        let writer = Writer {
             db: self.db.clone(),
             kinds: Arc::clone(&self.kinds),
-            conclusions,
             leases: self.leases.clone(),
+        };
+        let completer = Completer {
+            conclusions,
+            writer: Arc::new(writer),
             batch: self.settings.completion_batch.into(),
         };
         self.completer.spawn(completer.run());
@@ -212,12 +215,13 @@ impl<C: Send + Sync + 'static> Parts<C> {
             tracker: self.handlers.clone(),
             leases: self.leases.clone(),
             conclusions,
+            stop: self.stop.clone(),
             hard_stop: self.hard_stop.clone(),
         };
         let mut lanes = Lanes {
-            executor,
+            executor: Arc::new(executor),
             sleepers,
-            served: HashMap::new(),
+            served: HashSet::new(),
             db: self.db.clone(),
             known: Arc::clone(&self.known),
             session: self.session.clone(),

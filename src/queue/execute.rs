@@ -27,10 +27,14 @@ use super::{
     layer::{self, Attempt, Panicked, TimedOut},
     lease::Leases,
     retry,
+    slot::Seat,
 };
 use crate::observe::{self, ErrorKind, JobErrored, JobFinished, LeaseFenced};
 
-/// A claimed job on its way to its handler, with the slot it occupies.
+/// How long a job that was claimed ahead may wait for a slot before others may have it.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+
+/// A claimed job on its way to its handler, with the seat it occupies.
 #[derive(Debug)]
 pub(super) struct Claimed {
     pub(super) lease: Arc<Lease>,
@@ -39,7 +43,7 @@ pub(super) struct Claimed {
     pub(super) cancel: CancellationToken,
     /// Fires when the worker may no longer trust any of its leases.
     pub(super) session: CancellationToken,
-    pub(super) slot: OwnedSemaphorePermit,
+    pub(super) seat: Seat,
 }
 
 /// How an attempt ended, as the queue will store it.
@@ -60,6 +64,8 @@ pub(super) enum Outcome {
         kind: ErrorKind,
     },
     LeaseLost,
+    /// Claimed ahead and not begun: goes back as it was.
+    Returned,
     /// Stopped by the daemon's own hard stop: handed back with the rest, unburnt.
     HandedBack,
 }
@@ -90,7 +96,7 @@ impl Conclusion {
     pub(super) fn report(&self) {
         use observe::Outcome as Seen;
         let outcome = match (&self.outcome, self.fenced) {
-            (Outcome::HandedBack, _) => return,
+            (Outcome::HandedBack | Outcome::Returned, _) => return,
             (Outcome::LeaseLost, _) | (_, true) => Seen::Lost,
             (Outcome::Completed | Outcome::CompletedInTransaction, _) => Seen::Success,
             (Outcome::Cancelled, _) => Seen::Cancelled,
@@ -233,31 +239,23 @@ fn error_kind(error: &anyhow::Error) -> ErrorKind {
     ErrorKind::Other
 }
 
-/// Runs claimed jobs for one engine; a clone serves each apalis worker.
+/// What runs the claimed jobs of one engine.
 pub(super) struct Executor<C: 'static> {
     pub(super) kinds: Arc<[Kind<C>]>,
     pub(super) state: Arc<C>,
     pub(super) tracker: TaskTracker,
     pub(super) leases: Leases,
     pub(super) conclusions: mpsc::Sender<Conclusion>,
+    /// Fires when nothing more is begun because the daemon stops.
+    pub(super) stop: CancellationToken,
     /// Fires when handlers must end now because the daemon does.
     pub(super) hard_stop: CancellationToken,
 }
 
-impl<C> Clone for Executor<C> {
-    fn clone(&self) -> Self {
-        Self {
-            kinds: Arc::clone(&self.kinds),
-            state: Arc::clone(&self.state),
-            tracker: self.tracker.clone(),
-            leases: self.leases.clone(),
-            conclusions: self.conclusions.clone(),
-            hard_stop: self.hard_stop.clone(),
-        }
-    }
-}
+/// An [`Executor`] as one apalis worker's service.
+pub(super) struct Execution<C: 'static>(pub(super) Arc<Executor<C>>);
 
-impl<C: Send + Sync + 'static> Service<Task<Claimed>> for Executor<C> {
+impl<C: Send + Sync + 'static> Service<Task<Claimed>> for Execution<C> {
     type Response = ();
     type Error = Infallible;
     type Future = BoxFuture<'static, Result<(), Infallible>>;
@@ -267,9 +265,9 @@ impl<C: Send + Sync + 'static> Service<Task<Claimed>> for Executor<C> {
     }
 
     fn call(&mut self, task: Task<Claimed>) -> Self::Future {
-        let this = self.clone();
+        let executor = Arc::clone(&self.0);
         Box::pin(async move {
-            this.execute(task.args).await;
+            executor.execute(task.args).await;
             Ok(())
         })
     }
@@ -277,63 +275,84 @@ impl<C: Send + Sync + 'static> Service<Task<Claimed>> for Executor<C> {
 
 impl<C: Send + Sync + 'static> Executor<C> {
     /// Runs one attempt and hands its conclusion on. The slot is free as soon as the handler ends.
-    async fn execute(self, claimed: Claimed) {
-        let Claimed {
-            lease,
-            worker_id,
-            cancel,
-            session,
-            slot,
-        } = claimed;
+    async fn execute(&self, claimed: Claimed) {
         let Some(kind) = self
             .kinds
             .iter()
-            .find(|kind| kind.name == lease.kind)
-            .copied()
+            .find(|kind| kind.name == claimed.lease.kind)
         else {
             return; // claims name the kinds we know; an unknown one stays for rescue
         };
-        let started = Instant::now();
-        let ctx = JobContext {
-            lease: Arc::clone(&lease),
-            cancel: cancel.clone(),
-            state: self.state,
+        let (outcome, duration) = match self.slot(&claimed).await {
+            Ok(slot) => self.attempt(kind, &claimed, slot).await,
+            Err(outcome) => (outcome, Duration::ZERO),
         };
-        let result = layer::stack(self.tracker)
-            .oneshot(Attempt { kind, ctx })
-            .await;
-        let duration = started.elapsed();
-        drop(slot);
-        self.leases.end(lease.lease_id);
-
-        let outcome = match result {
-            Err(_) if self.hard_stop.is_cancelled() => Outcome::HandedBack,
-            Err(_) if session.is_cancelled() => Outcome::LeaseLost,
-            result => judge(
-                &kind,
-                &lease,
-                result,
-                cancel.is_cancelled(),
-                fastrand::f64(),
-            ),
-        };
+        self.leases.end(claimed.lease.lease_id);
         let written = !outcome.needs_writing();
         let conclusion = Conclusion {
-            lease,
-            worker_id,
+            lease: claimed.lease,
+            worker_id: claimed.worker_id,
             outcome,
             duration,
             written,
             fenced: false,
         };
+        // The seat is kept until here: claims must not run away from the completer.
         if let Err(unsent) = self.conclusions.send(conclusion).await {
             tracing::error!(job = %unsent.0.lease.id, "the completer is gone; rescue will find the job");
         }
+        drop(claimed.seat);
+    }
+
+    /// Waits for a slot; an outcome where the job is not to begin here any more.
+    async fn slot(&self, claimed: &Claimed) -> Result<OwnedSemaphorePermit, Outcome> {
+        if let Some(slot) = claimed.seat.free_slot()
+            && !claimed.cancel.is_cancelled()
+        {
+            return Ok(slot);
+        }
+        tokio::select! {
+            biased;
+            () = claimed.session.cancelled() => Err(Outcome::LeaseLost),
+            () = claimed.cancel.cancelled() => Err(Outcome::Cancelled),
+            () = self.stop.cancelled() => Err(Outcome::Returned),
+            Some(slot) = claimed.seat.slot() => Ok(slot),
+            () = tokio::time::sleep(LONGEST_WAIT) => Err(Outcome::Returned),
+        }
+    }
+
+    /// Runs the handler, frees the slot and says how it ended and how long it took.
+    async fn attempt(
+        &self,
+        kind: &Kind<C>,
+        claimed: &Claimed,
+        slot: OwnedSemaphorePermit,
+    ) -> (Outcome, Duration) {
+        let Claimed { lease, cancel, .. } = claimed;
+        let started = Instant::now();
+        let ctx = JobContext {
+            lease: Arc::clone(lease),
+            cancel: cancel.clone(),
+            state: Arc::clone(&self.state),
+        };
+        let attempt = Attempt { kind: *kind, ctx };
+        let result = layer::stack(self.tracker.clone()).oneshot(attempt).await;
+        let duration = started.elapsed();
+        drop(slot);
+        claimed.seat.ran(duration);
+        let outcome = match result {
+            Err(_) if self.hard_stop.is_cancelled() => Outcome::HandedBack,
+            Err(_) if claimed.session.is_cancelled() => Outcome::LeaseLost,
+            result => judge(kind, lease, result, cancel.is_cancelled(), fastrand::f64()),
+        };
+        (outcome, duration)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::value::RawValue;
+
     use super::*;
     use crate::queue::{JobId, LeaseId, Retry};
 
@@ -353,10 +372,10 @@ mod tests {
         Lease {
             id: JobId(1),
             lease_id: LeaseId(1),
-            kind: "test.kind".into(),
+            kind: "test.kind",
             queue: "default".into(),
             priority: 1,
-            args: serde_json::json!({}),
+            args: RawValue::from_string("{}".into()).unwrap(),
             attempt,
             crashes: 0,
             max_attempts,

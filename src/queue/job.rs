@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
 use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 
@@ -175,13 +176,13 @@ pub struct Lease {
     /// The fence.
     pub lease_id: LeaseId,
     /// The kind's stored name.
-    pub kind: String,
+    pub kind: &'static str,
     /// The queue it was claimed from.
-    pub queue: String,
+    pub queue: Arc<str>,
     /// Priority, 0 urgent to 3 background.
     pub priority: i16,
-    /// The arguments, a JSON object.
-    pub args: serde_json::Value,
+    /// The arguments, the text of a JSON object.
+    pub args: Box<RawValue>,
     /// This attempt's number, from 1.
     pub attempt: i16,
     /// Attempts that ended without an outcome so far.

@@ -61,7 +61,7 @@ impl<C: Send + Sync + 'static> Kind<C> {
 
 fn run<J: Job>(ctx: JobContext<J::Context>) -> BoxFuture<'static, Result<Done, JobError>> {
     Box::pin(async move {
-        let job: J = serde_json::from_value(ctx.lease().args.clone()).map_err(|error| {
+        let job: J = serde_json::from_str(ctx.lease().args.get()).map_err(|error| {
             JobError::fatal(BadArgs {
                 kind: J::KIND,
                 error,

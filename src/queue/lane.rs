@@ -1,22 +1,24 @@
 //! The queues this daemon serves: a claimer and an apalis worker each, and how new ones turn up.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashSet},
     sync::Arc,
     time::Duration,
 };
 
 use apalis_core::worker::{Worker, context::WorkerContext};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::layer::util::Identity;
 
 use super::{
     backend::ClaimedJobs,
     claim::{Claimer, KnownKinds},
-    execute::{Claimed, Executor},
+    execute::{Claimed, Execution, Executor},
+    floor::Floor,
     lease::Leases,
     session::Sessions,
+    slot::Slots,
     wake::Sleepers,
 };
 use crate::{config, db::Bounded};
@@ -25,6 +27,9 @@ use crate::{config, db::Bounded};
 const DISCOVER_EVERY: Duration = Duration::from_secs(5);
 /// Most queues one daemon serves; the rest wait for another daemon or a configuration.
 const MOST_QUEUES: usize = 256;
+
+/// Claimed jobs on their way to apalis; seats are what bounds them.
+const CLAIMED: usize = 256;
 
 /// Queues that have jobs due, by a loose scan of `jobs_ready`: one probe per queue, not per row.
 const DISCOVER: &str = "
@@ -39,9 +44,9 @@ const DISCOVER: &str = "
 
 /// The queues this daemon serves, each with a claimer and an apalis worker.
 pub(super) struct Lanes<C: 'static> {
-    pub(super) executor: Executor<C>,
+    pub(super) executor: Arc<Executor<C>>,
     pub(super) sleepers: Sleepers,
-    pub(super) served: HashMap<String, Arc<Semaphore>>,
+    pub(super) served: HashSet<String>,
     pub(super) db: Bounded,
     pub(super) known: Arc<KnownKinds>,
     pub(super) session: Sessions,
@@ -55,7 +60,7 @@ pub(super) struct Lanes<C: 'static> {
 
 impl<C: Send + Sync + 'static> Lanes<C> {
     pub(super) fn serve(&mut self, queue: &str) {
-        if self.served.contains_key(queue) {
+        if self.served.contains(queue) {
             return;
         }
         if self.served.len() >= MOST_QUEUES {
@@ -68,16 +73,15 @@ impl<C: Send + Sync + 'static> Lanes<C> {
         }
         let named = self.concurrency.get(queue).copied();
         let n_slots = named.unwrap_or(self.settings.concurrency.into());
-        let slots = Arc::new(Semaphore::new(n_slots));
-        self.served.insert(queue.to_owned(), Arc::clone(&slots));
-        let (sender, jobs) = mpsc::channel(n_slots.max(1));
+        self.served.insert(queue.to_owned());
+        let (sender, jobs) = mpsc::channel(CLAIMED);
         let claimer = Claimer {
-            queue: queue.to_owned(),
+            queue: queue.into(),
             db: self.db.clone(),
             kinds: Arc::clone(&self.known),
-            slots,
-            n_slots,
-            wake: self.sleepers.bell(queue),
+            slots: Slots::new(n_slots),
+            floor: Floor::default(),
+            bell: self.sleepers.bell(queue),
             session: self.session.clone(),
             leases: self.leases.clone(),
             claimed: sender,
@@ -87,9 +91,9 @@ impl<C: Send + Sync + 'static> Lanes<C> {
         };
         self.claimers.spawn(claimer.run());
         let context = WorkerContext::from(queue);
-        let (jobs, executor) = (ClaimedJobs(jobs), self.executor.clone());
+        let (jobs, execution) = (ClaimedJobs(jobs), Execution(Arc::clone(&self.executor)));
         let worker: Worker<Claimed, _, _, _> =
-            Worker::new(context, jobs, executor, Identity::new());
+            Worker::new(context, jobs, execution, Identity::new());
         let queue = queue.to_owned();
         self.workers.spawn(async move {
             if let Err(error) = worker.run().await {

@@ -20,6 +20,7 @@ pub mod dead;
 mod engine;
 mod enqueue;
 mod execute;
+mod floor;
 mod job;
 mod kind;
 mod lane;
@@ -31,6 +32,7 @@ mod rescue;
 mod retry;
 mod schedule;
 mod session;
+mod slot;
 mod timetable;
 mod wake;
 

@@ -75,7 +75,7 @@ const RELEASE: &str = "
       AND NOT EXISTS (
         SELECT FROM ingestd.jobs WHERE shard = 0 AND state = 'queued' AND crashes >= 2
           AND queue <> ALL (coalesce((SELECT queues FROM paused), '{}')))
-    RETURNING pg_notify('ingestd_wake', queue)::text";
+    RETURNING pg_notify('ingestd_look', queue)::text";
 
 /// From this many crashes on a job is a suspect.
 const SUSPECT: i16 = 2;

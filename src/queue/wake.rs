@@ -5,7 +5,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -18,16 +21,29 @@ use crate::observe::ListenerChanged;
 
 /// Channel of wake-ups; the payload is the queue's name.
 pub(super) const WAKE: &str = "ingestd_wake";
+/// Channel of wake-ups for jobs that may be due since long; the payload is the queue's name.
+///
+/// Whatever makes a job claimable without a fresh `run_at` rings here: on [`WAKE`] a claim does
+/// not look below its floor.
+pub(super) const LOOK: &str = "ingestd_look";
 /// Channel of cancellations; the payload is the lease.
 pub(super) const CANCEL: &str = "ingestd_cancel";
 
 /// Wait before the first try to listen again.
 const SHORTEST_WAIT: Duration = Duration::from_millis(100);
 
+/// What wakes the claimer of one queue.
+#[derive(Debug, Default)]
+pub(super) struct Bell {
+    pub(super) rung: Notify,
+    /// The next claim is to look at everything that is due, also below its floor.
+    pub(super) look: AtomicBool,
+}
+
 /// Who sleeps for which queue, and where to announce a queue nobody serves yet.
 #[derive(Debug, Clone)]
 pub(super) struct Sleepers {
-    queues: Arc<Mutex<HashMap<String, Arc<Notify>>>>,
+    queues: Arc<Mutex<HashMap<String, Arc<Bell>>>>,
     unknown: mpsc::Sender<String>,
 }
 
@@ -40,18 +56,22 @@ impl Sleepers {
     }
 
     /// Returns the bell of a queue, hanging it up if need be.
-    pub(super) fn bell(&self, queue: &str) -> Arc<Notify> {
+    pub(super) fn bell(&self, queue: &str) -> Arc<Bell> {
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(queues.entry(queue.to_owned()).or_default())
     }
 
-    fn wake(&self, queue: &str) {
+    /// Wakes the claimer of a queue; with `look` its next claim looks at everything that is due.
+    pub(super) fn wake(&self, queue: &str, look: bool) {
         let bell = {
             let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
             queues.get(queue).cloned()
         };
         match bell {
-            Some(bell) => bell.notify_one(),
+            Some(bell) => {
+                bell.look.fetch_or(look, Ordering::AcqRel);
+                bell.rung.notify_one();
+            }
             // Full: the regular look for new queues finds it.
             None => drop(self.unknown.try_send(queue.to_owned())),
         }
@@ -59,7 +79,10 @@ impl Sleepers {
 
     fn wake_all(&self) {
         let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        queues.values().for_each(|bell| bell.notify_one());
+        for bell in queues.values() {
+            bell.look.store(true, Ordering::Release);
+            bell.rung.notify_one();
+        }
     }
 }
 
@@ -103,7 +126,7 @@ async fn listen_once(
     let mut listener = PgListener::connect_with(pool).await?;
     // A lost connection is for `listen` to replace: everybody must look after that.
     listener.eager_reconnect(false);
-    listener.listen_all([WAKE, CANCEL]).await?;
+    listener.listen_all([WAKE, LOOK, CANCEL]).await?;
     ListenerChanged {
         connected: true,
         again: was_up,
@@ -114,10 +137,14 @@ async fn listen_once(
     // `None`: the connection was lost, and notifications with it.
     while let Some(notification) = listener.try_recv().await? {
         let payload = notification.payload();
-        if notification.channel() == WAKE {
-            sleepers.wake(payload);
-        } else if let Ok(lease) = payload.parse() {
-            leases.cancel(&[lease]);
+        match notification.channel() {
+            WAKE => sleepers.wake(payload, false),
+            LOOK => sleepers.wake(payload, true),
+            _ => {
+                if let Ok(lease) = payload.parse() {
+                    leases.cancel(&[lease]);
+                }
+            }
         }
     }
     Ok(())

@@ -14,7 +14,7 @@ use ingestd::queue::{
 };
 use tokio::sync::Semaphore;
 
-use crate::queue_rig::{Play, Rig, Setup, done, play, stop, until_true};
+use crate::queue_rig::{Play, Rig, Setup, args, done, play, stop, until_true};
 
 async fn cancel(rig: &Rig, id: i64) -> Cancelled {
     let mut conn = rig.pool().acquire().await.unwrap();
@@ -171,7 +171,7 @@ async fn one_that_fails_meanwhile_is_not_tried_again() {
                 !ctx.cancelled().is_cancelled(),
                 "the test wants it unknown to the handler"
             );
-            match ctx.lease().args.get("snooze") {
+            match args(&ctx).get("snooze") {
                 Some(_) => Err(JobError::Snooze(Duration::from_millis(1))),
                 None => Err(anyhow::anyhow!("no").into()),
             }

@@ -9,7 +9,7 @@ use ingestd::queue::{Done, NewJob, control, enqueue_raw};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
-use crate::queue_rig::{Play, Rig, Setup, done, play, stop};
+use crate::queue_rig::{Play, Rig, Setup, args, done, play, stop};
 
 /// A kind that notes the `n` of its jobs in the order in which they start.
 fn noting(name: &'static str) -> (Play, Arc<Mutex<Vec<i64>>>) {
@@ -18,7 +18,7 @@ fn noting(name: &'static str) -> (Play, Arc<Mutex<Vec<i64>>>) {
     let play = play(name, move |ctx| {
         seen.lock()
             .unwrap()
-            .push(ctx.lease().args.get("n").and_then(Value::as_i64).unwrap());
+            .push(args(&ctx).get("n").and_then(Value::as_i64).unwrap());
         async { Ok(Done::new()) }
     });
     (play, noted)

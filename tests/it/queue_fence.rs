@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 
 use crate::{
     queue_ledger as ledger,
-    queue_rig::{Ctx, Outcome, Rig, Setup, counter, play, run, stop, until_true},
+    queue_rig::{Ctx, Outcome, Rig, Setup, args, counter, play, run, stop, until_true},
 };
 
 #[tokio::test]
@@ -50,13 +50,7 @@ const TAKE_AWAY: &str = "
 /// Ends an attempt in one of the ways in which one can end.
 async fn end(ctx: &Ctx) -> Outcome {
     let mut tx = ctx.state().db.begin().await?;
-    match ctx
-        .lease()
-        .args
-        .get("way")
-        .and_then(|way| way.as_str())
-        .unwrap()
-    {
+    match args(ctx).get("way").and_then(|way| way.as_str()).unwrap() {
         "complete" => return Ok(Done::new()),
         "retry" => return Err(anyhow::anyhow!("try again").into()),
         "snooze" => return Err(JobError::Snooze(Duration::from_hours(1))),

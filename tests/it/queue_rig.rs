@@ -54,7 +54,7 @@ impl Job for Played {
     type Context = Stage;
 
     async fn run(self, ctx: &Ctx) -> Outcome {
-        let act = ctx.state().acts.get(ctx.lease().kind.as_str()).unwrap();
+        let act = ctx.state().acts.get(ctx.lease().kind).unwrap();
         act(ctx.clone()).await
     }
 
@@ -70,6 +70,11 @@ impl Job for Played {
         }
         Ok(())
     }
+}
+
+/// Returns the arguments of an attempt.
+pub(crate) fn args(ctx: &Ctx) -> Value {
+    serde_json::from_str(ctx.lease().args.get()).unwrap()
 }
 
 /// A kind and what it does.

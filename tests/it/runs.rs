@@ -18,7 +18,7 @@ use ingestd::{
 use serde_json::json;
 use tokio::sync::Semaphore;
 
-use crate::queue_rig::{Ctx, Outcome, Play, Rig, Setup, play, stop};
+use crate::queue_rig::{Ctx, Outcome, Play, Rig, Setup, args, play, stop};
 
 async fn create(rig: &Rig, job_kind: Option<&'static str>) -> RunId {
     let new = NewRun {
@@ -320,9 +320,7 @@ fn item(closers: &Arc<AtomicUsize>) -> Play {
         let closers = Arc::clone(&closers);
         async move {
             let (db, id) = (&ctx.state().db, run_id(&ctx));
-            let n = ctx
-                .lease()
-                .args
+            let n = args(&ctx)
                 .get("n")
                 .and_then(serde_json::Value::as_i64)
                 .unwrap();
