@@ -26,7 +26,7 @@ pub enum Payload {
 
 /// One thing that can be asked for.
 pub struct Route {
-    /// GET (and so HEAD), POST or PATCH.
+    /// GET (and so HEAD), POST, PUT, PATCH or DELETE.
     pub method: Method,
     /// The template of its path.
     pub path: &'static str,
@@ -65,6 +65,12 @@ macro_rules! route {
     };
     (PATCH $path:literal $access:ident $handler:path, $about:literal) => {
         route!(@make PATCH, patch, $path, $access, Small, $handler, $about)
+    };
+    (PUT $path:literal $access:ident $handler:path, $about:literal) => {
+        route!(@make PUT, put, $path, $access, Small, $handler, $about)
+    };
+    (DELETE $path:literal $access:ident $handler:path, $about:literal) => {
+        route!(@make DELETE, delete, $path, $access, Small, $handler, $about)
     };
     (UPLOAD $path:literal $access:ident $handler:path, $about:literal) => {
         route!(@make POST, post, $path, $access, Upload, $handler, $about)

@@ -8,7 +8,9 @@ const DELETES: [&str; 6] = [
     "DELETE FROM ingestd.unique_periods
      WHERE expires_at < now() - make_interval(days => least($1, 1))",
     "DELETE FROM ingestd.workers WHERE ended_at < now() - make_interval(days => $1)",
-    "DELETE FROM ingestd.schedule_ticks WHERE handled_at < now() - make_interval(days => $1)",
+    // Backfilled ticks stay: a range may be asked for again years later.
+    "DELETE FROM ingestd.schedule_ticks
+     WHERE handled_at < now() - make_interval(days => $1) AND result <> 'backfilled'",
     "DELETE FROM ingestd.job_stats WHERE minute < now() - make_interval(days => $1)",
     "DELETE FROM ingestd.job_attempts_default
      WHERE finished_at < now() - make_interval(days => $1)",

@@ -136,37 +136,6 @@ pub struct DeadLetter {
     pub replayed_at: Option<DateTime<Utc>>,
 }
 
-/// A schedule.
-#[derive(Debug, Clone, FromRow, Serialize)]
-pub struct ScheduleRow {
-    /// Identifies it.
-    pub name: String,
-    /// Five fields, or six with seconds first.
-    pub cron: String,
-    /// IANA name of the zone the line is read in.
-    pub timezone: String,
-    /// The kind it enqueues.
-    pub kind: String,
-    /// The arguments it enqueues it with.
-    pub args: Value,
-    /// The lane; `None`: the kind's.
-    pub queue: Option<String>,
-    /// What becomes of ticks missed: `skip`, `once`, `all`.
-    pub missed: String,
-    /// What becomes of a tick while the last one's job is unfinished: `allow`, `skip`, `queue`.
-    pub overlap: String,
-    /// Who made it: `user`, `config`, `built_in`.
-    pub origin: String,
-    /// Since when it is paused.
-    pub paused_at: Option<DateTime<Utc>>,
-    /// The next due time.
-    pub next_at: Option<DateTime<Utc>>,
-    /// The last tick handled.
-    pub last_at: Option<DateTime<Utc>>,
-    /// Why its last tick could not be enqueued.
-    pub last_error: Option<String>,
-}
-
 /// Which jobs to list; `None` is any.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct JobFilter<'a> {
@@ -260,21 +229,6 @@ pub async fn dead_letters(
     .bind(with_replayed)
     .bind(before.unwrap_or(NEWEST))
     .bind(limit)
-    .fetch_all(db)
-    .await
-}
-
-/// Reads all schedules by name, at most 1,000.
-///
-/// # Errors
-///
-/// What Postgres says.
-pub async fn schedules(db: impl PgExecutor<'_>) -> sqlx::Result<Vec<ScheduleRow>> {
-    sqlx::query_as(
-        "SELECT name, cron, timezone, kind, args, queue, missed, overlap, origin, paused_at,
-                next_at, last_at, last_error
-         FROM ingestd.schedules ORDER BY name LIMIT 1000",
-    )
     .fetch_all(db)
     .await
 }

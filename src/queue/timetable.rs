@@ -2,12 +2,15 @@
 
 use std::{str::FromStr, time::Duration};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, LocalResult, Offset, TimeZone, Utc};
 use chrono_tz::Tz;
 use croner::{
-    Cron,
+    Cron, JobType,
     parser::{CronParser, Seconds},
 };
+use serde::Serialize;
+
+use super::schedule::Missed;
 
 /// A cron line and the zone it is read in.
 #[derive(Debug, Clone)]
@@ -42,7 +45,7 @@ impl Timetable {
         let parser = CronParser::builder().seconds(Seconds::Optional).build();
         let cron = parser.parse(line).map_err(|error| BadTimetable::Cron {
             line: line.to_owned(),
-            reason: error.to_string(),
+            reason: error.to_string().trim_end_matches('.').to_owned(),
         })?;
         let zone = Tz::from_str(zone).map_err(|_| BadTimetable::Zone(zone.to_owned()))?;
         Ok(Self { cron, zone })
@@ -64,6 +67,58 @@ impl Timetable {
         self.zone
     }
 
+    /// Returns the next `n` due times after `after`, fewer where there are no more, with what the
+    /// clocks do to them.
+    #[must_use]
+    pub fn due_times(&self, after: DateTime<Utc>, n: usize) -> Vec<DueTime> {
+        let mut before = after;
+        let mut times = Vec::new();
+        while times.len() < n
+            && let Some(utc) = self.next_after(before)
+        {
+            times.push(DueTime {
+                utc,
+                local: self.local(utc),
+                job_due_at: utc,
+                remark: self.remark(before, utc),
+            });
+            before = utc;
+        }
+        times
+    }
+
+    /// Returns a time as a clock in the zone shows it.
+    fn local(&self, time: DateTime<Utc>) -> String {
+        let local = time.with_timezone(&self.zone);
+        local.format("%a %Y-%m-%d %H:%M:%S %Z").to_string()
+    }
+
+    /// Says what a change of the clocks does to a due time; `before` is the one before it.
+    fn remark(&self, before: DateTime<Utc>, at: DateTime<Utc>) -> Option<String> {
+        let local = at.with_timezone(&self.zone);
+        let is_fixed = matches!(self.cron.determine_job_type(), JobType::FixedTime);
+        if is_fixed && !self.cron.is_time_matching(&local).unwrap_or(true) {
+            let text = "the clocks leave this time out that day: due right after";
+            return Some(text.to_owned());
+        }
+        if let LocalResult::Ambiguous(first, _) =
+            self.zone.from_local_datetime(&local.naive_local())
+        {
+            return Some(match (is_fixed, local == first) {
+                (true, _) => "this time comes twice that day: due on the first".to_owned(),
+                (false, true) => "the first of two such times that day".to_owned(),
+                (false, false) => "the second of two such times that day".to_owned(),
+            });
+        }
+        let offset = |at: DateTime<Utc>| {
+            let offset = at.with_timezone(&self.zone).offset().fix();
+            offset.local_minus_utc() / 60
+        };
+        let minutes = offset(at) - offset(before);
+        let way = if minutes > 0 { "forward" } else { "back" };
+        (minutes != 0).then(|| format!("after the clocks went {way} by {} min", minutes.abs()))
+    }
+
     /// Says in words when it is due.
     #[must_use]
     pub fn describe(&self) -> String {
@@ -71,26 +126,32 @@ impl Timetable {
     }
 }
 
-/// What to do about ticks that fell due while no daemon ran.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Missed {
-    Skip,
-    Once,
-    All(usize),
+/// One time at which a schedule is due.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DueTime {
+    /// The tick.
+    pub utc: DateTime<Utc>,
+    /// The same, as a clock in the schedule's zone shows it.
+    pub local: String,
+    /// When its job is due: later than the tick where the schedule has jitter.
+    pub job_due_at: DateTime<Utc>,
+    /// What a change of the clocks does to it.
+    pub remark: Option<String>,
 }
 
 /// The ticks up to now, oldest first, split by the policy into those to enqueue and those missed.
 ///
 /// A tick counts as missed when a later one is due as well; with `Skip` also
-/// when it is older than `fresh`.
+/// when it is older than `fresh`. `most` is what `All` keeps.
 pub(super) fn split_ticks(
     mut due: Vec<DateTime<Utc>>,
     missed: Missed,
+    most: usize,
     now: DateTime<Utc>,
     fresh: Duration,
 ) -> (Vec<DateTime<Utc>>, Vec<DateTime<Utc>>) {
     let n_kept = match missed {
-        Missed::All(most) => most,
+        Missed::All => most,
         Missed::Once => 1,
         Missed::Skip => {
             let is_fresh = |at: &DateTime<Utc>| (now - *at).to_std().unwrap_or_default() <= fresh;
@@ -161,20 +222,17 @@ mod tests {
         let due: Vec<_> = (1..=5)
             .map(|m| at(&format!("2026-01-01T00:0{m}:00Z")))
             .collect();
-        let split = |missed| {
-            let (kept, missed) = split_ticks(due.clone(), missed, now, Duration::from_mins(1));
+        let split = |missed, most| {
+            let fresh = Duration::from_mins(1);
+            let (kept, missed) = split_ticks(due.clone(), missed, most, now, fresh);
             (kept.len(), missed.len())
         };
-        assert_eq!(split(Missed::Once), (1, 4));
-        assert_eq!(split(Missed::All(3)), (3, 2));
-        assert_eq!(split(Missed::All(100)), (5, 0));
-        assert_eq!(split(Missed::Skip), (1, 4));
+        assert_eq!(split(Missed::Once, 100), (1, 4));
+        assert_eq!(split(Missed::All, 3), (3, 2));
+        assert_eq!(split(Missed::All, 100), (5, 0));
+        assert_eq!(split(Missed::Skip, 100), (1, 4));
         let late = now + chrono::Duration::hours(1);
-        assert_eq!(
-            split_ticks(due, Missed::Skip, late, Duration::from_mins(1))
-                .0
-                .len(),
-            0
-        );
+        let (kept, _) = split_ticks(due, Missed::Skip, 100, late, Duration::from_mins(1));
+        assert!(kept.is_empty());
     }
 }

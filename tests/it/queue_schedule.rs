@@ -106,11 +106,11 @@ async fn missed_ticks_are_skipped_made_up_for_once_or_all() {
 async fn once_is_once_after_any_number_of_ticks() {
     let rig = Rig::new().await;
     let engine = rig.play([done("t.minutely")]).await;
-    // 12,960 ticks or one more: more than one round looks at.
+    // 21,600 ticks or one more: more than one round looks at.
     rig.sql(
         "INSERT INTO ingestd.schedules (name, cron, kind, missed, missed_max, next_at)
          SELECT missed, '* * * * *', 't.minutely', missed, 3,
-                date_trunc('minute', now()) - interval '9 days' + interval '1 minute'
+                date_trunc('minute', now()) - interval '15 days' + interval '1 minute'
          FROM unnest(ARRAY['once', 'all']) missed",
     )
     .await;

@@ -1,23 +1,28 @@
 //! `ingestd schedules`: cron lines and what becomes of their ticks.
 
+mod act;
+mod args;
+mod backfill;
 mod change;
+mod explain;
 
-use chrono::{DateTime, Utc};
-use clap::{Args, Subcommand, ValueEnum};
-use serde::Serialize;
-use serde_json::{Value, json};
-use sqlx::{FromRow, PgConnection};
+use clap::Subcommand;
+use sqlx::PgConnection;
 
 use super::{
     Exit, Failure, Session,
-    output::{Listed, at, at_or_none, brief, or_none},
+    output::{Listed, at_or_none, brief},
 };
-use crate::queue::{JobId, Timetable};
+use crate::queue::{
+    Timetable,
+    schedule::{Wrong, explain as known, explain::ScheduleRow},
+};
 
 pub(super) const EXAMPLES: &str = "Examples:
   ingestd schedules ls
-  ingestd schedules next nightly -n 5
-  ingestd schedules add nightly '0 3 * * *' system.noop --timezone Europe/Prague";
+  ingestd schedules explain nightly
+  ingestd schedules add nightly '0 3 * * *' system.noop --timezone Europe/Prague
+  ingestd schedules backfill nightly --from 2026-01-01 --to 2026-02-01 --dry-run";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum SchedulesCommand {
@@ -33,11 +38,17 @@ pub(super) enum SchedulesCommand {
         #[arg(short, long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
         n: u16,
     },
-    /// Says in words when a schedule is due, what its job is, and what became of its last ticks.
-    #[command(after_help = "Examples:\n  ingestd schedules explain nightly")]
+    /// Says when a schedule is due, what its job is, what became of its last ticks and why one
+    /// failed, and what a tick now would come to.
+    #[command(after_help = "Examples:
+  ingestd schedules explain nightly
+  ingestd schedules explain nightly -n 3 --json")]
     Explain {
         /// The schedule's name.
         name: String,
+        /// How many due times.
+        #[arg(short, long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(0..=1000))]
+        n: u16,
     },
     /// Pauses a schedule: its ticks pass without a job.
     #[command(after_help = "Examples:\n  ingestd schedules pause nightly")]
@@ -52,16 +63,22 @@ pub(super) enum SchedulesCommand {
         name: String,
     },
     /// Enqueues a schedule's job now, beside its ticks.
-    #[command(after_help = "Examples:\n  ingestd schedules run nightly")]
+    #[command(after_help = "Examples:
+  ingestd schedules run nightly
+  ingestd schedules run nightly --force")]
     Run {
         /// The schedule's name.
         name: String,
+        /// Also while an earlier job is unfinished and the schedule allows one only.
+        #[arg(long)]
+        force: bool,
     },
+    /// Enqueues a job for each tick of a time in the past that has none.
+    Backfill(backfill::BackfillArgs),
     /// Adds a schedule.
-    #[command(after_help = r#"Examples:
-  ingestd schedules add nightly '0 3 * * *' system.noop --timezone Europe/Prague
-  ingestd schedules add often '*/10 * * * * *' system.noop --args '{"sleep_ms": 5}' --overlap skip"#)]
-    Add(AddArgs),
+    Add(args::AddArgs),
+    /// Changes what a schedule says; what is not given stays.
+    Set(args::SetArgs),
     /// Removes a schedule for good; the jobs it made stay.
     #[command(after_help = "Examples:\n  ingestd schedules rm nightly --yes")]
     Rm {
@@ -73,101 +90,22 @@ pub(super) enum SchedulesCommand {
     },
 }
 
-/// A schedule to be.
-#[derive(Debug, Args)]
-pub(super) struct AddArgs {
-    /// Its name.
-    name: String,
-    /// When it is due: five fields, or six with seconds first.
-    cron: String,
-    /// The kind to enqueue.
-    kind: String,
-    /// The job's arguments, a JSON object.
-    #[arg(long, default_value = "{}", value_name = "JSON")]
-    args: String,
-    /// The zone that the cron line is read in, an IANA name.
-    #[arg(long, default_value = "UTC", value_name = "ZONE")]
-    timezone: String,
-    /// Queue instead of the kind's own.
-    #[arg(long)]
-    queue: Option<String>,
-    /// 0 urgent, 1 normal, 2 low, 3 background.
-    #[arg(long, value_parser = clap::value_parser!(i16).range(0..=3))]
-    priority: Option<i16>,
-    /// What to do about ticks that passed while no daemon ran.
-    #[arg(long, default_value = "once")]
-    missed: Missed,
-    /// What to do about a tick while the last one's job is unfinished.
-    #[arg(long, default_value = "allow")]
-    overlap: Overlap,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Missed {
-    /// Leave them out.
-    Skip,
-    /// Run once for all of them.
-    Once,
-    /// Make up for each.
-    All,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Overlap {
-    /// Run another beside it.
-    Allow,
-    /// Leave the tick out.
-    Skip,
-    /// Wait until it has finished.
-    Queue,
-}
-
-/// One schedule as the database has it.
-#[derive(Debug, Serialize, FromRow)]
-struct Schedule {
-    name: String,
-    cron: String,
-    timezone: String,
-    kind: String,
-    args: Value,
-    queue: Option<String>,
-    priority: Option<i16>,
-    missed: String,
-    missed_max: i32,
-    overlap: String,
-    origin: String,
-    paused_at: Option<DateTime<Utc>>,
-    next_at: Option<DateTime<Utc>>,
-    last_at: Option<DateTime<Utc>>,
-    last_error: Option<String>,
-}
-
-const SELECT: &str = "
-    SELECT name, cron, timezone, kind, args, queue, priority, missed, missed_max, overlap, origin,
-           paused_at, next_at, last_at, last_error
-    FROM ingestd.schedules WHERE $1::text IS NULL OR name = $1 ORDER BY name";
-
 pub(super) async fn run(command: SchedulesCommand, session: &mut Session) -> Result<Exit, Failure> {
     match command {
-        SchedulesCommand::Ls => {
-            let rows: Vec<Schedule> = sqlx::query_as(SELECT)
-                .bind(None::<&str>)
-                .fetch_all(&mut session.conn)
-                .await?;
-            session.output.list(&rows, "no schedules")?;
-            Ok(Exit::Ok)
-        }
-        SchedulesCommand::Next { name, n } => next(&name, n.into(), session).await,
-        SchedulesCommand::Explain { name } => explain(&name, session).await,
-        SchedulesCommand::Pause { name } => change::pause(&name, session).await,
-        SchedulesCommand::Resume { name } => change::resume(&name, session).await,
-        SchedulesCommand::Run { name } => change::run_now(&name, session).await,
+        SchedulesCommand::Ls => list(session).await,
+        SchedulesCommand::Next { name, n } => explain::next(&name, n.into(), session).await,
+        SchedulesCommand::Explain { name, n } => explain::run(&name, n.into(), session).await,
+        SchedulesCommand::Pause { name } => act::pause(&name, session).await,
+        SchedulesCommand::Resume { name } => act::resume(&name, session).await,
+        SchedulesCommand::Run { name, force } => act::run_now(&name, force, session).await,
+        SchedulesCommand::Backfill(args) => backfill::run(args, session).await,
         SchedulesCommand::Add(args) => change::add(args, session).await,
+        SchedulesCommand::Set(args) => change::set(args, session).await,
         SchedulesCommand::Rm { name, yes } => change::remove(&name, yes, session).await,
     }
 }
 
-impl Listed for Schedule {
+impl Listed for ScheduleRow {
     const HEADERS: &'static [&'static str] = &[
         "name",
         "cron",
@@ -180,15 +118,16 @@ impl Listed for Schedule {
     ];
 
     fn cells(&self) -> Vec<String> {
-        let next = match (self.paused_at, self.next_at) {
-            (Some(_), _) => "paused".to_owned(),
-            (None, next) => at_or_none(next),
+        let next = if self.is_paused() {
+            "paused".to_owned()
+        } else {
+            at_or_none(self.next_at)
         };
         vec![
             self.name.clone(),
-            self.cron.clone(),
-            self.timezone.clone(),
-            self.kind.clone(),
+            self.definition.cron.clone(),
+            self.definition.timezone.clone(),
+            self.definition.kind.clone(),
             next,
             at_or_none(self.last_at),
             self.origin.clone(),
@@ -197,152 +136,61 @@ impl Listed for Schedule {
     }
 }
 
+async fn list(session: &mut Session) -> Result<Exit, Failure> {
+    let rows = known::list(&mut session.conn).await?;
+    session.output.list(&rows, "no schedules")?;
+    for row in &rows {
+        if let Some(text) = shadowed(row) {
+            session.output.hint(&text);
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+/// Says that the configuration's schedule of a row's name is not in force, where that is so.
+pub(super) fn shadowed(row: &ScheduleRow) -> Option<String> {
+    let (name, set) = (&row.name, row.shadows_set.as_ref()?);
+    let to_do = if row.origin == "user" {
+        format!("`ingestd schedules rm {name} --yes` and the start of a daemon put it in force")
+    } else {
+        "one of the two needs another name".to_owned()
+    };
+    Some(format!(
+        "the configuration of set \"{set}\" has a schedule \"{name}\", too; it is not in force, \
+         because this one, of origin {}, was here first: {to_do}",
+        row.origin
+    ))
+}
+
 /// Finds a schedule by its name.
-async fn find(conn: &mut PgConnection, name: &str) -> Result<Schedule, Failure> {
-    let found = sqlx::query_as(SELECT)
-        .bind(name)
-        .fetch_optional(conn)
-        .await?;
-    found.ok_or_else(|| {
-        let failure = Failure::say(Exit::NoInput, format!("there is no schedule \"{name}\""));
-        failure.hint("`ingestd schedules ls` lists them")
-    })
+async fn find(conn: &mut PgConnection, name: &str) -> Result<ScheduleRow, Failure> {
+    let found = known::find(conn, name).await?;
+    found.ok_or_else(|| no_schedule(name))
 }
 
-impl Schedule {
-    fn timetable(&self) -> Result<Timetable, Failure> {
-        let parsed = Timetable::parse(&self.cron, &self.timezone);
-        parsed.map_err(|error| Failure::new(Exit::Data, error))
+fn no_schedule(name: &str) -> Failure {
+    let failure = Failure::say(Exit::NoInput, format!("there is no schedule \"{name}\""));
+    failure.hint("`ingestd schedules ls` lists them")
+}
+
+fn timetable(row: &ScheduleRow) -> Result<Timetable, Failure> {
+    let parsed = Timetable::parse(&row.definition.cron, &row.definition.timezone);
+    parsed.map_err(|error| Failure::new(Exit::Data, error))
+}
+
+/// Tells all that is wrong with a schedule to be.
+fn refuse(wrong: &[Wrong]) -> Result<(), Failure> {
+    if wrong.is_empty() {
+        return Ok(());
     }
-}
-
-/// Returns the next `n` due times after `now`; fewer where there are no more.
-fn due_times(timetable: &Timetable, now: DateTime<Utc>, n: usize) -> Vec<DateTime<Utc>> {
-    let first = timetable.next_after(now);
-    std::iter::successors(first, |last| timetable.next_after(*last))
-        .take(n)
-        .collect()
-}
-
-#[derive(Debug, Serialize)]
-struct DueTime {
-    utc: DateTime<Utc>,
-    /// The wall clock in the schedule's zone.
-    local: String,
-}
-
-impl Listed for DueTime {
-    const HEADERS: &'static [&'static str] = &["UTC", "in the schedule's zone"];
-
-    fn cells(&self) -> Vec<String> {
-        vec![at(self.utc), self.local.clone()]
-    }
-}
-
-async fn next(name: &str, n: usize, session: &mut Session) -> Result<Exit, Failure> {
-    let schedule = find(&mut session.conn, name).await?;
-    let timetable = schedule.timetable()?;
-    let now = session.now().await?;
-    let times: Vec<DueTime> = due_times(&timetable, now, n)
-        .into_iter()
-        .map(|utc| DueTime {
-            utc,
-            local: local(&timetable, utc),
-        })
-        .collect();
-    session.output.list(&times, "it is not due for decades")?;
-    if schedule.paused_at.is_some() {
-        session.output.hint(&format!(
-            "it is paused; `ingestd schedules resume {name}` lets it go on"
-        ));
-    }
-    Ok(Exit::Ok)
-}
-
-/// Returns a time as a clock in the schedule's zone shows it.
-fn local(timetable: &Timetable, time: DateTime<Utc>) -> String {
-    time.with_timezone(&timetable.zone())
-        .format("%a %Y-%m-%d %H:%M:%S %Z")
-        .to_string()
-}
-
-/// One tick that was handled.
-#[derive(Debug, Serialize, FromRow)]
-struct Tick {
-    at: DateTime<Utc>,
-    result: String,
-    job_id: Option<JobId>,
-}
-
-async fn explain(name: &str, session: &mut Session) -> Result<Exit, Failure> {
-    let schedule = find(&mut session.conn, name).await?;
-    let timetable = schedule.timetable()?;
-    let now = session.now().await?;
-    let ticks: Vec<Tick> = sqlx::query_as(
-        "SELECT tick_at AS at, result, job_id FROM ingestd.schedule_ticks
-         WHERE schedule = $1 ORDER BY tick_at DESC LIMIT 5",
-    )
-    .bind(name)
-    .fetch_all(&mut session.conn)
-    .await?;
-    let (words, next) = (timetable.describe(), due_times(&timetable, now, 1).pop());
-    let report = json!({
-        "schedule": schedule, "in_words": words, "due_next": next, "last_ticks": ticks,
+    let told = wrong.iter().map(|wrong| match wrong.field {
+        "cron" | "timezone" => wrong.why.clone(),
+        field => format!("{field} {}", wrong.why),
     });
-    session
-        .output
-        .record(&report, &schedule.fields(&words, next, &ticks))?;
-    Ok(Exit::Ok)
+    let told: Vec<_> = told.collect();
+    Err(Failure::say(Exit::Data, told.join("; ")))
 }
 
-impl Schedule {
-    fn fields(
-        &self,
-        words: &str,
-        next: Option<DateTime<Utc>>,
-        ticks: &[Tick],
-    ) -> Vec<(&'static str, String)> {
-        let next = match self.paused_at {
-            Some(since) => format!("never: paused since {}", at(since)),
-            None => next.map_or_else(|| "not for decades".to_owned(), at),
-        };
-        let mut fields = vec![
-            ("name", self.name.clone()),
-            ("due", format!("{words}: {}", self.cron)),
-            ("next", next),
-            ("job", format!("{} {}", self.kind, self.args)),
-            ("queue", or_none(self.queue.as_ref())),
-            ("missed", self.missed_in_words()),
-            ("overlap", self.overlap_in_words().to_owned()),
-            ("origin", self.origin.clone()),
-            ("error", or_none(self.last_error.as_ref())),
-        ];
-        fields.extend(ticks.iter().map(|tick| {
-            let job = tick
-                .job_id
-                .map(|id| format!(" as job {id}"))
-                .unwrap_or_default();
-            ("tick", format!("{} {}{job}", at(tick.at), tick.result))
-        }));
-        fields
-    }
-
-    fn missed_in_words(&self) -> String {
-        match self.missed.as_str() {
-            "skip" => "ticks that pass while no daemon runs are left out".to_owned(),
-            "all" => format!(
-                "ticks that pass while no daemon runs are made up for, the last {} of them",
-                self.missed_max
-            ),
-            _ => "ticks that pass while no daemon runs are made up for by one job".to_owned(),
-        }
-    }
-
-    fn overlap_in_words(&self) -> &'static str {
-        match self.overlap.as_str() {
-            "skip" => "a tick is left out while the last one's job is unfinished",
-            "queue" => "a tick waits until the last one's job has finished",
-            _ => "a tick makes its job even while the last one's is unfinished",
-        }
-    }
+fn object(name: &str) -> String {
+    format!("schedule/{name}")
 }

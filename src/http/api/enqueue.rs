@@ -187,7 +187,7 @@ fn new_job(body: Body) -> Result<NewJob, Problem> {
 }
 
 /// Says what the queue refused: a kind nobody registered, arguments that are too large.
-fn refused(error: sqlx::Error) -> Problem {
+pub(in crate::http) fn refused(error: sqlx::Error) -> Problem {
     let sqlx::Error::Database(refusal) = &error else {
         return error.into();
     };

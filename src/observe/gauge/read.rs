@@ -104,7 +104,7 @@ pub(super) async fn schedules(pool: &PgPool) -> sqlx::Result<Vec<Schedule>> {
            SELECT handled_at FROM ingestd.schedule_ticks
            WHERE schedule = s.name AND result = 'enqueued'
            ORDER BY tick_at DESC LIMIT 1) t ON true
-         WHERE s.paused_at IS NULL",
+         WHERE s.paused_at IS NULL AND NOT s.paused_in_config",
     )
     .fetch_all(pool)
     .await
