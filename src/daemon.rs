@@ -10,7 +10,7 @@ use crate::{
     blob,
     config::Config,
     db, ingest,
-    queue::{Engine, Running},
+    queue::{self, Engine, Running, schedule},
 };
 
 /// The daemon's parts once they run.
@@ -47,10 +47,22 @@ impl Daemon {
             blobs: blobs.clone(),
             config: Arc::clone(&config),
         };
+        let (pool, kinds) = (
+            db::connect_queue(&config.database).await?,
+            ingest::kinds(&config),
+        );
+        // Kinds first: another daemon may find the schedules due at once. The engine registers them
+        // again, which brings back what is built in where the configuration has given it up.
+        let mut conn = pool.acquire().await?;
+        queue::register(&mut conn, &kinds).await?;
+        bring_in_schedules(&mut conn, &config)
+            .await
+            .context("cannot bring in the schedules of the configuration")?;
+        drop(conn);
         let engine = Engine {
-            pool: db::connect_queue(&config.database).await?,
+            pool,
             options: db::session(&config.database)?,
-            kinds: ingest::kinds(&config),
+            kinds,
             state,
             settings: config.queue.clone(),
             concurrency,
@@ -78,4 +90,28 @@ impl Daemon {
         self.engine.stop(hurry).await;
         self.db.close().await;
     }
+}
+
+/// Makes the schedules in the database equal the configuration's, and says what that changed.
+async fn bring_in_schedules(conn: &mut sqlx::PgConnection, config: &Config) -> sqlx::Result<()> {
+    let set = config.queue.schedule_set.as_str();
+    let synced = schedule::sync(conn, set, &config.schedules.wanted()).await?;
+    for (what, names) in [
+        ("added", &synced.added),
+        ("changed", &synced.changed),
+        ("removed", &synced.removed),
+    ] {
+        for schedule in names {
+            tracing::info!(schedule, set, "schedule {what} by the configuration");
+        }
+    }
+    for (schedule, owner) in &synced.shadowed {
+        tracing::warn!(
+            schedule,
+            set,
+            owner,
+            "the configuration's schedule is not in force: another has its name, and was here first"
+        );
+    }
+    Ok(())
 }

@@ -104,6 +104,12 @@ fn check(loaded: &Loaded, out: &mut impl Write) -> io::Result<()> {
     if loaded.files.is_empty() {
         writeln!(out, "read no file: defaults, environment and flags only")?;
     }
+    // A person reads a cron line wrongly more often than not.
+    for (name, schedule) in loaded.config.schedules.iter() {
+        if let Ok(timetable) = schedule.definition().check() {
+            writeln!(out, "schedule {name}: {}", timetable.describe())?;
+        }
+    }
     Ok(())
 }
 
@@ -117,8 +123,7 @@ fn show(entries: &[Entry<'_>], with_origin: bool, out: &mut impl Write) -> io::R
         .map(|entry| match (&entry.key, &entry.value) {
             (key, Value::Null) => (format!("# {key} is not set"), entry),
             (key, value) if is_secret(key) => (format!("# {key} = {value}"), entry),
-            // A JSON scalar or list of strings is TOML, too.
-            (key, value) => (format!("{key} = {value}"), entry),
+            (key, value) => (format!("{key} = {}", toml(value)), entry),
         });
     let lines: Vec<_> = lines.collect();
     let widths = lines.iter().map(|(line, _)| line.chars().count());
@@ -131,6 +136,25 @@ fn show(entries: &[Entry<'_>], with_origin: bool, out: &mut impl Write) -> io::R
         }
     }
     Ok(())
+}
+
+/// Writes a value as TOML: scalars and lists of them look like JSON, tables do not.
+fn toml(value: &Value) -> String {
+    match value {
+        Value::Object(table) if table.is_empty() => "{}".to_owned(),
+        Value::Object(table) => {
+            let entries = table.iter();
+            // A JSON string is a quoted key.
+            let entries =
+                entries.map(|(key, v)| format!("{} = {}", Value::from(key.as_str()), toml(v)));
+            format!("{{ {} }}", entries.collect::<Vec<_>>().join(", "))
+        }
+        Value::Array(list) => {
+            let items: Vec<_> = list.iter().map(toml).collect();
+            format!("[{}]", items.join(","))
+        }
+        scalar => scalar.to_string(),
+    }
 }
 
 fn show_json(entries: &[Entry<'_>], out: &mut impl Write) -> io::Result<()> {
@@ -171,6 +195,19 @@ mod tests {
         assert_eq!(
             ran(&ConfigCommand::Check, "[log]\nformat = 'json'\n"),
             expected
+        );
+    }
+
+    #[test]
+    fn check_says_when_schedules_are_due() {
+        let text = "[schedules.night]\nkind = 'a.b'\ncron = '30 2 * * *'\n\
+            timezone = 'Europe/Prague'\n";
+        let (code, out, _) = ran(&ConfigCommand::Check, text);
+        assert_eq!(code, 0);
+        assert!(out.contains("schedule night: "), "{out}");
+        assert!(
+            out.contains("02:30") && out.contains("Europe/Prague"),
+            "{out}"
         );
     }
 
@@ -223,7 +260,11 @@ mod tests {
             origin: false,
             json: false,
         };
-        let text = "kinds.a.b = { retry_factor = 1.5 }\nproduct_import.aliases.code = ['\"sku']\n";
+        let text = "kinds.a.b = { retry_factor = 1.5 }\n\
+            schedules.'every night'.args = { 'a b' = [{ c = 1 }, { d = 'x' }], e = {}, f = -1.5 }\n\
+            schedules.'every night'.kind = 'a.b'\n\
+            schedules.'every night'.cron = '0 3 * * *'\n\
+            product_import.aliases.code = ['\"sku']\n";
         let (_, first, _) = ran(&command, text);
         let (code, second, err) = ran(&command, &first);
         assert_eq!((code, err.as_str()), (0, ""));

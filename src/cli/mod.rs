@@ -207,6 +207,7 @@ impl Cli {
         };
         flags.extend(dev.and_then(dev::DevArgs::flag));
         let mut sources = Sources::of_process(self.global.config.clone(), flags);
+        sources.kinds = crate::ingest::ALL.iter().map(|kind| kind.name).collect();
         if let Some(args) = dev {
             args.keep_apart(&mut sources);
         }

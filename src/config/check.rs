@@ -64,6 +64,14 @@ impl<'a> Check<'a> {
             .push(Mistake::at(place, format!("{key} {why}")));
     }
 
+    /// Notes that a key which must be set is not; the blame is laid on what is set beside it.
+    pub(super) fn missing(&mut self, key: &str) {
+        let place = self.origins.below(&self.section);
+        let place = place.map(|(_, place)| place).unwrap_or_default();
+        let message = format!("{} is missing", self.key(key));
+        self.mistakes.push(Mistake::at(place, message));
+    }
+
     fn key(&self, key: &str) -> String {
         format!("{}.{key}", self.section)
     }

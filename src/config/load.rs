@@ -25,6 +25,8 @@ pub struct Sources {
     pub flags: Vec<(String, String)>,
     /// Whether the process runs as root, which decides the default of `storage.dir`.
     pub is_root: bool,
+    /// The kinds that a schedule may name; none: any.
+    pub kinds: Vec<&'static str>,
     env: Env,
 }
 
@@ -36,6 +38,7 @@ impl Sources {
             default_file: PathBuf::from(DEFAULT_FILE),
             flags: Vec::new(),
             is_root: false,
+            kinds: Vec::new(),
             env: env.into_iter().collect(),
         }
     }
@@ -84,7 +87,7 @@ pub(super) fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
     refuse(gathered.mistakes)?;
     let (mut config, mut origins) = merge(&defaults(sources), gathered.settings)?;
     refuse(credential::resolve(&mut config, &mut origins, sources))?;
-    refuse(config.validate(&origins))?;
+    refuse(config.validate(&origins, &sources.kinds))?;
     Ok(Loaded {
         config,
         origins,

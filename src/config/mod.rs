@@ -20,6 +20,7 @@ mod product_import;
 mod queue;
 mod queues;
 mod runs;
+mod schedules;
 mod schema;
 mod secret;
 mod setting;
@@ -43,6 +44,7 @@ pub use product_import::{FIELDS, ProductImport};
 pub use queue::{Queue, Wake};
 pub use queues::{QueueOverride, Queues};
 pub use runs::Runs;
+pub use schedules::{ScheduleEntry, Schedules};
 pub use schema::is_secret;
 pub use storage::Storage;
 
@@ -62,6 +64,8 @@ pub struct Config {
     pub queues: Queues,
     /// `[kinds.SYSTEM.VERB]`: what differs for one kind.
     pub kinds: Kinds,
+    /// `[schedules.NAME]`: cron lines.
+    pub schedules: Schedules,
     /// `[storage]`: where uploads are kept.
     pub storage: Storage,
     /// `[runs]`: stale runs.
@@ -102,7 +106,8 @@ impl Config {
         Ok(schema::entries(self)?)
     }
 
-    fn validate(&self, origins: &Origins) -> Vec<Mistake> {
+    /// Finds what is wrong; `kinds` are those that a schedule may name, none: any.
+    fn validate(&self, origins: &Origins, kinds: &[&str]) -> Vec<Mistake> {
         let mut check = Check::new(origins);
         self.database.validate(check.section("database"));
         self.http.validate(check.section("http"));
@@ -113,6 +118,10 @@ impl Config {
         }
         for (kind, differing) in self.kinds.iter() {
             differing.validate(check.section(format!("kinds.{kind}")));
+        }
+        for (name, schedule) in self.schedules.iter() {
+            let section = schema::dotted(&["schedules", name]);
+            schedule.validate(name, kinds, check.section(section));
         }
         self.runs.validate(check.section("runs"));
         self.product_import

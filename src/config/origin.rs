@@ -105,6 +105,15 @@ impl Origins {
             .map_or(&Origin::Default, |(_, place)| &place.origin)
     }
 
+    /// Returns the origin of everything that stands below a table, such as a schedule.
+    pub(super) fn below(&self, table: &str) -> Option<(usize, Place)> {
+        let prefix = format!("{table}.");
+        let below = self.0.iter().filter(|(key, _)| key.starts_with(&prefix));
+        below
+            .map(|(_, set)| set.clone())
+            .max_by_key(|(layer, _)| *layer)
+    }
+
     /// Returns the number of the layer that sets `key`; a higher one is stronger.
     pub(super) fn layer(&self, key: &str) -> Option<usize> {
         self.0.get(key).map(|(layer, _)| *layer)

@@ -54,6 +54,9 @@ pub struct Queue {
     pub completion_batch: u16,
     /// `queue.retention_days`: days that finished jobs stay in the history, 1 to 3650. Default 30.
     pub retention_days: u16,
+    /// `queue.schedule_set`: which daemons' `[schedules]` this one's belong to, 1 to 63 characters.
+    /// Daemons with different ones on one database need different sets. Default `default`.
+    pub schedule_set: String,
     /// `queue.wake`: how a worker learns of new jobs. Default `notify`.
     pub wake: Wake,
 }
@@ -73,6 +76,9 @@ impl Queue {
         check.range("max_crashes", self.max_crashes, 1..=1000);
         check.range("completion_batch", self.completion_batch, 1..=10_000);
         check.range("retention_days", self.retention_days, 1..=3650);
+        if !(1..=63).contains(&self.schedule_set.chars().count()) {
+            check.fail(&["schedule_set"], "must be 1 to 63 characters");
+        }
         self.validate_lease(check);
     }
 
@@ -110,6 +116,7 @@ impl Default for Queue {
             hard_stop: Duration::from_secs(10),
             completion_batch: 1000,
             retention_days: 30,
+            schedule_set: "default".to_owned(),
             wake: Wake::Notify,
         }
     }

@@ -10,6 +10,9 @@ use super::{Config, Origin, error::Mistake};
 /// Stands for any name in the path of a key: `queues.*.concurrency`.
 const ANY: &str = "*";
 
+/// The name of the keys whose value is a table of the operator's own: the arguments of a schedule.
+const WHOLE: &str = "args";
+
 /// The keys whose values are never shown.
 const SECRETS: [&str; 2] = ["database.url", "http.token"];
 
@@ -58,10 +61,12 @@ pub(super) fn leaves(tree: &Map<String, Value>) -> Vec<(Path, &Value)> {
     let mut found = Vec::new();
     for (name, value) in tree {
         match value {
-            Value::Object(table) => found.extend(leaves(table).into_iter().map(|(mut path, v)| {
-                path.insert(0, name.clone());
-                (path, v)
-            })),
+            Value::Object(table) if name != WHOLE => {
+                found.extend(leaves(table).into_iter().map(|(mut path, v)| {
+                    path.insert(0, name.clone());
+                    (path, v)
+                }));
+            }
             value => found.push((vec![name.clone()], value)),
         }
     }
@@ -82,6 +87,8 @@ impl Schema {
         let kind = serde_json::to_value(super::KindOverride::default()).unwrap_or_default();
         root.insert("queues".to_owned(), any(queue));
         root.insert("kinds".to_owned(), any(any(kind)));
+        let schedule = serde_json::to_value(super::ScheduleEntry::default()).unwrap_or_default();
+        root.insert("schedules".to_owned(), any(schedule));
         if let Some(Value::Object(import)) = root.get_mut("product_import") {
             let fields = super::product_import::FIELDS;
             let none = || Value::Array(Vec::new());

@@ -99,6 +99,7 @@ fn plainly(message: &str) -> String {
         "f64" => "a number",
         "path string" => "a path",
         "a sequence" => "a list of strings",
+        "a map" => "a table",
         other => other,
     };
     let found = match found {

@@ -36,5 +36,7 @@ mod queue_stop;
 mod queue_unique;
 mod readme;
 mod runs;
+mod schedule_people;
+mod schedule_sync;
 mod schema;
 mod systemd;

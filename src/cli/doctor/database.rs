@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use sqlx::{Connection as _, FromRow, PgConnection};
 
-use super::Finding;
+use super::{Finding, schedule};
 use crate::{
     cli::{migrate, output::seconds},
+    config::Config,
     observe::{QueueDepth, gauge},
 };
 
@@ -19,7 +20,7 @@ const LONG_WAIT_SECS: f64 = 300.0;
 const MOST_SKEW: Duration = Duration::from_secs(5);
 
 /// Looks at everything; a check that cannot be made is a finding, too.
-pub(super) async fn examine(conn: &mut PgConnection) -> Vec<Finding> {
+pub(super) async fn examine(conn: &mut PgConnection, config: &Config) -> Vec<Finding> {
     let mut findings = vec![
         or_fail("database", latency(conn).await),
         or_fail("server version", version(conn).await),
@@ -38,6 +39,10 @@ pub(super) async fn examine(conn: &mut PgConnection) -> Vec<Finding> {
     ));
     if is_current {
         findings.push(or_fail("workers", workers(conn).await));
+        match schedule::examine(conn, config).await {
+            Ok(found) => findings.extend(found),
+            Err(error) => findings.push(or_fail("schedules", Err(error))),
+        }
         match gauge::queues(&mut *conn).await {
             Ok(queues) => findings.extend(examine_queues(&queues)),
             Err(error) => findings.push(or_fail("queues", Err(error))),

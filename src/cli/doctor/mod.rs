@@ -2,6 +2,7 @@
 
 mod database;
 mod machine;
+mod schedule;
 
 use clap::Args;
 use serde::Serialize;
@@ -109,7 +110,7 @@ async fn examine(loaded: Result<Loaded, ConfigError>) -> Vec<Finding> {
     let mut has_daemon = false;
     match session::connect(config).await {
         Ok(mut conn) => {
-            findings.extend(database::examine(&mut conn).await);
+            findings.extend(database::examine(&mut conn, config).await);
             has_daemon = database::has_daemon_here(&mut conn).await.unwrap_or(false);
         }
         Err(failure) => findings.push(Finding::fail(

@@ -61,6 +61,7 @@ fn it_names_every_key_and_no_other() {
     let generic = |key: &str| {
         let key = key.replace("queues.import.", "queues.\"*\".");
         let key = key.replace("queues.system.", "queues.\"*\".");
+        let key = key.replace("schedules.nightly.", "schedules.\"*\".");
         key.replace("kinds.product_import.run.", "kinds.\"*\".\"*\".")
     };
     let named: BTreeSet<String> = named().keys().map(|key| generic(key)).collect();

@@ -3,6 +3,7 @@
 mod default_file;
 mod layer;
 mod mistake;
+mod schedule;
 mod secret;
 mod variable;
 
@@ -17,6 +18,7 @@ struct World {
     folder: tempfile::TempDir,
     env: Vec<(OsString, OsString)>,
     flags: Vec<(String, String)>,
+    kinds: Vec<&'static str>,
 }
 
 impl World {
@@ -25,6 +27,7 @@ impl World {
             folder: tempfile::tempdir().unwrap(),
             env: Vec::new(),
             flags: Vec::new(),
+            kinds: Vec::new(),
         }
     }
 
@@ -56,6 +59,7 @@ impl World {
         let mut sources = Sources::new(self.env.clone());
         sources.default_file = self.path("ingestd.toml");
         sources.flags.clone_from(&self.flags);
+        sources.kinds.clone_from(&self.kinds);
         Config::load(&sources)
     }
 
@@ -79,7 +83,7 @@ fn queues_that_are_not_named_have_the_general_concurrency() {
 
 #[test]
 fn defaults_are_valid() {
-    assert_eq!(Config::default().validate(&Origins::default()), []);
+    assert_eq!(Config::default().validate(&Origins::default(), &[]), []);
 }
 
 #[test]
