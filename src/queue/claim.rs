@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     execute::Claimed,
-    floor::Floor,
+    floor::{FULL_LOOK_EVERY, Floor},
     job::{Lease, LeaseId},
     kind::Kind,
     lease::Leases,
@@ -253,11 +253,17 @@ impl Claimer {
                 () = tokio::time::sleep(self.trailing_poll) => Wake::Timer,
             };
         }
-        let due = self.next_due().await.unwrap_or(self.poll_interval);
-        let (nap, reason) = if due < self.poll_interval {
+        // What lies below the floor must not wait for a rare poll.
+        let longest = if self.floor.was_full {
+            self.poll_interval
+        } else {
+            self.poll_interval.min(FULL_LOOK_EVERY)
+        };
+        let due = self.next_due().await.unwrap_or(longest);
+        let (nap, reason) = if due < longest {
             (due, Wake::Timer)
         } else {
-            (self.poll_interval, Wake::Poll)
+            (longest, Wake::Poll)
         };
         tokio::select! {
             () = wake => Wake::Notify,

@@ -15,13 +15,15 @@ use chrono::{DateTime, TimeDelta, Utc};
 const MARGIN: TimeDelta = TimeDelta::seconds(5);
 
 /// How often a claim goes without a floor.
-const FULL_LOOK_EVERY: Duration = Duration::from_secs(1);
+pub(super) const FULL_LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The floors of one queue, by priority.
 #[derive(Debug, Default)]
 pub(super) struct Floor {
     by_priority: [Option<DateTime<Utc>>; 4],
     last_full_look: Option<Instant>,
+    /// Whether the last claim looked at everything that was due.
+    pub(super) was_full: bool,
 }
 
 impl Floor {
@@ -34,7 +36,8 @@ impl Floor {
         now: Instant,
     ) -> [Option<DateTime<Utc>>; 4] {
         let is_fresh = |last: Instant| now.saturating_duration_since(last) < FULL_LOOK_EVERY;
-        if wish || !self.last_full_look.is_some_and(is_fresh) {
+        self.was_full = wish || !self.last_full_look.is_some_and(is_fresh);
+        if self.was_full {
             self.last_full_look = Some(now);
             return [None; 4];
         }

@@ -23,6 +23,7 @@ mod load_view;
 mod observe;
 mod process;
 mod prometheus;
+mod queue_ahead;
 mod queue_cancel;
 mod queue_change;
 mod queue_enqueue;
