@@ -1,6 +1,6 @@
-//! When a schedule is due: a cron line in a time zone, and what missed ticks come to. Pure.
+//! When a schedule is due: a cron line in a time zone. Pure.
 
-use std::{str::FromStr, time::Duration};
+use std::str::FromStr;
 
 use chrono::{DateTime, LocalResult, Offset, TimeZone, Utc};
 use chrono_tz::Tz;
@@ -9,8 +9,6 @@ use croner::{
     parser::{CronParser, Seconds},
 };
 use serde::Serialize;
-
-use super::schedule::Missed;
 
 /// A cron line and the zone it is read in.
 #[derive(Debug, Clone)]
@@ -139,29 +137,6 @@ pub struct DueTime {
     pub remark: Option<String>,
 }
 
-/// The ticks up to now, oldest first, split by the policy into those to enqueue and those missed.
-///
-/// A tick counts as missed when a later one is due as well; with `Skip` also
-/// when it is older than `fresh`. `most` is what `All` keeps.
-pub(super) fn split_ticks(
-    mut due: Vec<DateTime<Utc>>,
-    missed: Missed,
-    most: usize,
-    now: DateTime<Utc>,
-    fresh: Duration,
-) -> (Vec<DateTime<Utc>>, Vec<DateTime<Utc>>) {
-    let n_kept = match missed {
-        Missed::All => most,
-        Missed::Once => 1,
-        Missed::Skip => {
-            let is_fresh = |at: &DateTime<Utc>| (now - *at).to_std().unwrap_or_default() <= fresh;
-            usize::from(due.last().is_some_and(is_fresh))
-        }
-    };
-    let kept = due.split_off(due.len().saturating_sub(n_kept));
-    (kept, due)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,6 +171,83 @@ mod tests {
     }
 
     #[test]
+    fn a_shift_of_half_an_hour_is_minded_to_the_second() {
+        // Lord Howe, 4 October 2026: 02:00 becomes 02:30; 5 April 2026: 02:00 becomes 01:30.
+        let zone = "Australia/Lord_Howe";
+        let gap = "2026-10-03T12:00:00Z";
+        assert_eq!(next("15 2 * * *", zone, gap), at("2026-10-03T15:30:00Z"));
+        assert_eq!(next("30 15 2 * * *", zone, gap), at("2026-10-03T15:30:00Z"));
+        assert_eq!(next("45 2 * * *", zone, gap), at("2026-10-03T15:45:00Z"));
+        let first = next("7 45 1 * * *", zone, "2026-04-04T10:00:00Z");
+        assert_eq!(first, at("2026-04-04T14:45:07Z"));
+        let second = next("7 45 1 * * *", zone, "2026-04-04T14:45:07Z");
+        assert_eq!(
+            second,
+            at("2026-04-05T15:15:07Z"),
+            "not on the second 01:45 of that day"
+        );
+    }
+
+    #[test]
+    fn short_intervals_go_on_evenly_through_every_change() {
+        for (zone, change) in [
+            ("Europe/Prague", "2026-03-29T01:00:00Z"),
+            ("Europe/Prague", "2026-10-25T01:00:00Z"),
+            ("America/New_York", "2026-03-08T07:00:00Z"),
+            ("America/New_York", "2026-11-01T06:00:00Z"),
+            ("Australia/Lord_Howe", "2026-10-03T15:30:00Z"),
+            ("Australia/Lord_Howe", "2026-04-04T15:00:00Z"),
+        ] {
+            for (line, secs) in [("*/10 * * * * *", 10), ("*/15 * * * *", 900)] {
+                let timetable = Timetable::parse(line, zone).unwrap();
+                let start = at(change) - chrono::TimeDelta::hours(3);
+                let n = usize::try_from(6 * 3600 / secs).unwrap();
+                let times = timetable.due_times(start, n);
+                let even = (1..).zip(&times);
+                for (nth, time) in even {
+                    let expected = start + chrono::TimeDelta::seconds(nth * secs);
+                    assert_eq!(time.utc, expected, "{zone} {line}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_clocks_do_is_remarked() {
+        let remarks = |line: &str, zone: &str, after: &str| {
+            let times = Timetable::parse(line, zone)
+                .unwrap()
+                .due_times(at(after), 2);
+            times
+                .into_iter()
+                .map(|time| time.remark.unwrap_or_default())
+                .collect::<Vec<_>>()
+        };
+        let gap = remarks("30 2 * * *", "Europe/Prague", "2026-03-28T12:00:00Z");
+        assert!(
+            gap[0].contains("leave this time out") && gap[1].is_empty(),
+            "{gap:?}"
+        );
+        let twice = remarks("30 2 * * *", "Europe/Prague", "2026-10-24T12:00:00Z");
+        assert!(twice[0].contains("comes twice"), "{twice:?}");
+        assert!(twice[1].contains("back by 60 min"), "{twice:?}");
+        let half = remarks("0 12 * * *", "Australia/Lord_Howe", "2026-10-03T03:00:00Z");
+        assert!(
+            half[0].contains("forward by 30 min") && half[1].is_empty(),
+            "{half:?}"
+        );
+        let both = remarks("30 * * * *", "Europe/Prague", "2026-10-24T23:45:00Z");
+        assert!(
+            both[0].contains("the first of two") && both[1].contains("the second"),
+            "{both:?}"
+        );
+        assert_eq!(
+            remarks("0 3 * * *", "UTC", "2026-10-24T12:00:00Z"),
+            ["", ""]
+        );
+    }
+
+    #[test]
     fn seconds_are_optional() {
         let after = "2026-01-01T00:00:00Z";
         assert_eq!(
@@ -214,25 +266,5 @@ mod tests {
         assert!(cron.to_string().contains("61 * * * *"), "{cron}");
         let zone = Timetable::parse("* * * * *", "Mars/Base").unwrap_err();
         assert!(zone.to_string().contains("Mars/Base"), "{zone}");
-    }
-
-    #[test]
-    fn missed_ticks_follow_the_policy() {
-        let now = at("2026-01-01T00:05:30Z");
-        let due: Vec<_> = (1..=5)
-            .map(|m| at(&format!("2026-01-01T00:0{m}:00Z")))
-            .collect();
-        let split = |missed, most| {
-            let fresh = Duration::from_mins(1);
-            let (kept, missed) = split_ticks(due.clone(), missed, most, now, fresh);
-            (kept.len(), missed.len())
-        };
-        assert_eq!(split(Missed::Once, 100), (1, 4));
-        assert_eq!(split(Missed::All, 3), (3, 2));
-        assert_eq!(split(Missed::All, 100), (5, 0));
-        assert_eq!(split(Missed::Skip, 100), (1, 4));
-        let late = now + chrono::Duration::hours(1);
-        let (kept, _) = split_ticks(due, Missed::Skip, 100, late, Duration::from_mins(1));
-        assert!(kept.is_empty());
     }
 }

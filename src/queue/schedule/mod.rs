@@ -1,6 +1,7 @@
 //! Schedules: cron lines in rows, each due tick one job.
 //!
-//! * `pump` finds what is due, `tick` makes the jobs of one schedule's ticks in one transaction;
+//! * `pump` finds what is due, `decide` says which of the ticks become jobs, `tick` makes these in
+//!   one transaction;
 //! * `sync` brings in the schedules of the configuration and of the kinds;
 //! * [`control`] is what people do: make, change, remove, pause, resume, run now;
 //! * [`backfill`] makes up for the ticks of a range;
@@ -23,6 +24,7 @@
 
 pub mod backfill;
 pub mod control;
+mod decide;
 mod definition;
 pub mod explain;
 mod pump;

@@ -17,12 +17,23 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Schedules without a next time, and those whose last tick lies in the future: then the
 /// database's clock was ahead and has been set back, and waiting for it to come round again could
-/// take years. What was handled ahead of time is known by its ticks and not done again.
+/// take years.
 const ASTRAY: &str = "
     SELECT name, cron, timezone, next_at, now() FROM ingestd.schedules
     WHERE paused_at IS NULL AND NOT paused_in_config AND last_error IS NULL
       AND (next_at IS NULL OR last_at > now() + interval '1 minute')
     LIMIT 1000";
+
+/// Sets the next time, unless another daemon, or a person, was here since. Ticks that lie ahead and
+/// were given up, because a clock was ahead, will come; those that became jobs will be skipped.
+const GO_ON: &str = "
+    WITH mended AS (
+      UPDATE ingestd.schedules
+      SET next_at = $2, last_error = $3, last_at = least(last_at, $7)
+      WHERE name = $1 AND next_at IS NOT DISTINCT FROM $4 AND cron = $5 AND timezone = $6
+      RETURNING name)
+    DELETE FROM ingestd.schedule_ticks t USING mended m
+    WHERE t.schedule = m.name AND t.tick_at > $7 AND t.job_id IS NULL";
 
 const NEXT: &str = "
     SELECT (extract(epoch FROM min(next_at) - clock_timestamp()) * 1000)::bigint
@@ -73,21 +84,16 @@ async fn prepare(conn: &mut PgConnection) -> sqlx::Result<()> {
         if let Some(was_next) = was_next {
             tracing::warn!(schedule = %name, %was_next, "clock was set back; computing anew");
         }
-        // Another daemon, or a person, may have been here since.
-        sqlx::query(
-            "UPDATE ingestd.schedules
-             SET next_at = $2, last_error = $3, last_at = least(last_at, $7)
-             WHERE name = $1 AND next_at IS NOT DISTINCT FROM $4 AND cron = $5 AND timezone = $6",
-        )
-        .bind(&name)
-        .bind(next_at)
-        .bind(error)
-        .bind(was_next)
-        .bind(&cron)
-        .bind(&timezone)
-        .bind(now)
-        .execute(&mut *conn)
-        .await?;
+        sqlx::query(GO_ON)
+            .bind(&name)
+            .bind(next_at)
+            .bind(error)
+            .bind(was_next)
+            .bind(&cron)
+            .bind(&timezone)
+            .bind(now)
+            .execute(&mut *conn)
+            .await?;
     }
     Ok(())
 }

@@ -3,14 +3,15 @@
 //! The row is locked with SKIP LOCKED, so that every tick is handled once however many daemons
 //! look. Times are the database's; the line is read in the schedule's own zone.
 
-use std::time::Duration;
-
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use sqlx::{Connection, FromRow, PgConnection};
 use twox_hash::XxHash3_64;
 
-use super::{Definition, MAX_MISSED, Overlap};
+use super::{
+    Definition, Overlap,
+    decide::{Decision, FRESH, MOST_TICKS, decide},
+};
 use crate::{
     db,
     observe::{EnqueueSource, JobEnqueued, ScheduleTicked, TickResult},
@@ -18,16 +19,9 @@ use crate::{
         claim::KnownKinds,
         enqueue::{NewJob, enqueue_raw},
         job::JobId,
-        timetable::{Timetable, split_ticks},
+        timetable::Timetable,
     },
 };
-
-/// Ticks older than this are missed, as far as `skip` is concerned.
-const FRESH: Duration = Duration::from_mins(1);
-
-/// Most ticks looked at in one round: a daemon that was away for a year catches up over a few. More
-/// than may be made up for, so that a round can tell which are left out.
-const MOST_TICKS: usize = 2 * MAX_MISSED as usize;
 
 /// The first due schedule. One whose ticks wait for each other is not due while a job of its last
 /// hundred ticks is unfinished.
@@ -109,31 +103,11 @@ async fn enqueue_ticks(
     due: &Due,
     timetable: &Timetable,
 ) -> sqlx::Result<Ticked> {
-    let Definition {
+    let Decision {
+        kept,
         missed,
-        missed_max,
-        overlap,
-        ..
-    } = &due.definition;
-    let mut ticks = vec![due.next_at];
-    let mut next_at = timetable.next_after(due.next_at);
-    while let Some(at) = next_at
-        && at <= due.now
-        && ticks.len() < MOST_TICKS
-    {
-        ticks.push(at);
-        next_at = timetable.next_after(at);
-    }
-    let most = usize::try_from((*missed_max).min(MAX_MISSED)).unwrap_or(1);
-    let (mut kept, missed) = split_ticks(ticks, *missed, most, due.now, FRESH);
-    if next_at.is_some_and(|at| at <= due.now) && !missed.is_empty() {
-        // More are due than one round looks at: which of them are the last shows in the next.
-        next_at = kept.drain(..).next().or(next_at);
-    }
-    if *overlap == Overlap::Queue && kept.len() > 1 {
-        // One at a time: the others stay due until this one's job is finished.
-        next_at = kept.drain(1..).next();
-    }
+        next_at,
+    } = decide(timetable, &due.definition, due.next_at, due.now, MOST_TICKS);
     for _ in 0..note_ticks(&mut *tx, &due.name, &missed, TickResult::Missed).await? {
         told(due, TickResult::Missed, None);
     }
