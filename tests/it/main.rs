@@ -37,6 +37,7 @@ mod queue_stop;
 mod queue_unique;
 mod readme;
 mod runs;
+mod schedule_fault;
 mod schedule_people;
 mod schedule_sync;
 mod schema;

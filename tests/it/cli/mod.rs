@@ -6,6 +6,7 @@ mod daemon;
 mod dev;
 mod import;
 mod job;
+mod schedule;
 mod usage;
 
 use std::{
@@ -102,6 +103,12 @@ impl World {
             .stdout(Stdio::null())
             .stderr(log);
         let daemon = Daemon(command.spawn().unwrap());
+        self.until_worker().await;
+        daemon
+    }
+
+    /// Waits until a daemon that logs to `daemon.log` has registered its worker.
+    async fn until_worker(&self) {
         let begun = Instant::now();
         while self.count("ingestd.workers WHERE ended_at IS NULL").await == 0 {
             let log = std::fs::read_to_string(self.dir.path().join("daemon.log")).unwrap();
@@ -111,7 +118,6 @@ impl World {
             );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        daemon
     }
 }
 

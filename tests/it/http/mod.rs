@@ -9,4 +9,5 @@ mod job;
 mod probe;
 mod problem;
 mod run;
+mod schedule;
 mod server;
