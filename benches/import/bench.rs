@@ -45,6 +45,7 @@ impl Bench {
     pub(crate) async fn raw(&self, chunks: &[Chunk]) -> anyhow::Result<Cost> {
         let mut conn = self.pool.acquire().await?;
         raw::prepare(&mut conn).await?;
+        checkpoint(&mut conn).await?;
         let phase = Phase::begin(&mut conn).await?;
         raw::load(&mut conn, chunks).await?;
         let cost = phase.end(&mut conn).await?;
@@ -56,6 +57,7 @@ impl Bench {
     pub(crate) async fn import(&self, chunks: &[Chunk]) -> anyhow::Result<Cost> {
         let mut conn = self.pool.acquire().await?;
         let target = target(&mut conn).await?;
+        checkpoint(&mut conn).await?;
         let phase = Phase::begin(&mut conn).await?;
         let mut total = Loaded::default();
         for chunk in chunks {
@@ -111,6 +113,12 @@ impl Bench {
         );
         cost
     }
+}
+
+/// Phases are not to pay for each other.
+async fn checkpoint(conn: &mut PgConnection) -> sqlx::Result<()> {
+    sqlx::query("CHECKPOINT").execute(conn).await?;
+    Ok(())
 }
 
 /// Makes a run and its import.

@@ -12,6 +12,7 @@
 
 mod bench;
 mod data;
+#[path = "../shared/measure.rs"]
 mod measure;
 mod raw;
 

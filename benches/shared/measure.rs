@@ -27,9 +27,8 @@ pub(crate) struct Phase {
 }
 
 impl Phase {
-    /// Starts the clocks, after a checkpoint so that phases do not pay for each other.
+    /// Starts the clocks.
     pub(crate) async fn begin(conn: &mut PgConnection) -> anyhow::Result<Self> {
-        sqlx::query("CHECKPOINT").execute(&mut *conn).await?;
         // 5 resets the high-water mark (proc(5)).
         fs::write("/proc/self/clear_refs", "5")?;
         Ok(Self {
