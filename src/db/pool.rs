@@ -70,12 +70,15 @@ pub fn session(config: &config::Database) -> sqlx::Result<PgConnectOptions> {
 const QUEUE_CONNECTIONS: u32 = 6;
 
 /// Every statement of the queue has one good plan, an ordered index scan; these keep the planner
-/// from others when a table is empty, bloated or just filled and its statistics mislead.
-const ONE_PLAN: [(&str, &str); 5] = [
+/// from others when a table is empty, bloated or just filled and its statistics mislead. Without
+/// `jit=off` a statement that has to read a table in sequence after all would look so costly that
+/// the server spends a second compiling it, at every execution.
+const ONE_PLAN: [(&str, &str); 6] = [
     ("enable_seqscan", "off"),
     ("enable_bitmapscan", "off"),
     ("enable_hashjoin", "off"),
     ("enable_mergejoin", "off"),
+    ("jit", "off"),
     ("plan_cache_mode", "force_generic_plan"),
 ];
 
@@ -133,6 +136,7 @@ mod tests {
         for (name, value) in [
             ("statement_timeout", "1min"),
             ("enable_seqscan", "off"),
+            ("jit", "off"),
             ("plan_cache_mode", "force_generic_plan"),
         ] {
             let row = sqlx::query("SELECT current_setting($1)")
