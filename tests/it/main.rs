@@ -41,4 +41,5 @@ mod schedule_fault;
 mod schedule_people;
 mod schedule_sync;
 mod schema;
+mod sql;
 mod systemd;
