@@ -4,6 +4,12 @@
 //! of [`queue`], in this order: *enqueue*, *claim*, *execute*, *complete*; the
 //! fifth, *observe*, is [`observe`]'s events, the history and the dead letters.
 //!
+//! # To use it
+//!
+//! As a daemon: the README. As a library: `examples/worker.rs` is a program with a kind of its own
+//! that enqueues in its own transaction, and [`queue::Engine::connect`] where it begins. By SQL
+//! alone: `examples/session.sql`. A test runs both.
+//!
 //! # The map, in reading order
 //!
 //! | module | what it is |

@@ -15,6 +15,7 @@
 mod backend;
 mod claim;
 mod complete;
+mod connect;
 pub mod control;
 pub mod dead;
 mod engine;

@@ -9,6 +9,7 @@ mod architecture;
 mod cli;
 mod cluster;
 mod copy;
+mod example;
 mod fault_network;
 mod fault_postgres;
 mod fault_process;
