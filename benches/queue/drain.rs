@@ -2,11 +2,19 @@
 
 use anyhow::Context;
 
-use super::{Arguments, by_hand, engine::Daemon, measure::Cost, rig::Rig, spread::Spread};
+use super::{
+    Arguments, by_hand,
+    engine::Daemon,
+    measure::Cost,
+    per_job::PerJob,
+    report::{Figure, Report},
+    rig::Rig,
+    spread::Spread,
+};
 
 /// Who drains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Drain {
+pub(crate) enum Drain {
     /// By hand, one lease a job: the shape of ingestd's tables.
     Rows,
     /// By hand, one lease a batch: the limit of what the tables could be.
@@ -21,28 +29,25 @@ const DRAINS: [(Drain, &str); 3] = [
 ];
 
 /// What the rounds of one drain cost, per job.
-pub(crate) struct Drained {
+struct Drained {
     jobs_per_s: Spread,
     client_us: Spread,
     server_us: Spread,
     wal_bytes: Spread,
-    /// Memory of this process beyond what it held before.
     peak_mb: Spread,
 }
 
 impl Drained {
-    #[expect(clippy::cast_precision_loss, reason = "figures for people")]
     fn of(costs: &[Cost], n_jobs: u32) -> anyhow::Result<Self> {
-        let n = f64::from(n_jobs);
-        let spread = |figure: fn(&Cost, f64) -> f64| {
-            Spread::of(costs.iter().map(|cost| figure(cost, n))).context("no rounds")
-        };
+        let costs: Vec<PerJob> = costs.iter().map(|cost| PerJob::of(cost, n_jobs)).collect();
+        let spread =
+            |figure: fn(&PerJob) -> f64| Spread::of(costs.iter().map(figure)).context("no rounds");
         Ok(Self {
-            jobs_per_s: spread(|cost, n| n / cost.seconds)?,
-            client_us: spread(|cost, n| cost.cpu_seconds * 1e6 / n)?,
-            server_us: spread(|cost, n| cost.server_cpu_seconds * 1e6 / n)?,
-            wal_bytes: spread(|cost, n| cost.wal_bytes as f64 / n)?,
-            peak_mb: spread(|cost, _| cost.peak_bytes as f64 / 1e6)?,
+            jobs_per_s: spread(|cost| cost.jobs_per_s)?,
+            client_us: spread(|cost| cost.client_us)?,
+            server_us: spread(|cost| cost.server_us)?,
+            wal_bytes: spread(|cost| cost.wal_bytes)?,
+            peak_mb: spread(|cost| cost.peak_mb)?,
         })
     }
 
@@ -65,7 +70,11 @@ impl Drained {
 }
 
 /// Drains with everything in turn, and prints what it cost.
-pub(crate) async fn measure(rig: &Rig, arguments: &Arguments) -> anyhow::Result<()> {
+pub(crate) async fn measure(
+    rig: &Rig,
+    arguments: &Arguments,
+    report: &mut Report,
+) -> anyhow::Result<()> {
     by_hand::prepare_batches(&rig.pool).await?;
     let n_jobs = arguments.jobs;
     println!("\ndrain: {n_jobs} no-op jobs, {} rounds", arguments.rounds);
@@ -96,26 +105,35 @@ pub(crate) async fn measure(rig: &Rig, arguments: &Arguments) -> anyhow::Result<
         for ((_, name), drained) in DRAINS.iter().zip([&rows, &batches, &engine]) {
             drained.print(name);
         }
-        for (name, other) in [("a lease a job", &rows), ("a lease a batch", &batches)] {
+        for (name, goal, other) in [
+            ("a lease a job", 0.8, &rows),
+            ("a lease a batch", 0.6, &batches),
+        ] {
+            let ratio = engine.jobs_per_s.median / other.jobs_per_s.median;
             println!(
-                "engine / {name}: {:.2} x the jobs/s, {:.2} x the CPU, {:.2} x the WAL",
-                engine.jobs_per_s.median / other.jobs_per_s.median,
+                "engine / {name}: {ratio:.2} x the jobs/s, {:.2} x the CPU, {:.2} x the WAL",
                 engine.cpu_us() / other.cpu_us(),
                 engine.wal_bytes.median / other.wal_bytes.median,
             );
+            report.add(Figure {
+                name: format!("drain, batches of {batch} / by hand, {name}"),
+                goal: format!("at least {goal} x"),
+                measured: format!("{ratio:.2} x: {:.0} jobs/s", engine.jobs_per_s.median),
+                is_met: Some(ratio >= goal),
+            });
         }
+        report.drain_wal_bytes = Some(engine.wal_bytes.median);
     }
     Ok(())
 }
 
-async fn drain(rig: &Rig, who: Drain, n_jobs: u32, batch: u32) -> anyhow::Result<Cost> {
+/// Drains `n_jobs` once, `batch` at a time, and returns what it cost.
+pub(crate) async fn drain(rig: &Rig, who: Drain, n_jobs: u32, batch: u32) -> anyhow::Result<Cost> {
     rig.fill(n_jobs).await?;
-    let resume = "UPDATE ingestd.queues SET paused_at = NULL WHERE queue = 'bench'";
     if who == Drain::Engine {
         let daemon = Daemon::start(rig, batch).await?;
         let cost = rig.measure(n_jobs, async {
-            rig.run(resume).await?;
-            rig.run("NOTIFY ingestd_wake, 'bench'").await?;
+            rig.resume().await?;
             Ok(daemon.finished(n_jobs).await?)
         });
         let cost = cost.await?;
@@ -125,8 +143,8 @@ async fn drain(rig: &Rig, who: Drain, n_jobs: u32, batch: u32) -> anyhow::Result
     let pool = rig.connect().await?;
     let cost = rig.measure(n_jobs, async {
         match who {
-            Drain::Rows => by_hand::drain_rows(&pool, batch).await,
-            _ => by_hand::drain_batches(&pool, batch).await,
+            Drain::Rows => Box::pin(by_hand::drain_rows(&pool, batch)).await,
+            _ => Box::pin(by_hand::drain_batches(&pool, batch)).await,
         }
     });
     let cost = cost.await?;

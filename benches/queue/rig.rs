@@ -1,13 +1,16 @@
 //! The cluster that everything is measured on, and how jobs get into it.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use ingestd::{
     config, db,
     dev::{Cluster, Options},
     queue,
 };
-use sqlx::{AssertSqlSafe, PgConnection, PgPool};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 
 use super::{
     engine::KINDS,
@@ -23,6 +26,10 @@ const FILL: &str = "
     INSERT INTO ingestd.jobs (kind, args, run_at)
     SELECT 'bench.noop', $2::jsonb, now() - interval '10 min' * (($1 - i)::float8 / $1)
     FROM generate_series(1, $1) AS i";
+
+/// Whether a job is left, by the primary key.
+pub(crate) const IS_LEFT: &str =
+    "SELECT EXISTS (SELECT FROM ingestd.jobs WHERE shard = 0 AND id > 0)";
 
 /// Jobs left, and jobs of the history from $1 on.
 const DONE: &str = "
@@ -40,11 +47,24 @@ pub(crate) struct Rig {
 impl Rig {
     pub(crate) async fn start() -> anyhow::Result<Self> {
         let home = std::env::temp_dir().join(format!("ingestd-bench-{}", std::process::id()));
-        let cluster = Cluster::start(Options {
+        let mut cluster = Cluster::start(Options {
             durable: true,
             ..Options::new(home.join("data"))
         })
         .await?;
+        // No drain is to pay for a checkpoint, nor for making files that the next finds made; what
+        // statements cost is counted where it is asked for.
+        let mut conn = PgConnection::connect(&cluster.url("postgres")).await?;
+        for setting in [
+            "max_wal_size = '4GB'",
+            "min_wal_size = '4GB'",
+            "shared_preload_libraries = 'pg_stat_statements'",
+        ] {
+            let set = AssertSqlSafe(format!("ALTER SYSTEM SET {setting}"));
+            sqlx::query(set).execute(&mut conn).await?;
+        }
+        conn.close().await?;
+        cluster.restart().await?;
         cluster.ensure_database("bench").await?;
         let config = config::Database {
             url: Some(cluster.url("bench").into()),
@@ -59,12 +79,23 @@ impl Rig {
             cluster,
             home,
         };
-        // No drain is to pay for a checkpoint, nor for making files that the next finds made.
-        for setting in ["max_wal_size = '4GB'", "min_wal_size = '4GB'"] {
-            rig.run(format!("ALTER SYSTEM SET {setting}")).await?;
-        }
-        rig.run("SELECT pg_reload_conf()").await?;
+        rig.run("CREATE EXTENSION pg_stat_statements").await?;
+        rig.count_statements(false).await?;
         Ok(rig)
+    }
+
+    /// Has the server count what statements cost, or not: that costs a little itself.
+    pub(crate) async fn count_statements(&self, is_on: bool) -> sqlx::Result<()> {
+        let what = if is_on { "top" } else { "none" };
+        self.run(format!(
+            "ALTER SYSTEM SET pg_stat_statements.track = {what}"
+        ))
+        .await?;
+        self.run("SELECT pg_reload_conf()").await
+    }
+
+    pub(crate) fn url(&self) -> String {
+        self.cluster.url("bench")
     }
 
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
@@ -90,12 +121,7 @@ impl Rig {
     /// The checkpoint comes first: the jobs' pages were written since, as those of a queue that
     /// keeps up were, so that none goes into the WAL as a whole.
     pub(crate) async fn fill(&self, n_jobs: u32) -> anyhow::Result<()> {
-        self.run(
-            "INSERT INTO ingestd.queues (queue, paused_at) VALUES ('bench', now())
-             ON CONFLICT (queue) DO UPDATE SET paused_at = now()",
-        )
-        .await?;
-        self.run("VACUUM ingestd.jobs").await?;
+        self.empty().await?;
         self.run("CHECKPOINT").await?;
         sqlx::query(FILL)
             .bind(i32::try_from(n_jobs)?)
@@ -103,6 +129,36 @@ impl Rig {
             .execute(&self.pool)
             .await?;
         self.run("ANALYZE ingestd.jobs").await?;
+        Ok(())
+    }
+
+    /// Leaves no job, and nobody to run one.
+    pub(crate) async fn empty(&self) -> sqlx::Result<()> {
+        self.run("TRUNCATE ingestd.jobs").await?;
+        let mut conn = self.pool.acquire().await?;
+        queue::control::pause(&mut conn, "bench").await?;
+        Ok(())
+    }
+
+    /// Lets the queue go on.
+    pub(crate) async fn resume(&self) -> sqlx::Result<()> {
+        let mut conn = self.pool.acquire().await?;
+        queue::control::resume(&mut conn, "bench").await?;
+        Ok(())
+    }
+
+    /// Waits until no job is left.
+    pub(crate) async fn drained(&self, patience: Duration) -> anyhow::Result<()> {
+        let began = Instant::now();
+        let pool = self.connect().await?;
+        while sqlx::query_scalar(IS_LEFT).fetch_one(&pool).await? {
+            anyhow::ensure!(
+                began.elapsed() < patience,
+                "jobs are left after {patience:?}"
+            );
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        pool.close().await;
         Ok(())
     }
 
