@@ -22,6 +22,7 @@ mod load_refusal;
 mod load_rig;
 mod load_view;
 mod observe;
+mod partition;
 mod process;
 mod prometheus;
 mod queue_ahead;
