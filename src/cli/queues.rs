@@ -77,13 +77,22 @@ impl Listed for QueueDepth {
             self.queue.clone(),
             if self.paused { "paused" } else { "yes" }.into(),
         ];
-        cells.extend(counts.iter().map(ToString::to_string));
+        cells.extend(counts.into_iter().map(count));
         cells.push(
             self.oldest_ready_age_seconds
                 .map(seconds)
                 .unwrap_or_default(),
         );
         cells
+    }
+}
+
+/// Returns a count as people read it; counting stops at [`gauge::MOST_COUNTED`].
+pub(super) fn count(n: i64) -> String {
+    if n >= gauge::MOST_COUNTED {
+        format!("{}+", gauge::MOST_COUNTED - 1)
+    } else {
+        n.to_string()
     }
 }
 

@@ -129,7 +129,7 @@ metrics! {
     JOB_END_TO_END = Histogram(WAIT_SECONDS), "ingestd_job_end_to_end_seconds", "seconds", BY_KIND, "From a job's INSERT to its final state.";
     JOB_ATTEMPTS_AT_FINISH = Histogram(ATTEMPTS), "ingestd_job_attempts_at_finish", "attempts", BY_KIND, "Attempts that a job had when it reached its final state.";
 
-    QUEUE_JOBS = Gauge, "ingestd_queue_jobs", "jobs", &["queue", "state"], "Unfinished jobs by state (queued: due now; scheduled: due later, never tried; retrying: due later, tried before; held; running) and dead letters that nobody replayed.", of_database;
+    QUEUE_JOBS = Gauge, "ingestd_queue_jobs", "jobs", &["queue", "state"], "Unfinished jobs by state (queued: due now; scheduled: due later, never tried; retrying: due later, tried before; held; running) and dead letters that nobody replayed. Counted up to 10001, which says: that many or more.", of_database;
     QUEUE_OLDEST_READY_AGE = Gauge, "ingestd_queue_oldest_ready_age_seconds", "seconds", BY_QUEUE, "For how long the oldest due job has been due; 0 where none is.", of_database;
     QUEUE_OLDEST_RUNNING_AGE = Gauge, "ingestd_queue_oldest_running_age_seconds", "seconds", BY_QUEUE, "For how long the oldest running attempt has run; 0 where none does.", of_database;
     QUEUE_PAUSED = Gauge, "ingestd_queue_paused", "0 or 1", BY_QUEUE, "1 while nothing is claimed from the queue because someone paused it.", of_database;

@@ -7,7 +7,7 @@ use sqlx::{Connection as _, FromRow, PgConnection};
 
 use super::{Finding, schedule};
 use crate::{
-    cli::{migrate, output::seconds},
+    cli::{migrate, output::seconds, queues::count},
     config::Config,
     observe::{QueueDepth, gauge},
 };
@@ -231,13 +231,17 @@ fn examine_queues(queues: &[QueueDepth]) -> Vec<Finding> {
             findings.push(Finding::warn("queues", text, hint));
         }
         if depth.dead > 0 {
-            let text = format!("{} dead letters in {name}", depth.dead);
+            let text = format!("{} dead letters in {name}", count(depth.dead));
             findings.push(Finding::warn("dead letters", text, "ingestd dead ls"));
         }
     }
     if !findings.iter().any(|finding| finding.check == "queues") {
         let n_jobs: i64 = queues.iter().map(|depth| depth.queued).sum();
-        let text = format!("{n_jobs} jobs due, none for long");
+        let many = queues
+            .iter()
+            .any(|depth| depth.queued >= gauge::MOST_COUNTED);
+        let more = if many { " or more" } else { "" };
+        let text = format!("{n_jobs} jobs due{more}, none for long");
         findings.insert(0, Finding::ok("queues", text));
     }
     if !findings

@@ -18,13 +18,13 @@ use super::exporter::Exporter;
 use super::metric;
 use read::{Schedule, Workers};
 
-pub use read::{QueueDepth, queues};
+pub use read::{MOST_COUNTED, QueueDepth, queues};
 
 /// How often the gauges are read.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// A read that took long, for a backlog of millions, is followed by a rest of
-/// this many times as long: it counts rows, and must not become the load.
+/// A read that took long, on a busy or bloated database, is followed by a rest of
+/// this many times as long: it must not become the load.
 const REST: u32 = 20;
 
 /// The longest rest.
