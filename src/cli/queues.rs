@@ -10,11 +10,15 @@ use super::{
 };
 use crate::{
     observe::{QueueDepth, gauge},
-    queue::control,
+    queue::{
+        control,
+        stats::{self, KindStats, StatsFilter},
+    },
 };
 
 pub(super) const EXAMPLES: &str = "Examples:
   ingestd queues ls
+  ingestd queues stats
   ingestd queues pause import
   ingestd queues resume import";
 
@@ -23,6 +27,24 @@ pub(super) enum QueuesCommand {
     /// Lists the queues with their numbers of jobs by state.
     #[command(after_help = "Examples:\n  ingestd queues ls\n  ingestd queues ls --json")]
     Ls,
+    /// Shows what ended lately by queue and kind: rates, failures, run times.
+    #[command(after_help = "Examples:
+  ingestd queues stats
+  ingestd queues stats import --minutes 1440
+  ingestd queues stats --kind product_import.run --json
+
+Daemons write the figures every few seconds. Run times are estimated from buckets.")]
+    Stats {
+        /// Only this queue.
+        queue: Option<String>,
+        /// Only this kind.
+        #[arg(long)]
+        kind: Option<String>,
+        /// Of so many minutes up to now, at most a day.
+        #[arg(long, default_value_t = 60, value_name = "N",
+              value_parser = clap::value_parser!(i32).range(1..=i64::from(stats::LONGEST_MINUTES)))]
+        minutes: i32,
+    },
     /// Pauses a queue: nothing is claimed from it any more; what runs goes on.
     #[command(after_help = "Examples:\n  ingestd queues pause import")]
     Pause {
@@ -44,6 +66,21 @@ pub(super) async fn run(command: QueuesCommand, session: &mut Session) -> Result
             session
                 .output
                 .list(&queues, "no queues: no kind is registered yet")?;
+            Ok(Exit::Ok)
+        }
+        QueuesCommand::Stats {
+            queue,
+            kind,
+            minutes,
+        } => {
+            let filter = StatsFilter {
+                queue: queue.as_deref(),
+                kind: kind.as_deref(),
+                minutes,
+            };
+            let stats = stats::by_kind(&mut session.conn, filter).await?;
+            let none = "nothing ended in that time";
+            session.output.list(&stats, none)?;
             Ok(Exit::Ok)
         }
         QueuesCommand::Pause { queue } => pause(&queue, session).await,
@@ -96,6 +133,47 @@ pub(super) fn count(n: i64) -> String {
     }
 }
 
+impl Listed for KindStats {
+    const HEADERS: &'static [&'static str] = &[
+        "queue",
+        "kind",
+        "attempts",
+        "a minute",
+        "failed",
+        "dead",
+        "lost",
+        "mean wait",
+        "p50",
+        "p95",
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        let figures = &self.figures;
+        let run_time = |secs: Option<f64>| secs.map(short).unwrap_or_default();
+        vec![
+            self.queue.clone(),
+            self.kind.clone(),
+            figures.attempts.to_string(),
+            format!("{:.1}", self.per_minute),
+            figures.failed().to_string(),
+            figures.dead.to_string(),
+            figures.lost.to_string(),
+            short(figures.mean_wait_seconds),
+            run_time(figures.p50_seconds),
+            run_time(figures.p95_seconds),
+        ]
+    }
+}
+
+/// Returns a time as short as its precision: `3 ms`, `1.2 s`, `2m 5s`.
+fn short(secs: f64) -> String {
+    match secs {
+        secs if secs < 1.0 => format!("{:.0} ms", secs * 1000.0),
+        secs if secs < 60.0 => format!("{secs:.1} s"),
+        secs => seconds(secs),
+    }
+}
+
 async fn pause(queue: &str, session: &mut Session) -> Result<Exit, Failure> {
     let known = gauge::queues(&mut session.conn).await?;
     if !known.iter().any(|known| known.queue == queue) {
@@ -133,4 +211,21 @@ async fn resume(queue: &str, session: &mut Session) -> Result<Exit, Failure> {
         .output
         .done(&report, &format!("queue {queue} {text}"))?;
     Ok(Exit::Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_that_stopped_says_so() {
+        assert_eq!(count(10_000), "10000");
+        assert_eq!(count(gauge::MOST_COUNTED), "10000+");
+    }
+
+    #[test]
+    fn times_are_as_short_as_their_precision() {
+        let said = [0.0032, 0.9, 1.25, 125.0].map(short);
+        assert_eq!(said, ["3 ms", "900 ms", "1.2 s", "2m 5s"]);
+    }
 }

@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use axum::{Router, extract::DefaultBodyLimit, middleware};
 
-use api::{dead, enqueue, job, queue, run, schedule};
+use api::{dead, enqueue, job, queue, run, schedule, stats};
 use route::route;
 
 use crate::ingest::product_import::routes as product_import;
@@ -43,9 +43,10 @@ pub const ROUTES: &[Route] = &[
     route!(GET  "/healthz"                      Open    ready::healthz,   "Says that the process answers; asks nobody else."),
     route!(GET  "/readyz"                       Open    ready::readyz,    "200 where work may be sent here, else 503, with each check; `?verbose` adds times and the version."),
     route!(GET  "/metrics"                      Open    scrape::metrics,  "All metrics as Prometheus text."),
-    route!(GET  "/api/v1/queues"                Guarded queue::list,      "What is in each queue, by state; its oldest ages; whether it is paused."),
+    route!(GET  "/api/v1/queues"                Guarded queue::list,      "What is in each queue, by state, each counted up to 10001; its oldest ages; whether it is paused."),
     route!(POST "/api/v1/queues/{queue}/pause"  Guarded queue::pause,     "Nothing more is claimed from the queue; what runs goes on."),
     route!(POST "/api/v1/queues/{queue}/resume" Guarded queue::resume,    "The queue goes on."),
+    route!(GET  "/api/v1/stats"                 Guarded stats::show,      "What ended in the last `?minutes=` (60, at most 1440), by queue and kind and minute by minute: outcomes, mean wait, run times; `?queue=`, `?kind=`. Daemons write it every few seconds."),
     route!(GET  "/api/v1/jobs"                  Guarded job::list,        "Jobs, unfinished, finished and dead: `?queue=`, `?kind=`, `?state=`."),
     route!(POST "/api/v1/jobs"                  Guarded enqueue::enqueue, "Enqueues `{kind, args, queue, priority, run_at, max_attempts, unique_key, unique_for_secs, tenant, meta}`, of which only `kind` is required: 201, or 200 with the job that has the unique key: an unfinished one, or with `unique_for_secs` that of the same period, finished or not."),
     route!(GET  "/api/v1/jobs/{id}"             Guarded job::show,        "One job with its failed attempts."),

@@ -15,6 +15,7 @@ use super::{
     job::{DeadJob, Done, JobContext, JobError},
     kind::Kind,
     lease::Leases,
+    stats::Stats,
 };
 use crate::{
     db::{self, Bounded},
@@ -136,6 +137,7 @@ pub(super) struct Writer<C: 'static> {
     pub(super) db: Bounded,
     pub(super) kinds: Arc<[Kind<C>]>,
     pub(super) leases: Leases,
+    pub(super) stats: Stats,
 }
 
 impl<C: Send + Sync + 'static> Writer<C> {
@@ -159,7 +161,7 @@ impl<C: Send + Sync + 'static> Writer<C> {
         // What was dropped stays held: its job is still this worker's.
         let written = || batch.iter().filter(|c| c.written);
         self.leases.forget(written().map(|c| c.lease.lease_id));
-        written().for_each(Conclusion::report);
+        written().for_each(|c| c.report(&self.stats));
     }
 
     /// Writes conclusions, trying again for as long as the database is away or out of something,

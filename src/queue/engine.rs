@@ -25,6 +25,7 @@ use super::{
     rescue::{self, Rescuer},
     schedule,
     session::{Heart, Sessions},
+    stats::{self, Stats},
     wake::{self, Sleepers},
 };
 use crate::{config, db::Bounded};
@@ -188,18 +189,27 @@ impl<C: Send + Sync + 'static> Parts<C> {
         })
     }
 
+    /// Starts the completer and whoever writes its figures, a last time once it has ended.
     fn start_completer(&self, conclusions: mpsc::Receiver<Conclusion>) {
+        let (stats, ended) = (Stats::default(), CancellationToken::new());
         let writer = Writer {
             db: self.db.clone(),
             kinds: Arc::clone(&self.kinds),
             leases: self.leases.clone(),
+            stats: stats.clone(),
         };
         let completer = Completer {
             conclusions,
             writer: Arc::new(writer),
             batch: self.settings.completion_batch.into(),
         };
-        self.completer.spawn(completer.run());
+        let keeping = stats::keep(stats, self.db.clone(), ended.clone());
+        self.completer.spawn(keeping);
+        let end = ended.drop_guard();
+        self.completer.spawn(async move {
+            completer.run().await;
+            drop(end);
+        });
     }
 
     /// Serves the queues of the kinds and the configuration now, and others as they turn up.

@@ -28,6 +28,7 @@ use super::{
     lease::Leases,
     retry,
     slot::Seat,
+    stats::Stats,
 };
 use crate::observe::{self, ErrorKind, JobErrored, JobFinished, LeaseFenced};
 
@@ -92,8 +93,8 @@ pub(super) struct Conclusion {
 }
 
 impl Conclusion {
-    /// Emits what happened, once the database has it.
-    pub(super) fn report(&self) {
+    /// Emits what happened, once the database has it, and adds it to the figures.
+    pub(super) fn report(&self, stats: &Stats) {
         use observe::Outcome as Seen;
         let outcome = match (&self.outcome, self.fenced) {
             (Outcome::HandedBack | Outcome::Returned, _) => return,
@@ -144,6 +145,7 @@ impl Conclusion {
         };
         let (waited, duration) = (millis(self.lease.waited_ms), self.duration);
         let age = millis(self.lease.age_ms) + duration;
+        stats.add(kind, queue, outcome, duration, waited);
         JobFinished {
             queue,
             kind,

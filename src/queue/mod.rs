@@ -34,6 +34,7 @@ mod retry;
 pub mod schedule;
 mod session;
 mod slot;
+pub mod stats;
 mod timetable;
 mod wake;
 

@@ -44,4 +44,5 @@ mod schedule_people;
 mod schedule_sync;
 mod schema;
 mod sql;
+mod stats;
 mod systemd;

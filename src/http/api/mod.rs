@@ -9,3 +9,4 @@ pub(super) mod job;
 pub(super) mod queue;
 pub(super) mod run;
 pub(super) mod schedule;
+pub(super) mod stats;

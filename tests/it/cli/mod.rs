@@ -7,6 +7,7 @@ mod dev;
 mod import;
 mod job;
 mod schedule;
+mod stats;
 mod usage;
 
 use std::{

@@ -11,3 +11,4 @@ mod problem;
 mod run;
 mod schedule;
 mod server;
+mod stats;
