@@ -30,8 +30,9 @@ use crate::{
 
 /// Jobs whose worker is gone, or which are past their deadline and grace ($1, in milliseconds);
 /// page by page, each after the last id of the one before ($2).
-/// Few rows ever run, so the whole partial index `jobs_running` is read.
-const LOST: &str = "
+/// Few rows ever run, so the whole partial index `jobs_running` is read. The ids are not compared
+/// bare, or statistics of a smaller table would have the whole primary key read in their order.
+pub(super) const LOST: &str = "
     SELECT j.id, j.lease_id, j.kind, j.queue, j.crashes, j.worker_id, j.cancel_requested,
            EXISTS (SELECT FROM ingestd.workers w WHERE w.id = j.worker_id AND w.ended_at IS NULL)
              AS alive,
@@ -43,8 +44,8 @@ const LOST: &str = "
       AND (NOT EXISTS (SELECT FROM ingestd.workers w
                        WHERE w.id = j.worker_id AND w.ended_at IS NULL)
            OR j.deadline_at + $1 * interval '1 millisecond' < clock_timestamp())
-      AND j.id > $2
-    ORDER BY j.id LIMIT 200 FOR UPDATE OF j SKIP LOCKED";
+      AND j.id + 0 > $2
+    ORDER BY j.id + 0 LIMIT 200 FOR UPDATE OF j SKIP LOCKED";
 
 const BACK: &str = "
     WITH back AS (
