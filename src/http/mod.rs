@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use axum::{Router, extract::DefaultBodyLimit, middleware};
 
-use api::{dead, enqueue, job, queue, run, schedule, stats};
+use api::{dead, enqueue, health, job, queue, run, schedule, stats};
 use route::route;
 
 use crate::ingest::product_import::routes as product_import;
@@ -46,6 +46,7 @@ pub const ROUTES: &[Route] = &[
     route!(GET  "/api/v1/queues"                Guarded queue::list,      "What is in each queue, by state, each counted up to 10001; its oldest ages; whether it is paused."),
     route!(POST "/api/v1/queues/{queue}/pause"  Guarded queue::pause,     "Nothing more is claimed from the queue; what runs goes on."),
     route!(POST "/api/v1/queues/{queue}/resume" Guarded queue::resume,    "The queue goes on."),
+    route!(GET  "/api/v1/health/database"       Guarded health::database,  "Who holds the xmin horizon, by name and with the last statement's shape; the live table's dead rows and sizes; the days ahead that have partitions; what is wrong with the plans of hot statements."),
     route!(GET  "/api/v1/stats"                 Guarded stats::show,      "What ended in the last `?minutes=` (60, at most 1440), by queue and kind and minute by minute: outcomes, mean wait, run times; `?queue=`, `?kind=`. Daemons write it every few seconds."),
     route!(GET  "/api/v1/jobs"                  Guarded job::list,        "Jobs, unfinished, finished and dead: `?queue=`, `?kind=`, `?state=`."),
     route!(POST "/api/v1/jobs"                  Guarded enqueue::enqueue, "Enqueues `{kind, args, queue, priority, run_at, max_attempts, unique_key, unique_for_secs, tenant, meta}`, of which only `kind` is required: 201, or 200 with the job that has the unique key: an unfinished one, or with `unique_for_secs` that of the same period, finished or not."),

@@ -47,6 +47,45 @@ labels! {
 }
 
 labels! {
+    /// Who holds the xmin horizon back.
+    HorizonHolder {
+        /// A session with an open transaction.
+        Transaction = "transaction",
+        /// A transaction that was prepared and neither committed nor rolled back.
+        Prepared = "prepared",
+        /// A replication slot, for a standby that sent its horizon or is gone.
+        ReplicationSlot = "replication_slot",
+        /// A standby that sends its horizon and has no slot.
+        Standby = "standby",
+    }
+}
+
+impl TryFrom<String> for HorizonHolder {
+    type Error = String;
+
+    fn try_from(word: String) -> Result<Self, String> {
+        let known = Self::ALL.iter().find(|holder| holder.as_str() == word);
+        known.copied().ok_or(word)
+    }
+}
+
+impl serde::Serialize for HorizonHolder {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(self.as_str())
+    }
+}
+
+labels! {
+    /// What came of a vacuum that the daemon began.
+    VacuumResult {
+        /// It ended, be it that another was at work already.
+        Done = "done",
+        /// It could not be begun, or took too long.
+        Failed = "failed",
+    }
+}
+
+labels! {
     /// What went wrong in an attempt.
     ErrorKind {
         /// It took longer than its kind allows, or something it waited for did.

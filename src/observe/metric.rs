@@ -150,6 +150,15 @@ metrics! {
     SCHEDULE_LAST_SUCCESS = Gauge, "ingestd_schedule_last_success_timestamp_seconds", "seconds", BY_SCHEDULE, "When a tick last became a job, or when the schedule was made; NaN while paused.", of_database;
     SCHEDULE_INTERVAL = Gauge, "ingestd_schedule_interval_seconds", "seconds", BY_SCHEDULE, "From the last tick to the next; NaN where either is unknown.", of_database;
 
+    HORIZON_AGE_TRANSACTIONS = Gauge, "ingestd_xmin_horizon_age_transactions", "transactions", &["holder"], "Transactions that began since the oldest snapshot of each sort (a transaction, a prepared one, a replication slot, a standby) was taken; rows that died since cannot be vacuumed. 0 where there is none.", of_database;
+    HORIZON_AGE_SECONDS = Gauge, "ingestd_xmin_horizon_age_seconds", "seconds", &["holder"], "Age of the same; for slots and standbys, since this process saw it stand still.", of_database;
+    JOBS_TABLE_ROWS = Gauge, "ingestd_jobs_table_rows", "rows", &["state"], "Rows of ingestd.jobs as the statistics estimate them: live, and dead (to be vacuumed).", of_database;
+    JOBS_TABLE_BYTES = Gauge, "ingestd_jobs_table_bytes", "bytes", &["part"], "Size of ingestd.jobs: its table with large values, its indexes.", of_database;
+    JOBS_TABLE_VACUUM = Gauge, "ingestd_jobs_table_vacuum_timestamp_seconds", "seconds", &[], "When ingestd.jobs was last vacuumed, in seconds since 1970; NaN: never.", of_database;
+    JOBS_TABLE_VACUUMS = Counter, "ingestd_jobs_table_vacuums_total", "vacuums", &["result"], "Vacuums of ingestd.jobs that this process began because autovacuum is off or behind: done or failed.";
+    PARTITIONS_AHEAD = Gauge, "ingestd_history_partitions_ahead", "partitions", &[], "Partitions made for the days after today, one a day without a gap, in the table that has fewest; -1: not even today has one.", of_database;
+    PLAN_DEGRADED = Gauge, "ingestd_plan_degraded", "0 or 1", &["statement"], "1 while a hot statement's plan is not the one it is written for; looked at every hour.", of_database;
+
     INGEST_ROWS = Counter, "ingestd_ingest_rows_total", "rows", &["kind", "result"], "Rows that an ingestion handled: inserted, updated, unchanged or rejected.";
     INGEST_BYTES = Counter, "ingestd_ingest_bytes_total", "bytes", &["kind", "direction"], "Bytes that an ingestion read (in) or wrote (out).";
 

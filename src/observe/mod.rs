@@ -15,13 +15,15 @@ pub mod metric;
 mod process;
 
 pub use event::{
-    BytesIngested, HttpServed, JobClaimed, JobDeduplicated, JobEnqueued, JobErrored, JobFinished,
-    LeaseFenced, LeasesRescued, ListenerChanged, ReadinessChanged, RowsIngested, ScheduleTicked,
+    BytesIngested, HorizonNamed, HorizonSeen, HttpServed, JobClaimed, JobDeduplicated, JobEnqueued,
+    JobErrored, JobFinished, LeaseFenced, LeasesRescued, ListenerChanged, LiveTableSeen,
+    LiveTableVacuumed, PartitionsSeen, PlanSeen, ReadinessChanged, RowsIngested, ScheduleTicked,
     WorkerSlots, WorkerWoken,
 };
 pub use exporter::Exporter;
 pub use gauge::QueueDepth;
 pub use label::{
-    Direction, EnqueueSource, ErrorKind, Outcome, Rescue, RowResult, TickResult, Wake,
+    Direction, EnqueueSource, ErrorKind, HorizonHolder, Outcome, Rescue, RowResult, TickResult,
+    VacuumResult, Wake,
 };
 pub use meter::JobMeters;

@@ -34,10 +34,10 @@ use crate::{
     observe::{JobClaimed, Wake, WorkerSlots, WorkerWoken},
 };
 
-const CLAIM: &str = include_str!("claim.sql");
+pub(super) const CLAIM: &str = include_str!("claim.sql");
 
 /// The next time something of a queue falls due, in milliseconds from now.
-const NEXT_DUE: &str = "
+pub(super) const NEXT_DUE: &str = "
     SELECT (extract(epoch FROM min(next.run_at) - clock_timestamp()) * 1000)::bigint
     FROM (VALUES (0::smallint), (1), (2), (3)) AS p (priority), LATERAL (
       SELECT run_at FROM ingestd.jobs

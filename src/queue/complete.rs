@@ -25,8 +25,8 @@ use crate::{
 /// How often the database may refuse a batch for reasons that do not pass by themselves.
 const MOST_REFUSALS: u32 = 3;
 
-const FINISH: &str = include_str!("finish.sql");
-const POSTPONE: &str = include_str!("postpone.sql");
+pub(super) const FINISH: &str = include_str!("finish.sql");
+pub(super) const POSTPONE: &str = include_str!("postpone.sql");
 const BURY: &str = include_str!("bury.sql");
 
 impl<C> JobContext<C> {

@@ -27,6 +27,7 @@ use super::{
     session::{Heart, Sessions},
     stats::{self, Stats},
     wake::{self, Sleepers},
+    watch,
 };
 use crate::{config, db::Bounded};
 
@@ -97,6 +98,7 @@ impl<C: Send + Sync + 'static> Engine<C> {
     /// operating system has no thread left.
     pub async fn start(self) -> anyhow::Result<Running> {
         register(&mut *self.pool.acquire().await?, &self.kinds).await?;
+        let options = self.options.clone();
         let parts = Parts::new(self)?;
         let housekeeping = parts.start_housekeeping().await?;
         let (conclusions, concluded) = mpsc::channel(4096);
@@ -116,6 +118,8 @@ impl<C: Send + Sync + 'static> Engine<C> {
             parts.stop.clone(),
         ));
         parts.start_rescue();
+        let watched = watch::run(parts.db.pool.clone(), options, parts.stop.clone());
+        parts.claimers.spawn(watched);
         let mut session = parts.session.clone();
         session.wait_for(Option::is_some).await?;
         Ok(parts.running(housekeeping))

@@ -32,7 +32,7 @@ const MOST_QUEUES: usize = 256;
 const CLAIMED: usize = 256;
 
 /// Queues that have jobs due, by a loose scan of `jobs_ready`: one probe per queue, not per row.
-const DISCOVER: &str = "
+pub(super) const DISCOVER: &str = "
     WITH RECURSIVE q (queue) AS (
       (SELECT queue FROM ingestd.jobs WHERE shard = 0 AND state = 'queued' ORDER BY queue LIMIT 1)
       UNION ALL

@@ -22,6 +22,7 @@ mod engine;
 mod enqueue;
 mod execute;
 mod floor;
+mod hot;
 mod job;
 mod kind;
 mod lane;
@@ -37,6 +38,7 @@ mod slot;
 pub mod stats;
 mod timetable;
 mod wake;
+pub mod watch;
 
 pub use complete::Reason;
 pub use engine::{Engine, Running, register};

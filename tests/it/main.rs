@@ -46,3 +46,5 @@ mod schema;
 mod sql;
 mod stats;
 mod systemd;
+mod walsender;
+mod watch;

@@ -245,6 +245,37 @@ fn emit_every_event() {
         n: 99,
     }
     .emit();
+    for &holder in observe::HorizonHolder::ALL {
+        observe::HorizonSeen {
+            holder,
+            transactions: 5,
+            seconds: 1.5,
+        }
+        .emit();
+    }
+    observe::LiveTableSeen {
+        live_rows: 10,
+        dead_rows: 3,
+        table_bytes: 8192,
+        index_bytes: 16384,
+        vacuumed_at: None,
+    }
+    .emit();
+    observe::LiveTableVacuumed {
+        result: observe::VacuumResult::Failed,
+        duration: ms,
+        error,
+    }
+    .emit();
+    observe::PartitionsSeen {
+        ahead_days: Some(3),
+    }
+    .emit();
+    observe::PlanSeen {
+        statement: "obs_all",
+        faults: &["Seq Scan on jobs".to_owned()],
+    }
+    .emit();
     let (method, route) = ("BREW", "/api/v1/runs/{id}");
     observe::HttpServed {
         method,

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use sqlx::{Connection as _, FromRow, PgConnection};
+use sqlx::{Connection as _, PgConnection};
 
-use super::{Finding, schedule};
+use super::{Finding, health, schedule};
 use crate::{
     cli::{migrate, output::seconds, queues::count},
     config::Config,
@@ -25,7 +25,7 @@ pub(super) async fn examine(conn: &mut PgConnection, config: &Config) -> Vec<Fin
         or_fail("database", latency(conn).await),
         or_fail("server version", version(conn).await),
         or_fail("clock", clock(conn).await),
-        or_fail("vacuum horizon", horizon(conn).await),
+        or_fail("vacuum horizon", health::horizon(conn).await),
     ];
     let schema = schema(conn).await;
     let is_current = matches!(&schema, Ok(None));
@@ -43,6 +43,9 @@ pub(super) async fn examine(conn: &mut PgConnection, config: &Config) -> Vec<Fin
             Ok(found) => findings.extend(found),
             Err(error) => findings.push(or_fail("schedules", Err(error))),
         }
+        findings.push(or_fail("live table", health::live_table(conn).await));
+        findings.push(or_fail("partitions", health::partitions(conn).await));
+        findings.push(or_fail("plans", health::plans(conn).await));
         match gauge::queues(&mut *conn).await {
             Ok(queues) => findings.extend(examine_queues(&queues)),
             Err(error) => findings.push(or_fail("queues", Err(error))),
@@ -103,57 +106,6 @@ async fn clock(conn: &mut PgConnection) -> sqlx::Result<Finding> {
     }
     let hint = "jobs are due by the database's clock, logs have this machine's; set both by NTP";
     Ok(Finding::warn("clock", text, hint))
-}
-
-/// The session with the oldest open transaction.
-#[derive(Debug, FromRow)]
-struct Holder {
-    pid: i32,
-    name: String,
-    xact_start: DateTime<Utc>,
-    query_start: Option<DateTime<Utc>>,
-}
-
-/// Finds the transaction that keeps vacuum from cleaning up, which makes every claim slower.
-async fn horizon(conn: &mut PgConnection) -> sqlx::Result<Finding> {
-    let holder: Option<Holder> = sqlx::query_as(
-        "SELECT pid, coalesce(nullif(application_name, ''), usename::text, '') AS name, xact_start,
-                query_start
-         FROM pg_stat_activity
-         WHERE (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL)
-           AND xact_start < now() - interval '10 min' AND pid <> pg_backend_pid()
-           AND backend_type <> 'autovacuum worker'
-         ORDER BY xact_start LIMIT 1",
-    )
-    .fetch_optional(&mut *conn)
-    .await?;
-    if let Some(Holder {
-        pid,
-        name,
-        xact_start: since,
-        query_start,
-    }) = holder
-    {
-        let query = query_start
-            .map(|at| format!(", last query {at}"))
-            .unwrap_or_default();
-        let text = format!("pid {pid} ({name}) holds a transaction open since {since}{query}");
-        let hint = format!("dead rows pile up until it ends: SELECT pg_terminate_backend({pid})");
-        return Ok(Finding::warn("vacuum horizon", text, hint));
-    }
-    let prepared: Option<String> = sqlx::query_scalar(
-        "SELECT gid FROM pg_prepared_xacts WHERE prepared < now() - interval '10 min' LIMIT 1",
-    )
-    .fetch_optional(conn)
-    .await?;
-    Ok(match prepared {
-        Some(gid) => Finding::warn(
-            "vacuum horizon",
-            format!("prepared transaction {gid} is older than 10 minutes"),
-            "dead rows pile up until it ends: COMMIT PREPARED or ROLLBACK PREPARED",
-        ),
-        None => Finding::ok("vacuum horizon", "no transaction is older than 10 minutes"),
-    })
 }
 
 /// Returns what is missing of this version's schema; `None` where nothing is.

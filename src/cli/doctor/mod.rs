@@ -1,6 +1,7 @@
 //! `ingestd doctor`: looks for what is wrong and says what to do about it.
 
 mod database;
+mod health;
 mod machine;
 mod schedule;
 

@@ -7,8 +7,12 @@ mod daemon;
 mod ingest;
 mod job;
 mod queue;
+mod watch;
 
 pub use daemon::{HttpServed, ListenerChanged, ReadinessChanged};
 pub use ingest::{BytesIngested, RowsIngested};
 pub use job::{JobDeduplicated, JobEnqueued, JobErrored, JobFinished};
 pub use queue::{JobClaimed, LeaseFenced, LeasesRescued, ScheduleTicked, WorkerSlots, WorkerWoken};
+pub use watch::{
+    HorizonNamed, HorizonSeen, LiveTableSeen, LiveTableVacuumed, PartitionsSeen, PlanSeen,
+};

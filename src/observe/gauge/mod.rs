@@ -18,6 +18,7 @@ use super::exporter::Exporter;
 use super::metric;
 use read::{Schedule, Workers};
 
+pub(crate) use read::DEPTH;
 pub use read::{MOST_COUNTED, QueueDepth, queues};
 
 /// How often the gauges are read.

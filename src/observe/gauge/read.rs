@@ -8,6 +8,9 @@ use crate::db;
 /// The most rows that are counted of one state of one queue: a figure of this size says "at least".
 pub const MOST_COUNTED: i64 = 10_001;
 
+/// The statement behind [`queues`].
+pub(crate) const DEPTH: &str = include_str!("queues.sql");
+
 /// What is in one queue now. No count is above [`MOST_COUNTED`].
 #[derive(Debug, Clone, PartialEq, Serialize, FromRow)]
 pub struct QueueDepth {
@@ -48,7 +51,7 @@ pub async fn queues<'a>(
     let mut tx = db.begin().await?;
     // Statistics of a table that was empty a moment ago would have it read from end to end.
     db::one_plan(&mut tx).await?;
-    let depths = sqlx::query_as(include_str!("queues.sql"))
+    let depths = sqlx::query_as(DEPTH)
         .bind(MOST_COUNTED)
         .fetch_all(&mut *tx)
         .await?;

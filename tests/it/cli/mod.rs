@@ -4,6 +4,7 @@ mod change;
 mod command;
 mod daemon;
 mod dev;
+mod health;
 mod import;
 mod job;
 mod schedule;

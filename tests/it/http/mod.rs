@@ -4,6 +4,7 @@ mod access;
 mod change;
 mod connection;
 mod enqueue;
+mod health;
 mod import;
 mod job;
 mod probe;
