@@ -13,6 +13,7 @@ mod example;
 mod fault_network;
 mod fault_postgres;
 mod fault_process;
+mod grafana;
 mod http;
 mod import;
 mod load;
