@@ -38,6 +38,7 @@ mod queue_rig;
 mod queue_schedule;
 mod queue_stop;
 mod queue_unique;
+mod queue_wake;
 mod readme;
 mod runs;
 mod schedule_fault;
