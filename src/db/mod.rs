@@ -10,7 +10,7 @@ use sqlx::{PgPool, migrate::Migrator};
 
 pub use bounded::Bounded;
 pub use error::{is_refusal, is_transient};
-pub use pool::{connect, connect_queue, one_plan, session};
+pub use pool::{connect, connect_queue, one_plan, records, session};
 
 /// Returns the migrations compiled into the binary.
 #[must_use]

@@ -95,6 +95,23 @@ pub async fn connect_queue(config: &config::Database) -> sqlx::Result<PgPool> {
         .await
 }
 
+/// Connections for what attempts write down: short statements of jobs, so few serve many.
+const RECORD_CONNECTIONS: u32 = 4;
+
+/// Returns the pool for what attempts write down. It connects when it is first used, and closes
+/// what nobody used for a minute.
+///
+/// A connection is not tried out before its use: whoever uses it repeats what failed.
+#[must_use]
+pub fn records(session: PgConnectOptions) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(RECORD_CONNECTIONS)
+        .idle_timeout(Duration::from_mins(1))
+        .acquire_timeout(Duration::from_secs(5))
+        .test_before_acquire(false)
+        .connect_lazy_with(session.options(ONE_PLAN))
+}
+
 #[cfg(test)]
 mod tests {
     use sqlx::Row;

@@ -30,7 +30,28 @@ pub fn fingerprint(error: &str) -> i64 {
     i64::from_be_bytes(first)
 }
 
+/// Where a replay begins.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Begin {
+    /// After the steps that the dead letter has done; they become the new job's.
+    #[default]
+    AfterItsSteps,
+    /// At the beginning, as if nothing had been done.
+    Afresh,
+}
+
 /// Puts a dead letter back to work as a new job with all its attempts before it.
+///
+/// It goes on after the steps it has done; see [`replay_from`].
+///
+/// # Errors
+///
+/// What Postgres says.
+pub async fn replay(conn: &mut PgConnection, id: JobId) -> sqlx::Result<Option<JobId>> {
+    replay_from(conn, id, Begin::AfterItsSteps).await
+}
+
+/// Puts a dead letter back to work, to begin where the caller says.
 ///
 /// The letter stays, with a mark of where it went; a letter is replayed once.
 /// Returns `None` where there is no such letter, or it was replayed already,
@@ -39,7 +60,11 @@ pub fn fingerprint(error: &str) -> i64 {
 /// # Errors
 ///
 /// What Postgres says.
-pub async fn replay(conn: &mut PgConnection, id: JobId) -> sqlx::Result<Option<JobId>> {
+pub async fn replay_from(
+    conn: &mut PgConnection,
+    id: JobId,
+    begin: Begin,
+) -> sqlx::Result<Option<JobId>> {
     sqlx::query_scalar(
         "WITH letter AS (
            SELECT * FROM ingestd.dead_jobs
@@ -51,12 +76,16 @@ pub async fn replay(conn: &mut PgConnection, id: JobId) -> sqlx::Result<Option<J
              coalesce(meta, '{}') || jsonb_build_object('replayed_from', id)
            FROM letter
            ON CONFLICT (shard, unique_key) WHERE unique_key IS NOT NULL DO NOTHING
-           RETURNING id)
+           RETURNING id),
+         moved AS (
+           UPDATE ingestd.job_steps s SET job_id = job.id
+           FROM job WHERE s.job_id = $1 AND s.shard = 0 AND $2)
          UPDATE ingestd.dead_jobs d SET replayed_to = job.id, replayed_at = now()
          FROM job WHERE d.shard = 0 AND d.id = $1
          RETURNING d.replayed_to",
     )
     .bind(id)
+    .bind(begin == Begin::AfterItsSteps)
     .fetch_optional(conn)
     .await
 }

@@ -22,6 +22,7 @@ use super::{
     lane::Lanes,
     lease::Leases,
     maintain,
+    record::Records,
     rescue::{self, Rescuer},
     schedule,
     session::{Heart, Sessions},
@@ -135,6 +136,7 @@ struct Parts<C: 'static> {
     settings: config::Queue,
     concurrency: BTreeMap<String, usize>,
     leases: Leases,
+    records: Records,
     session: Sessions,
     heart: std::thread::JoinHandle<()>,
     stop: CancellationToken,
@@ -159,6 +161,7 @@ impl<C: Send + Sync + 'static> Parts<C> {
         let known = KnownKinds::of(&kinds);
         let (hard_stop, finished) = (CancellationToken::new(), CancellationToken::new());
         let leases = Leases::default();
+        let records = Records::new(options.clone(), settings.lost_after);
         let heart = Heart {
             options,
             interval: settings.heartbeat_interval,
@@ -181,6 +184,7 @@ impl<C: Send + Sync + 'static> Parts<C> {
             settings,
             concurrency,
             leases,
+            records,
             session,
             heart,
             stop: CancellationToken::new(),
@@ -228,6 +232,7 @@ impl<C: Send + Sync + 'static> Parts<C> {
             state: Arc::clone(&self.state),
             tracker: self.handlers.clone(),
             leases: self.leases.clone(),
+            records: self.records.clone(),
             conclusions,
             stop: self.stop.clone(),
             hard_stop: self.hard_stop.clone(),

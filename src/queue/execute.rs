@@ -26,6 +26,7 @@ use super::{
     kind::{BadArgs, Kind},
     layer::{self, Attempt, Panicked, TimedOut},
     lease::Leases,
+    record::Records,
     retry,
     slot::Seat,
     stats::Stats,
@@ -247,6 +248,7 @@ pub(super) struct Executor<C: 'static> {
     pub(super) state: Arc<C>,
     pub(super) tracker: TaskTracker,
     pub(super) leases: Leases,
+    pub(super) records: Records,
     pub(super) conclusions: mpsc::Sender<Conclusion>,
     /// Fires when nothing more is begun because the daemon stops.
     pub(super) stop: CancellationToken,
@@ -336,6 +338,7 @@ impl<C: Send + Sync + 'static> Executor<C> {
             lease: Arc::clone(lease),
             cancel: cancel.clone(),
             state: Arc::clone(&self.state),
+            record: self.records.begin(),
         };
         let attempt = Attempt { kind: *kind, ctx };
         let result = layer::stack(self.tracker.clone()).oneshot(attempt).await;

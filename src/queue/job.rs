@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 
-use super::retry::Retry;
+use super::{record::Record, retry::Retry};
 
 /// Identifies a job; unique for ever within a shard, across live, history and dead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, sqlx::Type, Serialize)]
@@ -205,6 +205,7 @@ pub struct JobContext<C> {
     pub(super) lease: Arc<Lease>,
     pub(super) cancel: CancellationToken,
     pub(super) state: Arc<C>,
+    pub(super) record: Arc<Record>,
 }
 
 impl<C> Clone for JobContext<C> {
@@ -213,6 +214,7 @@ impl<C> Clone for JobContext<C> {
             lease: Arc::clone(&self.lease),
             cancel: self.cancel.clone(),
             state: Arc::clone(&self.state),
+            record: Arc::clone(&self.record),
         }
     }
 }

@@ -8,8 +8,10 @@ use std::time::Duration;
 use chrono::NaiveDate;
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 
+use super::record;
+
 /// Rows that are kept for $1 days. The default partitions hold what came on days without one.
-const DELETES: [&str; 6] = [
+const DELETES: [&str; 7] = [
     // A day longer than the period, for a clock that is set back.
     "DELETE FROM ingestd.unique_periods
      WHERE expires_at < now() - make_interval(days => least($1, 1))",
@@ -22,6 +24,8 @@ const DELETES: [&str; 6] = [
      WHERE finished_at < now() - make_interval(days => $1)",
     "DELETE FROM ingestd.job_history_default
      WHERE finished_at < now() - make_interval(days => $1)",
+    "DELETE FROM ingestd.job_logs_default
+     WHERE logged_at < now() - make_interval(days => $1)",
 ];
 
 /// Days beyond today that have their partitions in advance.
@@ -74,6 +78,7 @@ pub(super) async fn maintain(
             .rows_affected();
     }
     tx.commit().await?;
+    rows_deleted += record::sweep(pool).await?;
 
     let mut patience = Patience {
         denials_left: MOST_DENIALS,

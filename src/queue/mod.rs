@@ -30,6 +30,7 @@ mod layer;
 mod lease;
 mod maintain;
 pub mod read;
+pub mod record;
 mod rescue;
 mod retry;
 pub mod schedule;

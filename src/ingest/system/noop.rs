@@ -14,8 +14,11 @@ use crate::{
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Noop {
-    /// How long to sleep first, in milliseconds, at most ten minutes.
+    /// How long to sleep first, in milliseconds, at most ten minutes; with steps, in each of them.
     pub sleep_ms: u64,
+    /// How many steps to take, at most 1,000. A later attempt skips those that are done.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub steps: u16,
     /// How to end.
     pub outcome: NoopOutcome,
     /// Anything, to give the job a size.
@@ -46,12 +49,12 @@ impl Job for Noop {
     type Context = Context;
 
     async fn run(self, ctx: &JobContext<Context>) -> Result<Done, JobError> {
-        if self.sleep_ms > 0 {
-            let nap = Duration::from_millis(self.sleep_ms.min(600_000));
-            tokio::select! {
-                () = tokio::time::sleep(nap) => {}
-                () = ctx.cancelled().cancelled() => return Err(JobError::Cancelled),
-            }
+        if self.steps == 0 {
+            self.sleep(ctx).await?;
+        }
+        for n in 1..=self.steps.min(1000) {
+            let step = async || self.sleep(ctx).await.map(|()| n);
+            ctx.step(&format!("step {n}"), step).await?;
         }
         match self.outcome {
             NoopOutcome::Ok => Ok(Done::new()),
@@ -61,4 +64,22 @@ impl Job for Noop {
             NoopOutcome::Exit => std::process::exit(70),
         }
     }
+}
+
+impl Noop {
+    async fn sleep(&self, ctx: &JobContext<Context>) -> Result<(), JobError> {
+        if self.sleep_ms == 0 {
+            return Ok(());
+        }
+        let nap = Duration::from_millis(self.sleep_ms.min(600_000));
+        tokio::select! {
+            () = tokio::time::sleep(nap) => Ok(()),
+            () = ctx.cancelled().cancelled() => Err(JobError::Cancelled),
+        }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+const fn is_zero(n: &u16) -> bool {
+    *n == 0
 }
