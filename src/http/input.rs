@@ -161,6 +161,12 @@ impl<'de> Deserialize<'de> for Limit {
 }
 
 impl Limit {
+    /// Returns how many items the page has at most.
+    #[must_use]
+    pub const fn n_items(self) -> i64 {
+        self.0
+    }
+
     /// Returns how many rows to read: one more than the page has, to see whether another follows.
     #[must_use]
     pub const fn n_read(self) -> i64 {

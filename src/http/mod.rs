@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use axum::{Router, extract::DefaultBodyLimit, middleware};
 
-use api::{dead, enqueue, health, job, queue, run, schedule, stats};
+use api::{dead, enqueue, health, job, log, queue, run, schedule, stats};
 use route::route;
 
 use crate::ingest::product_import::routes as product_import;
@@ -48,9 +48,10 @@ pub const ROUTES: &[Route] = &[
     route!(POST "/api/v1/queues/{queue}/resume" Guarded queue::resume,    "The queue goes on."),
     route!(GET  "/api/v1/health/database"       Guarded health::database,  "Who holds the xmin horizon, by name and with the last statement's shape; the live table's dead rows and sizes; the days ahead that have partitions; what is wrong with the plans of hot statements."),
     route!(GET  "/api/v1/stats"                 Guarded stats::show,      "What ended in the last `?minutes=` (60, at most 1440), by queue and kind and minute by minute: outcomes, mean wait, run times; `?queue=`, `?kind=`. Daemons write it every few seconds."),
-    route!(GET  "/api/v1/jobs"                  Guarded job::list,        "Jobs, unfinished, finished and dead: `?queue=`, `?kind=`, `?state=`."),
+    route!(GET  "/api/v1/jobs"                  Guarded job::list,        "Jobs, unfinished, finished and dead: `?queue=`, `?kind=`, `?state=`; running ones with their `progress`."),
     route!(POST "/api/v1/jobs"                  Guarded enqueue::enqueue, "Enqueues `{kind, args, queue, priority, run_at, max_attempts, unique_key, unique_for_secs, tenant, meta}`, of which only `kind` is required: 201, or 200 with the job that has the unique key: an unfinished one, or with `unique_for_secs` that of the same period, finished or not."),
-    route!(GET  "/api/v1/jobs/{id}"             Guarded job::show,        "One job with its failed attempts."),
+    route!(GET  "/api/v1/jobs/{id}"             Guarded job::show,        "One job: how far it has come, the steps it has done, its failed attempts."),
+    route!(GET  "/api/v1/jobs/{id}/logs"        Guarded log::list,         "What its attempts said, oldest first. `next_cursor` is where later lines will begin; `ended` says that no attempt is to come: its last lines are there a second later."),
     route!(PATCH "/api/v1/jobs/{id}"            Guarded job::change,      "Changes `{priority, run_at}` of an unfinished job; of a running one the priority only, for its next attempt."),
     route!(POST "/api/v1/jobs/{id}/snooze"      Guarded job::snooze,      "Puts a waiting job off by `{delay_secs}`, from now or from its `run_at`, whichever is later."),
     route!(POST "/api/v1/jobs/{id}/cancel"      Guarded job::cancel,      "200 where it waited and will not run, 202 where its handler was told to stop."),

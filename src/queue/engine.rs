@@ -82,6 +82,7 @@ pub struct Running {
     workers: TaskTracker,
     handlers: TaskTracker,
     completer: TaskTracker,
+    writer: TaskTracker,
     housekeeping: JobScheduler,
     heart: std::thread::JoinHandle<()>,
     session: Sessions,
@@ -104,6 +105,8 @@ impl<C: Send + Sync + 'static> Engine<C> {
         let housekeeping = parts.start_housekeeping().await?;
         let (conclusions, concluded) = mpsc::channel(4096);
         parts.start_completer(concluded);
+        let writer = parts.records.clone().write_for_ever(parts.finished.clone());
+        parts.writer.spawn(writer);
         let (unknown, new_queues) = mpsc::channel(64);
         let sleepers = Sleepers::new(unknown);
         parts.start_claimers(sleepers.clone(), new_queues, conclusions);
@@ -146,6 +149,7 @@ struct Parts<C: 'static> {
     workers: TaskTracker,
     handlers: TaskTracker,
     completer: TaskTracker,
+    writer: TaskTracker,
 }
 
 impl<C: Send + Sync + 'static> Parts<C> {
@@ -194,6 +198,7 @@ impl<C: Send + Sync + 'static> Parts<C> {
             workers: TaskTracker::new(),
             handlers: TaskTracker::new(),
             completer: TaskTracker::new(),
+            writer: TaskTracker::new(),
         })
     }
 
@@ -323,6 +328,7 @@ impl<C: Send + Sync + 'static> Parts<C> {
             workers: self.workers,
             handlers: self.handlers,
             completer: self.completer,
+            writer: self.writer,
             housekeeping,
             heart: self.heart,
             session: self.session,
@@ -405,6 +411,11 @@ impl Running {
         }
         self.hand_back(worker_id).await;
         self.finished.cancel();
+        self.writer.close();
+        let written = tokio::time::timeout(Duration::from_secs(5), self.writer.wait()).await;
+        if written.is_err() {
+            tracing::error!("progress and log lines could not be written");
+        }
         let heart = self.heart;
         if tokio::task::spawn_blocking(move || heart.join())
             .await

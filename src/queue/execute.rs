@@ -334,15 +334,17 @@ impl<C: Send + Sync + 'static> Executor<C> {
     ) -> (Outcome, Duration) {
         let Claimed { lease, cancel, .. } = claimed;
         let started = Instant::now();
+        let record = self.records.begin(lease);
         let ctx = JobContext {
             lease: Arc::clone(lease),
             cancel: cancel.clone(),
             state: Arc::clone(&self.state),
-            record: self.records.begin(),
+            record: Arc::clone(&record),
         };
         let attempt = Attempt { kind: *kind, ctx };
         let result = layer::stack(self.tracker.clone()).oneshot(attempt).await;
         let duration = started.elapsed();
+        record.end();
         drop(slot);
         claimed.seat.ran(duration);
         let outcome = match result {

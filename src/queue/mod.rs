@@ -46,5 +46,6 @@ pub use engine::{Engine, Running, register};
 pub use enqueue::{Enqueued, NewJob, enqueue, enqueue_raw};
 pub use job::{DeadJob, Done, Job, JobContext, JobError, JobId, Lease, LeaseId};
 pub use kind::Kind;
+pub use record::LogLevel;
 pub use retry::{Retry, delay};
 pub use timetable::{BadTimetable, DueTime, Timetable};

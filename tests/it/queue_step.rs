@@ -132,7 +132,7 @@ const TAKE_AWAY: &str = "
 
 /// Saves one step in the way that the arguments say.
 async fn save(ctx: &Ctx, work: impl AsyncFnOnce() -> u32) -> Result<Done, JobError> {
-    let value: u32 = if ctx.lease().args.get("in").is_some() {
+    let value: u32 = if ctx.lease().args.get().contains("in") {
         let mut tx = ctx.state().db.begin().await?;
         let value = ctx
             .step_in(&mut tx, "contested", async |_| Ok(work().await))
@@ -163,7 +163,7 @@ async fn of_two_attempts_at_once_only_the_one_with_the_lease_saves() {
                 u32::from(attempt.unsigned_abs())
             };
             // Fenced as it begins, the one in a transaction would hold on to its lease.
-            if attempt == 1 && ctx.lease().args.get("in").is_some() {
+            if attempt == 1 && ctx.lease().args.get().contains("in") {
                 let n = work().await;
                 return save(&ctx, async || n).await;
             }

@@ -1,6 +1,7 @@
 //! `ingestd jobs`: single jobs, wherever they are.
 
 mod change;
+mod logs;
 
 use std::time::Duration;
 
@@ -17,12 +18,14 @@ use super::{
 use crate::queue::{
     JobId,
     control::{Cancelled, Retried},
-    read::{self, Attempt, JobDetail, JobFilter, JobRow, JobState},
+    read::{self, Attempt, JobDetail, JobFilter, JobState},
+    record::{self, JobLine, ProgressRow, StepRow},
 };
 
 pub(super) const EXAMPLES: &str = "Examples:
   ingestd jobs ls --state running
   ingestd jobs show 42
+  ingestd jobs logs 42 --follow
   ingestd jobs priority 42 0
   ingestd jobs snooze 42 1h
   ingestd jobs cancel 42";
@@ -38,12 +41,18 @@ pub(super) enum JobsCommand {
   ingestd jobs ls --queue import --state dead
   ingestd jobs ls --json --limit 1000 | jq '.[] | select(.attempt > 3)'")]
     Ls(LsArgs),
-    /// Shows everything about one job, with its failed attempts.
+    /// Shows everything about one job: how far it has come, its steps, its failed attempts.
     #[command(after_help = "Examples:\n  ingestd jobs show 42")]
     Show {
         /// The job's id.
         id: i64,
     },
+    /// Prints what a job's attempts said, oldest first; with --json, one document per line.
+    #[command(after_help = "Examples:
+  ingestd jobs logs 42
+  ingestd jobs logs 42 --follow
+  ingestd jobs logs 42 --json | jq -r 'select(.level == \"error\") | .message'")]
+    Logs(logs::LogsArgs),
     /// Cancels a job: at once where it waits, by telling its handler where it runs.
     #[command(after_help = "Examples:\n  ingestd jobs cancel 42")]
     Cancel {
@@ -127,6 +136,7 @@ pub(super) async fn run(command: JobsCommand, session: &mut Session) -> Result<E
     match command {
         JobsCommand::Ls(args) => ls(&args, session).await,
         JobsCommand::Show { id } => show(JobId(id), session).await,
+        JobsCommand::Logs(args) => logs::run(&args, session).await,
         JobsCommand::Cancel { id } => cancel(JobId(id), session).await,
         JobsCommand::Retry { id } => retry(JobId(id), session).await,
         JobsCommand::Priority { id, priority } => {
@@ -146,32 +156,36 @@ async fn ls(args: &LsArgs, session: &mut Session) -> Result<Exit, Failure> {
         state: args.state,
     };
     let rows = read::list(&mut session.conn, filter, None, args.limit).await?;
+    let rows = record::with_progress(&mut session.conn, rows).await?;
     session.output.list(&rows, "no such jobs")?;
     Ok(Exit::Ok)
 }
 
-impl Listed for JobRow {
+impl Listed for JobLine {
     const HEADERS: &'static [&'static str] = &[
         "id",
         "kind",
         "queue",
         "state",
         "attempt",
+        "progress",
         "created (UTC)",
         "due (UTC)",
         "error",
     ];
 
     fn cells(&self) -> Vec<String> {
+        let row = &self.row;
         vec![
-            self.id.to_string(),
-            self.kind.clone(),
-            self.queue.clone(),
-            word(self.state).to_owned(),
-            self.attempt.to_string(),
-            at(self.created_at),
-            at_or_none(self.run_at),
-            brief(self.error.as_deref().unwrap_or_default()),
+            row.id.to_string(),
+            row.kind.clone(),
+            row.queue.clone(),
+            word(row.state).to_owned(),
+            row.attempt.to_string(),
+            brief(&or_none(self.progress.as_ref())),
+            at(row.created_at),
+            at_or_none(row.run_at),
+            brief(row.error.as_deref().unwrap_or_default()),
         ]
     }
 }
@@ -186,6 +200,10 @@ fn not_found(id: JobId) -> Failure {
 struct Shown {
     #[serde(flatten)]
     job: JobDetail,
+    /// How far its last attempt has come, where it said so.
+    progress: Option<ProgressRow>,
+    /// What it has done already.
+    steps: Vec<StepRow>,
     /// The attempts that did not end in success.
     attempts: Vec<Attempt>,
 }
@@ -195,7 +213,13 @@ async fn show(id: JobId, session: &mut Session) -> Result<Exit, Failure> {
         .await?
         .ok_or_else(|| not_found(id))?;
     let attempts = read::attempts(&mut session.conn, id).await?;
-    let shown = Shown { job, attempts };
+    let progress = record::progress(&mut session.conn, &[id]).await?;
+    let shown = Shown {
+        job,
+        progress: progress.into_values().next(),
+        steps: record::steps(&mut session.conn, id).await?,
+        attempts,
+    };
     session.output.record(&shown, &shown.fields())?;
     Ok(Exit::Ok)
 }
@@ -203,6 +227,12 @@ async fn show(id: JobId, session: &mut Session) -> Result<Exit, Failure> {
 impl Shown {
     fn fields(&self) -> Vec<(&'static str, String)> {
         let mut fields = fields(&self.job);
+        fields.extend(
+            self.progress
+                .iter()
+                .map(|progress| ("progress", progress.to_string())),
+        );
+        fields.extend(self.steps.iter().map(|step| ("step done", done(step))));
         fields.extend(
             self.attempts
                 .iter()
@@ -238,6 +268,23 @@ pub(super) fn fields(job: &JobDetail) -> Vec<(&'static str, String)> {
         ("replayed to", or_none(job.replayed_to.as_ref())),
         ("error", or_none(row.error.as_ref())),
     ]
+}
+
+fn done(step: &StepRow) -> String {
+    let StepRow {
+        step,
+        attempt,
+        finished_at,
+        result,
+    } = step;
+    let result = result
+        .as_ref()
+        .map_or_else(|| "large".to_owned(), ToString::to_string);
+    format!(
+        "{step}: in attempt {attempt}, at {}: {}",
+        at(*finished_at),
+        brief(&result)
+    )
 }
 
 fn line(attempt: &Attempt) -> String {

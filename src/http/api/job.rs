@@ -18,7 +18,8 @@ use super::super::{
 use crate::queue::{
     JobId,
     control::{self, Cancelled, Change, MAX_SNOOZE, Retried},
-    read::{self, Attempt, JobDetail, JobFilter, JobRow, JobState},
+    read::{self, Attempt, JobDetail, JobFilter, JobState},
+    record::{self, JobLine, ProgressRow, StepRow},
 };
 
 #[derive(Debug, Deserialize)]
@@ -36,7 +37,7 @@ pub(in crate::http) struct Params {
 pub(in crate::http) async fn list(
     State(app): State<Arc<AppState>>,
     Query(params): Query<Params>,
-) -> Result<Json<Page<JobRow>>, Problem> {
+) -> Result<Json<Page<JobLine>>, Problem> {
     let filter = JobFilter {
         queue: params.queue.as_deref(),
         kind: params.kind.as_deref(),
@@ -44,13 +45,18 @@ pub(in crate::http) async fn list(
     };
     let before = params.cursor.map(|Cursor(id)| JobId(id));
     let rows = read::list(&app.db, filter, before, params.limit.n_read()).await?;
-    Ok(Json(Page::new(rows, params.limit, |job| job.id.0)))
+    let rows = record::with_progress(&app.db, rows).await?;
+    Ok(Json(Page::new(rows, params.limit, |job| job.row.id.0)))
 }
 
 #[derive(Debug, Serialize)]
 pub(in crate::http) struct Shown {
     #[serde(flatten)]
     job: JobDetail,
+    /// How far its last attempt has come, where it said so.
+    progress: Option<ProgressRow>,
+    /// What it has done already.
+    steps: Vec<StepRow>,
     /// The attempts that did not end in success.
     attempts: Vec<Attempt>,
 }
@@ -64,7 +70,14 @@ pub(in crate::http) async fn show(
         .await?
         .ok_or_else(|| no_job(id))?;
     let attempts = read::attempts(&app.db, JobId(id)).await?;
-    Ok(Json(Shown { job, attempts }))
+    let steps = record::steps(&app.db, JobId(id)).await?;
+    let progress = record::progress(&app.db, &[JobId(id)]).await?;
+    Ok(Json(Shown {
+        job,
+        progress: progress.into_values().next(),
+        steps,
+        attempts,
+    }))
 }
 
 /// `POST /jobs/{id}/cancel`: 200 where it waited and is gone, 202 where its handler was told.
@@ -219,6 +232,6 @@ async fn impossible(tx: &mut PgConnection, id: i64, wish: &str) -> Result<Proble
     })
 }
 
-fn no_job(id: i64) -> Problem {
+pub(in crate::http) fn no_job(id: i64) -> Problem {
     Problem::new(Trouble::NotFound).detail(format!("no job {id}, or no longer"))
 }

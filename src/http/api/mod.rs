@@ -7,6 +7,7 @@ pub(super) mod dead;
 pub(super) mod enqueue;
 pub(super) mod health;
 pub(super) mod job;
+pub(super) mod log;
 pub(super) mod queue;
 pub(super) mod run;
 pub(super) mod schedule;

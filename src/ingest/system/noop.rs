@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     ingest::Context,
-    queue::{Done, Job, JobContext, JobError},
+    queue::{Done, Job, JobContext, JobError, LogLevel},
 };
 
 /// For trying things out and for measuring.
@@ -19,6 +19,9 @@ pub struct Noop {
     /// How many steps to take, at most 1,000. A later attempt skips those that are done.
     #[serde(skip_serializing_if = "is_zero")]
     pub steps: u16,
+    /// What to log, if anything; with steps, in each of them.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub log: String,
     /// How to end.
     pub outcome: NoopOutcome,
     /// Anything, to give the job a size.
@@ -50,11 +53,12 @@ impl Job for Noop {
 
     async fn run(self, ctx: &JobContext<Context>) -> Result<Done, JobError> {
         if self.steps == 0 {
-            self.sleep(ctx).await?;
+            work(&self, ctx).await?;
         }
         for n in 1..=self.steps.min(1000) {
-            let step = async || self.sleep(ctx).await.map(|()| n);
+            let step = async || work(&self, ctx).await.map(|()| n);
             ctx.step(&format!("step {n}"), step).await?;
+            ctx.progress(n.into(), u64::from(self.steps), "");
         }
         match self.outcome {
             NoopOutcome::Ok => Ok(Done::new()),
@@ -66,16 +70,18 @@ impl Job for Noop {
     }
 }
 
-impl Noop {
-    async fn sleep(&self, ctx: &JobContext<Context>) -> Result<(), JobError> {
-        if self.sleep_ms == 0 {
-            return Ok(());
-        }
-        let nap = Duration::from_millis(self.sleep_ms.min(600_000));
-        tokio::select! {
-            () = tokio::time::sleep(nap) => Ok(()),
-            () = ctx.cancelled().cancelled() => Err(JobError::Cancelled),
-        }
+/// Says what it is asked to say, and sleeps.
+async fn work(job: &Noop, ctx: &JobContext<Context>) -> Result<(), JobError> {
+    if !job.log.is_empty() {
+        ctx.log(LogLevel::Info, job.log.clone());
+    }
+    if job.sleep_ms == 0 {
+        return Ok(());
+    }
+    let nap = Duration::from_millis(job.sleep_ms.min(600_000));
+    tokio::select! {
+        () = tokio::time::sleep(nap) => Ok(()),
+        () = ctx.cancelled().cancelled() => Err(JobError::Cancelled),
     }
 }
 

@@ -161,6 +161,7 @@ impl<C> JobContext<C> {
     /// [`JobContext::idempotency_key`]; what it does inside is done exactly once by
     /// [`JobContext::step_in`]. While the database is away the save is tried again until the
     /// attempt must stop.
+    /// Not while a transaction of the attempt is open that was fenced: the save would wait for it.
     ///
     /// ```
     /// # use ingestd::queue::{Done, JobContext, JobError};

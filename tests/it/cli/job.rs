@@ -71,3 +71,48 @@ async fn enqueue_knows_periods() {
         .code(65)
         .says("whole seconds");
 }
+
+#[tokio::test]
+async fn what_a_job_did_and_said_is_shown() {
+    let world = World::create().await;
+    let daemon = world.daemon().await;
+    let args = r#"{"steps": 3, "log": "hello\nworld", "sleep_ms": 300}"#;
+    let id = world.run_with("enqueue system.noop -q", args).ok();
+    let id = id.trim();
+    let followed = world.run(&format!("jobs logs {id} --follow")).ok();
+    assert_eq!(followed.matches("1 info  hello\nworld\n").count(), 3);
+    let shown = world.run(&format!("jobs show {id}")).ok();
+    assert!(shown.contains("state         completed"), "{shown}");
+    assert!(shown.contains("step 2: in attempt 1, at "), "{shown}");
+    let lines = world.run(&format!("jobs logs {id} --json")).ok();
+    let last: serde_json::Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
+    assert_eq!(
+        (&last["line_no"], &last["message"]),
+        (&json!(3), &json!("hello\nworld"))
+    );
+    for line in ["jobs logs 987654", "jobs logs 987654 --follow"] {
+        world.run(line).code(66).says("there is no job 987654");
+    }
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[tokio::test]
+async fn running_jobs_are_listed_with_their_progress() {
+    let world = World::create().await;
+    sqlx::raw_sql(
+        "WITH job AS (
+           INSERT INTO ingestd.jobs (kind, state, lease_id, worker_id, attempt, started_at)
+           VALUES ('system.noop', 'running', 1, 1, 1, now()) RETURNING id)
+         INSERT INTO ingestd.job_progress (job_id, lease_id, attempt, n_done, n_total, note)
+         SELECT id, 1, 1, 70, 200, 'page 7' FROM job",
+    )
+    .execute(world.db.pool())
+    .await
+    .unwrap();
+    let listed = world.run("jobs ls --state running").ok();
+    assert!(listed.contains("70/200 (35 %) page 7"), "{listed}");
+    let listed = world.run("jobs ls --json").json();
+    assert_eq!(listed[0]["progress"]["n_total"], 200);
+    let shown = world.run(&format!("jobs show {}", listed[0]["id"])).ok();
+    assert!(shown.contains("70/200 (35 %) page 7"), "{shown}");
+}

@@ -9,6 +9,7 @@ mod import;
 mod job;
 mod probe;
 mod problem;
+mod record;
 mod run;
 mod schedule;
 mod server;
