@@ -7,7 +7,8 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use sqlx::{Connection, PgConnection};
+use serde_json::value::RawValue;
+use sqlx::{Connection, PgConnection, types::Json};
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
@@ -75,10 +76,19 @@ impl<C> JobContext<C> {
     ///
     /// [`JobError::LeaseLost`] when the job is another worker's or nobody's; roll back.
     pub async fn complete_in(&self, conn: &mut PgConnection) -> Result<Done, JobError> {
+        self.complete_keeping(conn, None).await
+    }
+
+    pub(super) async fn complete_keeping(
+        &self,
+        conn: &mut PgConnection,
+        output: Option<&RawValue>,
+    ) -> Result<Done, JobError> {
         let gone: Option<i64> = sqlx::query_scalar(FINISH)
             .bind([self.lease.id.0])
             .bind([self.lease.lease_id.0])
             .bind("completed")
+            .bind(output.map(|output| vec![Json(output)]))
             .fetch_optional(conn)
             .await?;
         gone.map(|_| Done::in_transaction())
@@ -191,7 +201,12 @@ impl<C: Send + Sync + 'static> Writer<C> {
 
     async fn write(&self, conn: &mut PgConnection, batch: &mut [Conclusion]) -> sqlx::Result<()> {
         finish(conn, "completed", batch, |o| {
-            matches!(o, Outcome::Completed)
+            matches!(o, Outcome::Completed { output: None })
+        })
+        .await?;
+        // Apart, so that the many without output do not pay for the few.
+        finish(conn, "completed", batch, |o| {
+            matches!(o, Outcome::Completed { output: Some(_) })
         })
         .await?;
         finish(conn, "cancelled", batch, |o| {
@@ -255,10 +270,21 @@ async fn finish(
     if ids.is_empty() {
         return Ok(());
     }
+    let outputs = batch
+        .iter()
+        .filter(covers)
+        .filter_map(|c| match &c.outcome {
+            Outcome::Completed { output } => output.as_deref().map(Json),
+            _ => None,
+        });
+    let outputs: Vec<Json<&RawValue>> = outputs.collect();
+    // All of those that are covered have one, or none.
+    let outputs = (!outputs.is_empty()).then_some(outputs);
     let done: Vec<i64> = sqlx::query_scalar(FINISH)
         .bind(&ids)
         .bind(&leases)
         .bind(state)
+        .bind(outputs)
         .fetch_all(&mut *conn)
         .await?;
     settle(batch, &done, covered);

@@ -16,6 +16,7 @@ use std::{
 
 use apalis_core::task::Task;
 use futures::future::BoxFuture;
+use serde_json::value::RawValue;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::{Service, ServiceExt};
@@ -51,7 +52,10 @@ pub(super) struct Claimed {
 /// How an attempt ended, as the queue will store it.
 #[derive(Debug, Clone)]
 pub(super) enum Outcome {
-    Completed,
+    Completed {
+        /// To be kept in the history.
+        output: Option<Box<RawValue>>,
+    },
     CompletedInTransaction,
     Cancelled,
     Retry {
@@ -100,7 +104,7 @@ impl Conclusion {
         let outcome = match (&self.outcome, self.fenced) {
             (Outcome::HandedBack | Outcome::Returned, _) => return,
             (Outcome::LeaseLost, _) | (_, true) => Seen::Lost,
-            (Outcome::Completed | Outcome::CompletedInTransaction, _) => Seen::Success,
+            (Outcome::Completed { .. } | Outcome::CompletedInTransaction, _) => Seen::Success,
             (Outcome::Cancelled, _) => Seen::Cancelled,
             (Outcome::Retry { .. }, _) => Seen::Retry,
             (Outcome::Snoozed(_), _) => Seen::Snoozed,
@@ -177,7 +181,10 @@ fn judge<C>(
 ) -> Outcome {
     let (error, after) = match result {
         Ok(done) if done.in_transaction => return Outcome::CompletedInTransaction,
-        Ok(_) => return Outcome::Completed,
+        Ok(done) => {
+            let output = done.output.filter(|_| kind.keep_output);
+            return Outcome::Completed { output };
+        }
         Err(JobError::LeaseLost) => return Outcome::LeaseLost,
         Err(JobError::Cancelled) => return Outcome::Cancelled,
         Err(JobError::Snooze(delay)) => return Outcome::Snoozed(delay),
@@ -334,7 +341,7 @@ impl<C: Send + Sync + 'static> Executor<C> {
     ) -> (Outcome, Duration) {
         let Claimed { lease, cancel, .. } = claimed;
         let started = Instant::now();
-        let record = self.records.begin(lease);
+        let record = self.records.begin(lease, kind.keep_output);
         let ctx = JobContext {
             lease: Arc::clone(lease),
             cancel: cancel.clone(),
@@ -358,8 +365,6 @@ impl<C: Send + Sync + 'static> Executor<C> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::value::RawValue;
-
     use super::*;
     use crate::queue::{JobId, LeaseId, Retry};
 
@@ -370,6 +375,7 @@ mod tests {
             retry: Retry::STANDARD.attempts(3),
             timeout: Duration::from_secs(1),
             schedule: None,
+            keep_output: false,
             run: |_| Box::pin(async { Ok(Done::new()) }),
             on_dead: |_, _| Box::pin(async { Ok(()) }),
         }

@@ -42,6 +42,8 @@ pub trait Job: Serialize + DeserializeOwned + Send + Sync + 'static {
     const TIMEOUT: Duration = Duration::from_mins(5);
     /// A cron line (with seconds, UTC) that enqueues this kind with default arguments.
     const SCHEDULE: Option<&'static str> = None;
+    /// Whether the history keeps what [`Done::with_output`] returned.
+    const KEEP_OUTPUT: bool = false;
     /// What the daemon lends to every job of this program.
     type Context: Send + Sync + 'static;
 
@@ -94,6 +96,7 @@ pub trait Job: Serialize + DeserializeOwned + Send + Sync + 'static {
 #[must_use = "return it from `Job::run`"]
 pub struct Done {
     pub(super) in_transaction: bool,
+    pub(super) output: Option<Box<RawValue>>,
 }
 
 impl Done {
@@ -101,6 +104,7 @@ impl Done {
     pub const fn new() -> Self {
         Self {
             in_transaction: false,
+            output: None,
         }
     }
 
@@ -108,6 +112,7 @@ impl Done {
     pub(super) const fn in_transaction() -> Self {
         Self {
             in_transaction: true,
+            output: None,
         }
     }
 }

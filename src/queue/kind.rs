@@ -20,6 +20,8 @@ pub struct Kind<C: 'static> {
     pub timeout: Duration,
     /// A cron line that enqueues the kind with default arguments.
     pub schedule: Option<&'static str>,
+    /// Whether the history keeps what its jobs return.
+    pub keep_output: bool,
     pub(super) run: fn(JobContext<C>) -> BoxFuture<'static, Result<Done, JobError>>,
     pub(super) on_dead:
         for<'a> fn(&'a mut PgConnection, &'a DeadJob) -> BoxFuture<'a, sqlx::Result<()>>,
@@ -53,6 +55,7 @@ impl<C: Send + Sync + 'static> Kind<C> {
             retry: J::RETRY,
             timeout: J::TIMEOUT,
             schedule: J::SCHEDULE,
+            keep_output: J::KEEP_OUTPUT,
             run: run::<J>,
             on_dead: |conn, dead| Box::pin(J::on_dead(conn, dead)),
         }

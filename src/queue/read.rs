@@ -84,6 +84,8 @@ pub struct JobDetail {
     pub reason: Option<String>,
     /// The job that a replay made of it.
     pub replayed_to: Option<JobId>,
+    /// What it returned, where its kind keeps that.
+    pub output: Option<Value>,
 }
 
 /// An attempt that did not end in success.

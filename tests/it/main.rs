@@ -34,6 +34,7 @@ mod queue_enqueue;
 mod queue_fence;
 mod queue_ledger;
 mod queue_outcome;
+mod queue_output;
 mod queue_record;
 mod queue_rescue;
 mod queue_rig;

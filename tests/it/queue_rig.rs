@@ -117,6 +117,11 @@ impl Play {
         self
     }
 
+    pub(crate) fn keeps_output(mut self) -> Self {
+        self.kind.keep_output = true;
+        self
+    }
+
     pub(crate) fn timeout(mut self, timeout: Duration) -> Self {
         self.kind.timeout = timeout;
         self

@@ -22,6 +22,9 @@ pub struct Noop {
     /// What to log, if anything; with steps, in each of them.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub log: String,
+    /// What to return, if anything; the history keeps it.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub output: Value,
     /// How to end.
     pub outcome: NoopOutcome,
     /// Anything, to give the job a size.
@@ -49,6 +52,7 @@ pub enum NoopOutcome {
 impl Job for Noop {
     const KIND: &'static str = "system.noop";
     const TIMEOUT: Duration = Duration::from_mins(11);
+    const KEEP_OUTPUT: bool = true;
     type Context = Context;
 
     async fn run(self, ctx: &JobContext<Context>) -> Result<Done, JobError> {
@@ -61,7 +65,8 @@ impl Job for Noop {
             ctx.progress(n.into(), u64::from(self.steps), "");
         }
         match self.outcome {
-            NoopOutcome::Ok => Ok(Done::new()),
+            NoopOutcome::Ok if self.output.is_null() => Ok(Done::new()),
+            NoopOutcome::Ok => Done::with_output(&self.output),
             NoopOutcome::Retry => Err(anyhow::anyhow!("asked to retry").into()),
             NoopOutcome::Fatal => Err(JobError::Fatal(anyhow::anyhow!("asked to fail for good"))),
             NoopOutcome::Panic => std::panic::panic_any("asked to panic"),

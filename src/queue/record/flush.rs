@@ -200,6 +200,7 @@ mod tests {
             id: JobId(1),
             lease_id: LeaseId(7),
             attempt: 1,
+            keeps_output: false,
             steps: super::super::Steps::default(),
             pad: std::sync::Mutex::default(),
         })

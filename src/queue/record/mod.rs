@@ -1,5 +1,5 @@
 //! What an attempt writes down beside its outcome: the results of its steps, how far it has come,
-//! what it has to say.
+//! what it has to say, and what came of it.
 //!
 //! Steps are saved at once and fenced; progress and log lines are kept in memory and written by
 //! one task per engine, at most every second, for all attempts together. All of it has
@@ -8,6 +8,7 @@
 //! down.
 
 mod flush;
+mod output;
 mod pad;
 mod read;
 mod step;
@@ -71,12 +72,13 @@ impl Records {
     }
 
     /// Begins the record of one attempt.
-    pub(super) fn begin(&self, lease: &Lease) -> Arc<Record> {
+    pub(super) fn begin(&self, lease: &Lease, keeps_output: bool) -> Arc<Record> {
         Arc::new(Record {
             records: self.clone(),
             id: lease.id,
             lease_id: lease.lease_id,
             attempt: lease.attempt,
+            keeps_output,
             steps: Steps::default(),
             pad: Mutex::default(),
         })
@@ -99,6 +101,7 @@ pub(super) struct Record {
     id: JobId,
     lease_id: LeaseId,
     attempt: i16,
+    keeps_output: bool,
     steps: Steps,
     pad: Mutex<Pad>,
 }

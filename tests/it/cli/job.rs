@@ -76,7 +76,7 @@ async fn enqueue_knows_periods() {
 async fn what_a_job_did_and_said_is_shown() {
     let world = World::create().await;
     let daemon = world.daemon().await;
-    let args = r#"{"steps": 3, "log": "hello\nworld", "sleep_ms": 300}"#;
+    let args = r#"{"steps": 3, "log": "hello\nworld", "sleep_ms": 300, "output": [1, 2]}"#;
     let id = world.run_with("enqueue system.noop -q", args).ok();
     let id = id.trim();
     let followed = world.run(&format!("jobs logs {id} --follow")).ok();
@@ -84,6 +84,7 @@ async fn what_a_job_did_and_said_is_shown() {
     let shown = world.run(&format!("jobs show {id}")).ok();
     assert!(shown.contains("state         completed"), "{shown}");
     assert!(shown.contains("step 2: in attempt 1, at "), "{shown}");
+    assert!(shown.contains("output        [1,2]"), "{shown}");
     let lines = world.run(&format!("jobs logs {id} --json")).ok();
     let last: serde_json::Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
     assert_eq!(
