@@ -1,23 +1,30 @@
 //! `ingestd dead`: what the queue gave up.
 
 use clap::{Args, Subcommand};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     Exit, Failure, Session,
     audit::Change,
+    bulk::{self, BulkArgs, DeadArgs},
+    enqueue::parse_args,
     jobs,
     output::{Listed, at, brief},
 };
-use crate::queue::{
-    JobId, dead,
-    read::{self, DeadLetter, JobFilter, JobState},
+use crate::{
+    ingest::system::bulk::Action,
+    queue::{
+        JobId,
+        dead::{self, DeadGroup, DeadLetter},
+        read::{self, JobState},
+    },
 };
 
 pub(super) const EXAMPLES: &str = "Examples:
-  ingestd dead ls
-  ingestd dead show 42
+  ingestd dead groups
+  ingestd dead ls --kind product_import.run
   ingestd dead retry 42 43
+  ingestd dead retry --all --kind product_import.run --rate 50
   ingestd dead purge 42 --yes";
 
 #[derive(Debug, Subcommand)]
@@ -25,8 +32,21 @@ pub(super) enum DeadCommand {
     /// Lists dead letters, newest first.
     #[command(after_help = "Examples:
   ingestd dead ls
-  ingestd dead ls --kind product_import.run --all")]
+  ingestd dead ls --kind product_import.run --all
+  ingestd dead ls --error 'connection refused' --died-after 2026-11-27T06:00:00Z")]
     Ls(LsArgs),
+    /// Groups the dead letters that nobody replayed by what failed alike, the largest group first.
+    #[command(after_help = "Examples:
+  ingestd dead groups
+  ingestd dead groups --kind product_import.run --json")]
+    Groups {
+        /// Only this kind.
+        #[arg(long)]
+        kind: Option<String>,
+        /// At most this many.
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=1_000))]
+        limit: i64,
+    },
     /// Shows everything about one dead letter.
     #[command(after_help = "Examples:\n  ingestd dead show 42")]
     Show {
@@ -34,33 +54,27 @@ pub(super) enum DeadCommand {
         id: i64,
     },
     /// Replays dead letters: each becomes a new job with all its attempts before it.
-    #[command(after_help = "Examples:
+    ///
+    /// With --all, the daemon replays all that fit, as a run; what dies after that is left.
+    #[command(after_help = r#"Examples:
   ingestd dead retry 42
-  ingestd dead retry $(ingestd dead ls --json | jq '.[].id')")]
-    Retry {
-        /// The jobs' ids.
-        #[arg(required = true, value_name = "ID")]
-        ids: Vec<i64>,
-    },
-    /// Deletes a dead letter for good.
-    #[command(after_help = "Examples:\n  ingestd dead purge 42 --yes")]
-    Purge {
-        /// The job's id.
-        id: i64,
-        /// Yes, delete it.
-        #[arg(long)]
-        yes: bool,
-    },
+  ingestd dead retry 42 --args '{"sleep_ms": 5}'
+  ingestd dead retry --all --kind product_import.run --dry-run
+  ingestd dead retry --all --fingerprint 8f14e45fceea167a --rate 50 --wait"#)]
+    Retry(RetryArgs),
+    /// Deletes dead letters for good.
+    ///
+    /// With --all, the daemon deletes all that fit, as a run.
+    #[command(after_help = "Examples:
+  ingestd dead purge 42 --yes
+  ingestd dead purge --all --died-before 2026-10-01T00:00:00Z --replayed --yes")]
+    Purge(PurgeArgs),
 }
 
 #[derive(Debug, Args)]
 pub(super) struct LsArgs {
-    /// Only this queue.
-    #[arg(long)]
-    queue: Option<String>,
-    /// Only this kind.
-    #[arg(long)]
-    kind: Option<String>,
+    #[command(flatten)]
+    which: DeadArgs,
     /// Also those that were replayed.
     #[arg(long)]
     all: bool,
@@ -69,26 +83,92 @@ pub(super) struct LsArgs {
     limit: i64,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct RetryArgs {
+    /// The jobs' ids.
+    #[arg(
+        required_unless_present = "all",
+        conflicts_with = "all",
+        value_name = "ID"
+    )]
+    ids: Vec<i64>,
+    /// Other arguments for the new job, a JSON object of at most 256 KiB; the letter keeps its own.
+    #[arg(long, value_name = "JSON", conflicts_with = "all")]
+    args: Option<String>,
+    /// All that fit the flags below.
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    which: DeadArgs,
+    #[command(flatten)]
+    bulk: BulkArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PurgeArgs {
+    /// The job's id.
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    id: Option<i64>,
+    /// Yes, delete.
+    #[arg(long)]
+    yes: bool,
+    /// All that fit the flags below.
+    #[arg(long)]
+    all: bool,
+    /// With --all: also those that were replayed.
+    #[arg(long, requires = "all")]
+    replayed: bool,
+    #[command(flatten)]
+    which: DeadArgs,
+    #[command(flatten)]
+    bulk: BulkArgs,
+}
+
 pub(super) async fn run(command: DeadCommand, session: &mut Session) -> Result<Exit, Failure> {
     match command {
         DeadCommand::Ls(args) => {
-            let filter = JobFilter {
-                queue: args.queue.as_deref(),
-                kind: args.kind.as_deref(),
-                state: None,
-            };
-            let conn = &mut session.conn;
-            let letters = read::dead_letters(conn, filter, args.all, None, args.limit).await?;
+            let filter = args.which.filter(args.all);
+            let letters = dead::list(&mut session.conn, &filter, None, args.limit).await?;
             session.output.list(&letters, "no dead letters")?;
             Ok(Exit::Ok)
         }
-        DeadCommand::Show { id } => show(JobId(id), session).await,
-        DeadCommand::Retry { ids } => retry(&ids, session).await,
-        DeadCommand::Purge { id, yes } => {
-            confirm(yes, &format!("delete dead letter {id} for good"))?;
-            purge(JobId(id), session).await
+        DeadCommand::Groups { kind, limit } => {
+            let groups = dead::groups(&mut session.conn, kind.as_deref(), limit).await?;
+            session.output.list(&groups, "no dead letters")?;
+            Ok(Exit::Ok)
         }
+        DeadCommand::Show { id } => show(JobId(id), session).await,
+        DeadCommand::Retry(args) if args.all => {
+            let filter = args.which.filter(false);
+            bulk::run(Action::Replay, filter, &args.bulk, true, session).await
+        }
+        DeadCommand::Retry(args) => {
+            one_by_one(&args.bulk)?;
+            retry(&args.ids, args.args.as_deref(), session).await
+        }
+        DeadCommand::Purge(args) => purge(args, session).await,
     }
+}
+
+async fn purge(args: PurgeArgs, session: &mut Session) -> Result<Exit, Failure> {
+    if let Some(id) = args.id {
+        one_by_one(&args.bulk)?;
+        confirm(args.yes, &format!("delete dead letter {id} for good"))?;
+        return purge_one(JobId(id), session).await;
+    }
+    let filter = args.which.filter(args.replayed);
+    bulk::run(Action::Purge, filter, &args.bulk, args.yes, session).await
+}
+
+/// Refuses flags that would do nothing.
+fn one_by_one(bulk: &BulkArgs) -> Result<(), Failure> {
+    if bulk.is_given() {
+        return Err(Failure::say(
+            Exit::Usage,
+            "--rate, --dry-run and --wait go with --all",
+        ));
+    }
+    Ok(())
 }
 
 /// Refuses what cannot be undone unless `--yes` was given.
@@ -123,6 +203,34 @@ impl Listed for DeadLetter {
     }
 }
 
+impl Listed for DeadGroup {
+    const HEADERS: &'static [&'static str] = &[
+        "kind",
+        "fingerprint",
+        "letters",
+        "first (UTC)",
+        "last (UTC)",
+        "example",
+        "error",
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        let n_letters = match self.n_letters {
+            n if n > 10_000 => "> 10000".to_owned(),
+            n => n.to_string(),
+        };
+        vec![
+            self.kind.clone(),
+            self.fingerprint.to_string(),
+            n_letters,
+            at(self.first_died_at),
+            at(self.last_died_at),
+            self.example_id.to_string(),
+            brief(&self.example_error),
+        ]
+    }
+}
+
 async fn show(id: JobId, session: &mut Session) -> Result<Exit, Failure> {
     let job = read::find(&mut session.conn, id).await?;
     let dead = job.filter(|job| job.row.state == JobState::Dead);
@@ -137,10 +245,14 @@ fn not_found(id: JobId) -> Failure {
 }
 
 /// Replays each letter in a transaction of its own: one that cannot be is no reason to leave others.
-async fn retry(ids: &[i64], session: &mut Session) -> Result<Exit, Failure> {
+async fn retry(ids: &[i64], args: Option<&str>, session: &mut Session) -> Result<Exit, Failure> {
+    let args = args.map(parse_args).transpose()?;
+    if args.is_some() && ids.len() > 1 {
+        return Err(Failure::say(Exit::Usage, "--args are those of one job").hint("say one ID"));
+    }
     let (mut reports, mut lines, mut refused) = (Vec::new(), Vec::new(), Vec::new());
     for id in ids.iter().copied().map(JobId) {
-        let new = replay(id, session).await?;
+        let new = replay(id, args.as_ref(), session).await?;
         reports.push(json!({ "id": id, "new_id": new }));
         match new {
             Some(new) => lines.push(format!("dead letter {id} is job {new} now")),
@@ -161,13 +273,20 @@ async fn retry(ids: &[i64], session: &mut Session) -> Result<Exit, Failure> {
     ))
 }
 
-async fn replay(id: JobId, session: &mut Session) -> sqlx::Result<Option<JobId>> {
+async fn replay(
+    id: JobId,
+    args: Option<&Value>,
+    session: &mut Session,
+) -> sqlx::Result<Option<JobId>> {
     let actor = session.actor.clone();
     let mut tx = session.begin().await?;
-    let new = crate::runs::replay(&mut tx, id).await?;
+    let new = match args {
+        Some(args) => crate::runs::replay_edited(&mut tx, id, args).await?,
+        None => crate::runs::replay(&mut tx, id).await?,
+    };
     if let Some(new) = new {
         let change = Change {
-            detail: json!({ "new_id": new }),
+            detail: json!({ "new_id": new, "args_edited": args.is_some() }),
             ..Change::of("dead.retry", format!("job/{id}"))
         };
         change.note(&mut tx, &actor).await?;
@@ -176,7 +295,7 @@ async fn replay(id: JobId, session: &mut Session) -> sqlx::Result<Option<JobId>>
     Ok(new)
 }
 
-async fn purge(id: JobId, session: &mut Session) -> Result<Exit, Failure> {
+async fn purge_one(id: JobId, session: &mut Session) -> Result<Exit, Failure> {
     let actor = session.actor.clone();
     let mut tx = session.begin().await?;
     if !dead::purge(&mut tx, id).await? {

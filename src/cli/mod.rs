@@ -7,6 +7,7 @@
 pub mod config;
 
 mod audit;
+mod bulk;
 mod completions;
 mod dead;
 mod dev;
@@ -95,7 +96,7 @@ enum Command {
     /// Lists, shows, changes, puts off, cancels and retries jobs.
     #[command(subcommand, after_help = jobs::EXAMPLES)]
     Jobs(jobs::JobsCommand),
-    /// Lists, shows, replays and purges dead letters.
+    /// Lists, groups, shows, replays and purges dead letters.
     #[command(subcommand, after_help = dead::EXAMPLES)]
     Dead(dead::DeadCommand),
     /// Lists, pauses and resumes queues.
@@ -104,7 +105,7 @@ enum Command {
     /// Lists, explains, adds, pauses and runs schedules.
     #[command(subcommand, after_help = schedules::EXAMPLES)]
     Schedules(schedules::SchedulesCommand),
-    /// Lists, shows, watches, cancels and resets runs.
+    /// Lists, shows, watches, pauses, cancels and resets runs.
     #[command(subcommand, after_help = runs::EXAMPLES)]
     Runs(runs::RunsCommand),
     /// Imports a product file and shows its progress.

@@ -39,6 +39,18 @@ The exit code is 0 where the run completed and 1 where it failed or was cancelle
         /// The run's id.
         id: i64,
     },
+    /// Pauses a run: what was committed stays, nothing more is done until it is resumed.
+    #[command(after_help = "Examples:\n  ingestd runs pause 7")]
+    Pause {
+        /// The run's id.
+        id: i64,
+    },
+    /// Lets a paused run go on where it stopped.
+    #[command(after_help = "Examples:\n  ingestd runs resume 7")]
+    Resume {
+        /// The run's id.
+        id: i64,
+    },
     /// Cancels a run and its jobs; what was committed stays.
     #[command(after_help = "Examples:\n  ingestd runs cancel 7")]
     Cancel {
@@ -73,6 +85,8 @@ pub(super) async fn run(command: RunsCommand, session: &mut Session) -> Result<E
         }
         RunsCommand::Show { id } => show(RunId(id), session).await,
         RunsCommand::Watch { id } => watch(RunId(id), session).await,
+        RunsCommand::Pause { id } => pause(RunId(id), session).await,
+        RunsCommand::Resume { id } => resume(RunId(id), session).await,
         RunsCommand::Cancel { id } => cancel(RunId(id), session).await,
         RunsCommand::Reset { id } => reset(RunId(id), session).await,
     }
@@ -169,6 +183,52 @@ async fn watch(id: RunId, session: &mut Session) -> Result<Exit, Failure> {
         session.output.line(&text)?;
     }
     progress::conclude(&run)
+}
+
+async fn pause(id: RunId, session: &mut Session) -> Result<Exit, Failure> {
+    let actor = session.actor.clone();
+    let mut tx = session.begin().await?;
+    if !runs::pause(&mut tx, id).await? {
+        drop(tx);
+        let run = find(id, session).await?;
+        let text = match run.state {
+            RunState::Pending | RunState::Running => {
+                format!("run {id} has a job per item; pause their queue: ingestd queues pause")
+            }
+            state => format!("run {id} is {} already", word(state)),
+        };
+        return Err(Failure::say(Exit::Failed, text));
+    }
+    Change::of("run.pause", format!("run/{id}"))
+        .note(&mut tx, &actor)
+        .await?;
+    tx.commit().await?;
+    let text = format!("run {id} is paused; `ingestd runs resume {id}` lets it go on");
+    session
+        .output
+        .done(&json!({ "id": id, "paused": true }), &text)?;
+    Ok(Exit::Ok)
+}
+
+async fn resume(id: RunId, session: &mut Session) -> Result<Exit, Failure> {
+    let actor = session.actor.clone();
+    let mut tx = session.begin().await?;
+    if !runs::resume(&mut tx, id).await? {
+        drop(tx);
+        let run = find(id, session).await?;
+        let text = format!("run {id} is not paused, it is {}", word(run.state));
+        return Err(Failure::say(Exit::Failed, text));
+    }
+    Change::of("run.resume", format!("run/{id}"))
+        .note(&mut tx, &actor)
+        .await?;
+    tx.commit().await?;
+    let text = format!("run {id} goes on; `ingestd runs watch {id}` shows how");
+    session
+        .output
+        .done(&json!({ "id": id, "paused": false }), &text)?;
+    session.warn_without_worker().await?;
+    Ok(Exit::Ok)
 }
 
 async fn cancel(id: RunId, session: &mut Session) -> Result<Exit, Failure> {

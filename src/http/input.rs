@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     body::{Body, Bytes},
     extract::{
-        FromRequest, FromRequestParts, Request,
+        FromRequest, FromRequestParts, OptionalFromRequest, Request,
         rejection::{PathRejection, QueryRejection},
     },
     http::{
@@ -60,6 +60,21 @@ impl<T: DeserializeOwned> FromRequest<Arc<AppState>> for Json<T> {
         }
         let deadline = request.extensions().get::<Deadline>().copied();
         parse(&read(request.into_body(), max, deadline).await?).map(Self)
+    }
+}
+
+impl<T: DeserializeOwned> OptionalFromRequest<Arc<AppState>> for Json<T> {
+    type Rejection = Problem;
+
+    /// Takes a request without a `Content-Type` as one without a body.
+    async fn from_request(request: Request, app: &Arc<AppState>) -> Result<Option<Self>, Problem> {
+        if request.headers().contains_key(CONTENT_TYPE) {
+            <Self as FromRequest<Arc<AppState>>>::from_request(request, app)
+                .await
+                .map(Some)
+        } else {
+            Ok(None)
+        }
     }
 }
 

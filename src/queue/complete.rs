@@ -354,7 +354,8 @@ pub(super) struct Grave<'a> {
 }
 
 /// What makes a job a dead letter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Reason {
     /// Out of attempts.
     Exhausted,

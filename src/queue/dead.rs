@@ -1,9 +1,15 @@
 //! Dead letters: what the queue gave up, until someone replays or purges it.
 
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
-use sqlx::PgConnection;
+use sqlx::{FromRow, PgConnection, PgExecutor, QueryBuilder};
 
-use super::job::JobId;
+use super::{
+    filter::{DeadFilter, Fingerprint},
+    job::JobId,
+};
 
 /// Hashes an error with its numbers left out, so that what failed alike has one fingerprint.
 ///
@@ -30,6 +36,26 @@ pub fn fingerprint(error: &str) -> i64 {
     i64::from_be_bytes(first)
 }
 
+const REPLAY: &str = "
+    WITH letter AS (
+      SELECT * FROM ingestd.dead_jobs
+      WHERE shard = 0 AND id = $1 AND replayed_at IS NULL FOR UPDATE),
+    job AS (
+      INSERT INTO ingestd.jobs (kind, args, queue, priority, max_attempts, unique_key,
+        gate_key, run_id, tenant, meta)
+      SELECT kind, coalesce($2, args), queue, priority, max_attempts, unique_key, gate_key, run_id,
+        tenant, (coalesce(meta, '{}') - 'args_edited') || jsonb_build_object('replayed_from', id)
+          || CASE WHEN $2 IS NULL THEN '{}' ELSE jsonb_build_object('args_edited', true) END
+      FROM letter
+      ON CONFLICT (shard, unique_key) WHERE unique_key IS NOT NULL DO NOTHING
+      RETURNING id),
+    moved AS (
+      UPDATE ingestd.job_steps s SET job_id = job.id
+      FROM job WHERE s.job_id = $1 AND s.shard = 0 AND $3)
+    UPDATE ingestd.dead_jobs d SET replayed_to = job.id, replayed_at = now()
+    FROM job WHERE d.shard = 0 AND d.id = $1
+    RETURNING d.replayed_to";
+
 /// Where a replay begins.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Begin {
@@ -53,9 +79,9 @@ pub async fn replay(conn: &mut PgConnection, id: JobId) -> sqlx::Result<Option<J
 
 /// Puts a dead letter back to work, to begin where the caller says.
 ///
-/// The letter stays, with a mark of where it went; a letter is replayed once.
-/// Returns `None` where there is no such letter, or it was replayed already,
-/// or an unfinished job holds its unique key.
+/// The letter stays as it was, with a mark of where it went; a letter is replayed once. The job's
+/// `meta` says where it came from. Returns `None` where there is no such letter, or it was
+/// replayed already, or an unfinished job holds its unique key.
 ///
 /// # Errors
 ///
@@ -65,29 +91,37 @@ pub async fn replay_from(
     id: JobId,
     begin: Begin,
 ) -> sqlx::Result<Option<JobId>> {
-    sqlx::query_scalar(
-        "WITH letter AS (
-           SELECT * FROM ingestd.dead_jobs
-           WHERE shard = 0 AND id = $1 AND replayed_at IS NULL FOR UPDATE),
-         job AS (
-           INSERT INTO ingestd.jobs (kind, args, queue, priority, max_attempts, unique_key,
-             gate_key, run_id, tenant, meta)
-           SELECT kind, args, queue, priority, max_attempts, unique_key, gate_key, run_id, tenant,
-             coalesce(meta, '{}') || jsonb_build_object('replayed_from', id)
-           FROM letter
-           ON CONFLICT (shard, unique_key) WHERE unique_key IS NOT NULL DO NOTHING
-           RETURNING id),
-         moved AS (
-           UPDATE ingestd.job_steps s SET job_id = job.id
-           FROM job WHERE s.job_id = $1 AND s.shard = 0 AND $2)
-         UPDATE ingestd.dead_jobs d SET replayed_to = job.id, replayed_at = now()
-         FROM job WHERE d.shard = 0 AND d.id = $1
-         RETURNING d.replayed_to",
-    )
-    .bind(id)
-    .bind(begin == Begin::AfterItsSteps)
-    .fetch_optional(conn)
-    .await
+    replay_with(conn, id, None, begin).await
+}
+
+/// As [`replay`], with other arguments, a JSON object of at most 256 KiB; the letter keeps its own.
+///
+/// The job's `meta` says that they were edited. It begins afresh: what was done with other
+/// arguments may not fit these.
+///
+/// # Errors
+///
+/// What Postgres says: no object, or too large.
+pub async fn replay_edited(
+    conn: &mut PgConnection,
+    id: JobId,
+    args: &Value,
+) -> sqlx::Result<Option<JobId>> {
+    replay_with(conn, id, Some(args), Begin::Afresh).await
+}
+
+async fn replay_with(
+    conn: &mut PgConnection,
+    id: JobId,
+    args: Option<&Value>,
+    begin: Begin,
+) -> sqlx::Result<Option<JobId>> {
+    sqlx::query_scalar(REPLAY)
+        .bind(id)
+        .bind(args)
+        .bind(begin == Begin::AfterItsSteps)
+        .fetch_optional(conn)
+        .await
 }
 
 /// Deletes one dead letter for good; returns whether there was one.
@@ -101,6 +135,107 @@ pub async fn purge(conn: &mut PgConnection, id: JobId) -> sqlx::Result<bool> {
         .execute(conn)
         .await?;
     Ok(gone.rows_affected() == 1)
+}
+
+/// A dead letter as a list shows it.
+#[derive(Debug, Clone, FromRow, Serialize)]
+pub struct DeadLetter {
+    /// The job's id.
+    pub id: JobId,
+    /// Its kind.
+    pub kind: String,
+    /// Its lane.
+    pub queue: String,
+    /// Attempts it had.
+    pub attempt: i16,
+    /// Crashes in a row it had.
+    pub crashes: i16,
+    /// Why it was given up: `exhausted`, `fatal`, `poison`.
+    pub reason: String,
+    /// The first 1,000 characters of the last error.
+    pub error: String,
+    /// The same for what failed alike.
+    pub fingerprint: Fingerprint,
+    /// The run it was part of.
+    pub run_id: Option<i64>,
+    /// Owner of the data.
+    pub tenant: Option<String>,
+    /// When the job was inserted.
+    pub created_at: DateTime<Utc>,
+    /// When the queue gave it up.
+    pub died_at: DateTime<Utc>,
+    /// The dead letter that it was a replay of.
+    pub replayed_from: Option<JobId>,
+    /// The job that a replay made of it.
+    pub replayed_to: Option<JobId>,
+    /// When it was replayed.
+    pub replayed_at: Option<DateTime<Utc>>,
+}
+
+/// Reads the newest dead letters with ids below `before`, newest first, at most `limit`.
+///
+/// # Errors
+///
+/// What Postgres says.
+pub async fn list(
+    db: impl PgExecutor<'_>,
+    filter: &DeadFilter,
+    before: Option<JobId>,
+    limit: i64,
+) -> sqlx::Result<Vec<DeadLetter>> {
+    let mut query = QueryBuilder::new(
+        "SELECT id, kind, queue, attempt, crashes, reason, left(error, 1000) AS error,
+                fingerprint, run_id, tenant, created_at, died_at, replayed_from, replayed_to,
+                replayed_at
+         FROM ingestd.dead_jobs WHERE shard = 0 AND id < ",
+    );
+    query.push_bind(before.unwrap_or(JobId(i64::MAX)));
+    filter.push_conditions(&mut query);
+    query.push(" ORDER BY id DESC LIMIT ").push_bind(limit);
+    query.build_query_as().fetch_all(db).await
+}
+
+/// Letters of one kind that failed alike and that nobody replayed.
+#[derive(Debug, Clone, FromRow, Serialize)]
+pub struct DeadGroup {
+    /// Their kind.
+    pub kind: String,
+    /// Their fingerprint.
+    pub fingerprint: Fingerprint,
+    /// How many there are; 10,001 where there are more than 10,000.
+    pub n_letters: i64,
+    /// When the first of them was given up.
+    pub first_died_at: DateTime<Utc>,
+    /// When the last of them was given up.
+    pub last_died_at: DateTime<Utc>,
+    /// The newest of them.
+    pub example_id: JobId,
+    /// The first 1,000 characters of its error.
+    pub example_error: String,
+}
+
+/// Most groups that [`groups`] looks for.
+const MAX_GROUPS: i64 = 1_000;
+
+/// Reads the groups of alike failures, of one kind or of all, the largest first, at most `limit`.
+///
+/// Of more than 1,000 groups it knows the first by kind.
+///
+/// # Errors
+///
+/// What Postgres says.
+pub async fn groups(
+    db: impl PgExecutor<'_>,
+    kind: Option<&str>,
+    limit: i64,
+) -> sqlx::Result<Vec<DeadGroup>> {
+    sqlx::query_as(include_str!("groups.sql"))
+        .bind(kind.unwrap_or_default())
+        .bind(kind)
+        .bind(MAX_GROUPS)
+        .bind(limit)
+        .fetch_all(db)
+        .await
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ pub mod dead;
 mod engine;
 mod enqueue;
 mod execute;
+pub mod filter;
 mod floor;
 mod hot;
 mod job;

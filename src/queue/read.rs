@@ -1,4 +1,4 @@
-//! What people look at: jobs wherever they are, their failed attempts, dead letters, schedules.
+//! What people look at: jobs wherever they are, their failed attempts.
 //!
 //! Reads only, a page at a time, never a count of rows.
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::{FromRow, PgExecutor};
 
-use super::job::JobId;
+use super::{filter::Fingerprint, job::JobId};
 
 /// Where a job stands. The first three are unfinished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::Type, Serialize, Deserialize)]
@@ -82,6 +82,10 @@ pub struct JobDetail {
     pub cancel_requested: bool,
     /// Why it was given up: `exhausted`, `fatal`, `poison`.
     pub reason: Option<String>,
+    /// The same for what failed alike; of a dead letter only.
+    pub fingerprint: Option<Fingerprint>,
+    /// The dead letter that it is a replay of, where that is known.
+    pub replayed_from: Option<JobId>,
     /// The job that a replay made of it.
     pub replayed_to: Option<JobId>,
     /// What it returned, where its kind keeps that.
@@ -103,39 +107,6 @@ pub struct Attempt {
     pub started_at: Option<DateTime<Utc>>,
     /// When it ended.
     pub finished_at: DateTime<Utc>,
-}
-
-/// A dead letter as a list shows it.
-#[derive(Debug, Clone, FromRow, Serialize)]
-pub struct DeadLetter {
-    /// The job's id.
-    pub id: JobId,
-    /// Its kind.
-    pub kind: String,
-    /// Its lane.
-    pub queue: String,
-    /// Attempts it had.
-    pub attempt: i16,
-    /// Crashes in a row it had.
-    pub crashes: i16,
-    /// Why it was given up: `exhausted`, `fatal`, `poison`.
-    pub reason: String,
-    /// The first 1,000 characters of the last error.
-    pub error: String,
-    /// The same for what failed alike, 16 hexadecimal digits.
-    pub fingerprint: String,
-    /// The run it was part of.
-    pub run_id: Option<i64>,
-    /// Owner of the data.
-    pub tenant: Option<String>,
-    /// When the job was inserted.
-    pub created_at: DateTime<Utc>,
-    /// When the queue gave it up.
-    pub died_at: DateTime<Utc>,
-    /// The job that a replay made of it.
-    pub replayed_to: Option<JobId>,
-    /// When it was replayed.
-    pub replayed_at: Option<DateTime<Utc>>,
 }
 
 /// Which jobs to list; `None` is any.
@@ -198,39 +169,6 @@ pub async fn attempts(db: impl PgExecutor<'_>, id: JobId) -> sqlx::Result<Vec<At
          ORDER BY finished_at",
     )
     .bind(id)
-    .fetch_all(db)
-    .await
-}
-
-/// Reads the newest dead letters with ids below `before`, newest first, at most `limit`.
-///
-/// Of the filter's states it knows none. Letters that were replayed are left
-/// out unless `with_replayed`.
-///
-/// # Errors
-///
-/// What Postgres says.
-pub async fn dead_letters(
-    db: impl PgExecutor<'_>,
-    filter: JobFilter<'_>,
-    with_replayed: bool,
-    before: Option<JobId>,
-    limit: i64,
-) -> sqlx::Result<Vec<DeadLetter>> {
-    sqlx::query_as(
-        "SELECT id, kind, queue, attempt, crashes, reason, left(error, 1000) AS error,
-                lpad(to_hex(fingerprint), 16, '0') AS fingerprint, run_id, tenant, created_at,
-                died_at, replayed_to, replayed_at
-         FROM ingestd.dead_jobs
-         WHERE shard = 0 AND ($1::text IS NULL OR queue = $1) AND ($2::text IS NULL OR kind = $2)
-           AND ($3 OR replayed_at IS NULL) AND id < $4
-         ORDER BY id DESC LIMIT $5",
-    )
-    .bind(filter.queue)
-    .bind(filter.kind)
-    .bind(with_replayed)
-    .bind(before.unwrap_or(NEWEST))
-    .bind(limit)
     .fetch_all(db)
     .await
 }

@@ -1,4 +1,4 @@
-//! What people do to runs: cancel, reset.
+//! What people do to runs: cancel, pause, resume, reset.
 //!
 //! Jobs first, then the run: a chunk's transaction locks its job by the fence
 //! and then advances the run, and whoever locks both must do so in that order.
@@ -34,6 +34,58 @@ pub async fn cancel(conn: &mut PgConnection, id: RunId) -> sqlx::Result<bool> {
     .execute(conn)
     .await?;
     Ok(cancelled.rows_affected() == 1)
+}
+
+/// Pauses an unfinished batch run; what was committed stays.
+///
+/// Its handler learns of it at its next chunk, which is undone, and its job ends. Returns `false`
+/// where there is no such run, it is final or paused already, or it is no batch.
+///
+/// # Errors
+///
+/// What Postgres says.
+pub async fn pause(conn: &mut PgConnection, id: RunId) -> sqlx::Result<bool> {
+    let paused = sqlx::query(
+        "UPDATE ingestd.runs SET state = 'paused'
+         WHERE id = $1 AND state IN ('pending', 'running') AND job_kind IS NOT NULL",
+    )
+    .bind(id)
+    .execute(conn)
+    .await?;
+    Ok(paused.rows_affected() == 1)
+}
+
+/// Lets a paused run go on from its cursor.
+///
+/// Returns `false` where the run is not paused; then nothing may be committed. A job of the run
+/// that has not noticed the pause yet loses its lease, so that exactly one goes on.
+///
+/// # Errors
+///
+/// What Postgres says.
+pub async fn resume(conn: &mut PgConnection, id: RunId) -> sqlx::Result<bool> {
+    let is_paused: Option<bool> =
+        sqlx::query_scalar("SELECT state = 'paused' FROM ingestd.runs WHERE id = $1")
+            .bind(id)
+            .fetch_optional(&mut *conn)
+            .await?;
+    if is_paused != Some(true) {
+        return Ok(false);
+    }
+    let had_job = queue::control::restart_run(&mut *conn, id.0).await?;
+    let kind: Option<String> = sqlx::query_scalar(
+        "UPDATE ingestd.runs SET state = 'pending'
+         WHERE id = $1 AND state = 'paused' RETURNING job_kind",
+    )
+    .bind(id)
+    .fetch_optional(&mut *conn)
+    .await?
+    .flatten();
+    let Some(kind) = kind else { return Ok(false) };
+    if !had_job {
+        enqueue_driver(conn, id, kind).await?;
+    }
+    Ok(true)
 }
 
 /// Puts a failed, cancelled or stuck batch run back to work from its cursor, with all retries before it.

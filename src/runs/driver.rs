@@ -1,5 +1,6 @@
 //! A batch run and the job that drives it stand and fall together, whichever of the two a person takes.
 
+use serde_json::Value;
 use sqlx::PgConnection;
 
 use super::run::RunId;
@@ -61,9 +62,28 @@ pub async fn retry_job(conn: &mut PgConnection, id: JobId) -> sqlx::Result<Retri
 ///
 /// What Postgres says.
 pub async fn replay(conn: &mut PgConnection, id: JobId) -> sqlx::Result<Option<JobId>> {
-    let Some(new) = dead::replay(&mut *conn, id).await? else {
-        return Ok(None);
-    };
+    let new = dead::replay(&mut *conn, id).await?;
+    open_again(conn, new).await?;
+    Ok(new)
+}
+
+/// As [`replay`], with other arguments, a JSON object of at most 256 KiB; the letter keeps its own.
+///
+/// # Errors
+///
+/// What Postgres says: no object, or too large.
+pub async fn replay_edited(
+    conn: &mut PgConnection,
+    id: JobId,
+    args: &Value,
+) -> sqlx::Result<Option<JobId>> {
+    let new = dead::replay_edited(&mut *conn, id, args).await?;
+    open_again(conn, new).await?;
+    Ok(new)
+}
+
+/// Opens the failed run that a job drives.
+async fn open_again(conn: &mut PgConnection, driver: Option<JobId>) -> sqlx::Result<()> {
     sqlx::query(
         "UPDATE ingestd.runs r SET state = 'pending', finished_at = NULL, error = NULL,
            error_detail = NULL, retry_count = 0
@@ -71,8 +91,8 @@ pub async fn replay(conn: &mut PgConnection, id: JobId) -> sqlx::Result<Option<J
          WHERE j.shard = 0 AND j.id = $1 AND r.id = j.run_id AND r.job_kind = j.kind
            AND r.state = 'failed'",
     )
-    .bind(new)
+    .bind(driver)
     .execute(conn)
     .await?;
-    Ok(Some(new))
+    Ok(())
 }

@@ -6,6 +6,7 @@
 )]
 
 mod architecture;
+mod bulk;
 mod cli;
 mod cluster;
 mod copy;
@@ -30,6 +31,7 @@ mod prometheus;
 mod queue_ahead;
 mod queue_cancel;
 mod queue_change;
+mod queue_dead;
 mod queue_enqueue;
 mod queue_fence;
 mod queue_ledger;

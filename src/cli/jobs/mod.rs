@@ -13,13 +13,18 @@ use serde_json::{Value, json};
 use super::{
     Exit, Failure, Session,
     audit::{self, Change},
+    bulk::{self, BulkArgs, LiveArgs},
     output::{Listed, at, at_or_none, brief, or_none},
 };
-use crate::queue::{
-    JobId,
-    control::{Cancelled, Retried},
-    read::{self, Attempt, JobDetail, JobFilter, JobState},
-    record::{self, JobLine, ProgressRow, StepRow},
+use crate::{
+    ingest::system::bulk::Action,
+    queue::{
+        JobId,
+        control::{Cancelled, Retried},
+        filter::LiveFilter,
+        read::{self, Attempt, JobDetail, JobFilter, JobState},
+        record::{self, JobLine, ProgressRow, StepRow},
+    },
 };
 
 pub(super) const EXAMPLES: &str = "Examples:
@@ -54,17 +59,21 @@ pub(super) enum JobsCommand {
   ingestd jobs logs 42 --json | jq -r 'select(.level == \"error\") | .message'")]
     Logs(logs::LogsArgs),
     /// Cancels a job: at once where it waits, by telling its handler where it runs.
-    #[command(after_help = "Examples:\n  ingestd jobs cancel 42")]
-    Cancel {
-        /// The job's id.
-        id: i64,
-    },
+    ///
+    /// With flags instead of an id, the daemon cancels all that fit, as a run.
+    #[command(after_help = "Examples:
+  ingestd jobs cancel 42
+  ingestd jobs cancel --queue import --kind product_import.run --yes
+  ingestd jobs cancel --state queued --error timeout --dry-run")]
+    Cancel(ManyArgs),
     /// Tries a job again now: a waiting one becomes due, a dead letter becomes a new job.
-    #[command(after_help = "Examples:\n  ingestd jobs retry 42")]
-    Retry {
-        /// The job's id.
-        id: i64,
-    },
+    ///
+    /// With flags instead of an id, the daemon makes all due that fit and wait for a later time,
+    /// as a run; for dead letters there is `ingestd dead retry --all`.
+    #[command(after_help = "Examples:
+  ingestd jobs retry 42
+  ingestd jobs retry --queue import --rate 50 --wait")]
+    Retry(ManyArgs),
     /// Gives a job another priority; one that runs has it from its next attempt on.
     #[command(after_help = "Examples:
   ingestd jobs priority 42 0")]
@@ -114,6 +123,37 @@ pub(super) struct LsArgs {
     limit: i64,
 }
 
+/// One job, or those that fit.
+#[derive(Debug, Args)]
+pub(super) struct ManyArgs {
+    /// The job's id.
+    id: Option<i64>,
+    /// Yes, cancel all that fit.
+    #[arg(long, conflicts_with = "id")]
+    yes: bool,
+    #[command(flatten)]
+    which: LiveArgs,
+    #[command(flatten)]
+    bulk: BulkArgs,
+}
+
+impl ManyArgs {
+    /// Returns the one id, or the filter where flags were given instead; never neither, never both.
+    fn one_or_many(&self) -> Result<Result<JobId, LiveFilter>, Failure> {
+        let filter = self.which.clone().filter();
+        let is_one = filter == LiveFilter::default();
+        match self.id {
+            Some(id) if is_one && !self.bulk.is_given() => Ok(Ok(JobId(id))),
+            Some(_) => Err(Failure::say(Exit::Usage, "an id or flags, not both")),
+            None if is_one => {
+                let failure = Failure::say(Exit::Usage, "which jobs?");
+                Err(failure.hint("say an id, or flags such as --queue or --kind"))
+            }
+            None => Ok(Err(filter)),
+        }
+    }
+}
+
 /// Takes a state by the word that the database and JSON have for it.
 fn parse_state(word: &str) -> Result<JobState, String> {
     let known = serde_json::from_value(Value::String(word.to_owned()));
@@ -137,8 +177,14 @@ pub(super) async fn run(command: JobsCommand, session: &mut Session) -> Result<E
         JobsCommand::Ls(args) => ls(&args, session).await,
         JobsCommand::Show { id } => show(JobId(id), session).await,
         JobsCommand::Logs(args) => logs::run(&args, session).await,
-        JobsCommand::Cancel { id } => cancel(JobId(id), session).await,
-        JobsCommand::Retry { id } => retry(JobId(id), session).await,
+        JobsCommand::Cancel(args) => match args.one_or_many()? {
+            Ok(id) => cancel(id, session).await,
+            Err(many) => bulk::run(Action::Cancel, many, &args.bulk, args.yes, session).await,
+        },
+        JobsCommand::Retry(args) => match args.one_or_many()? {
+            Ok(id) => retry(id, session).await,
+            Err(many) => bulk::run(Action::Retry, many, &args.bulk, true, session).await,
+        },
         JobsCommand::Priority { id, priority } => {
             change::priority(JobId(id), priority, session).await
         }
@@ -265,6 +311,8 @@ pub(super) fn fields(job: &JobDetail) -> Vec<(&'static str, String)> {
         ("due", at_or_none(row.run_at)),
         ("started", at_or_none(row.started_at)),
         ("finished", at_or_none(row.finished_at)),
+        ("fingerprint", or_none(job.fingerprint.as_ref())),
+        ("replayed from", or_none(job.replayed_from.as_ref())),
         ("replayed to", or_none(job.replayed_to.as_ref())),
         ("output", or_none(job.output.as_ref())),
         ("error", or_none(row.error.as_ref())),

@@ -1,21 +1,33 @@
-//! Dead letters. Replaying one is `POST /jobs/{id}/retry`.
+//! Dead letters: list and group. Replaying one is `POST /jobs/{id}/retry`, many `POST /bulk`.
 
 use std::sync::Arc;
 
 use axum::{Json, extract::State};
+use chrono::{DateTime, Utc};
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 use super::super::{AppState, Cursor, Limit, Page, Problem, Query};
 use crate::queue::{
-    JobId,
-    read::{self, DeadLetter, JobFilter},
+    JobId, Reason,
+    dead::{self, DeadLetter},
+    filter::{DeadFilter, Fingerprint},
 };
 
+/// The members of [`DeadFilter`], and the page. Not flattened: a query string is all text, and
+/// numbers behind a flattened struct are not read from text.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct Params {
     queue: Option<String>,
     kind: Option<String>,
+    reason: Option<Reason>,
+    fingerprint: Option<Fingerprint>,
+    error: Option<String>,
+    tenant: Option<String>,
+    run_id: Option<i64>,
+    died_after: Option<DateTime<Utc>>,
+    died_before: Option<DateTime<Utc>>,
     /// Also those that were replayed.
     #[serde(default)]
     replayed: bool,
@@ -29,13 +41,37 @@ pub(in crate::http) async fn list(
     State(app): State<Arc<AppState>>,
     Query(params): Query<Params>,
 ) -> Result<Json<Page<DeadLetter>>, Problem> {
-    let filter = JobFilter {
-        queue: params.queue.as_deref(),
-        kind: params.kind.as_deref(),
-        state: None,
+    let filter = DeadFilter {
+        queue: params.queue,
+        kind: params.kind,
+        reason: params.reason,
+        fingerprint: params.fingerprint,
+        error: params.error,
+        tenant: params.tenant,
+        run_id: params.run_id,
+        died_after: params.died_after,
+        died_before: params.died_before,
+        replayed: params.replayed,
     };
     let before = params.cursor.map(|Cursor(id)| JobId(id));
-    let n_read = params.limit.n_read();
-    let rows = read::dead_letters(&app.db, filter, params.replayed, before, n_read).await?;
+    let rows = dead::list(&app.db, &filter, before, params.limit.n_read()).await?;
     Ok(Json(Page::new(rows, params.limit, |letter| letter.id.0)))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct GroupParams {
+    kind: Option<String>,
+    #[serde(default)]
+    limit: Limit,
+}
+
+/// `GET /dead/groups`: what failed alike, the largest group first.
+pub(in crate::http) async fn groups(
+    State(app): State<Arc<AppState>>,
+    Query(params): Query<GroupParams>,
+) -> Result<Json<Value>, Problem> {
+    let n_groups = params.limit.n_read() - 1;
+    let groups = dead::groups(&app.db, params.kind.as_deref(), n_groups).await?;
+    Ok(Json(json!({ "items": groups })))
 }

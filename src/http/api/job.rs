@@ -9,12 +9,13 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use sqlx::PgConnection;
 
 use super::super::{
     self as http, AppState, Caller, Cursor, Limit, Page, Path, Problem, Query, Trouble, audit,
 };
+use super::enqueue;
 use crate::queue::{
     JobId,
     control::{self, Cancelled, Change, MAX_SNOOZE, Retried},
@@ -178,15 +179,31 @@ async fn noted(
 
 type Located = (StatusCode, [(HeaderName, String); 1], Json<JobDetail>);
 
+/// What a dead letter is replayed with.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct Edited {
+    args: Map<String, Value>,
+}
+
 /// `POST /jobs/{id}/retry`: 200 where it waited and is due now, 201 where it was a dead letter and
-/// is a new job, which is shown.
+/// is a new job, which is shown; with a body it has other arguments, and the letter keeps its own.
 pub(in crate::http) async fn retry(
     State(app): State<Arc<AppState>>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<i64>,
+    edited: Option<http::Json<Edited>>,
 ) -> Result<Located, Problem> {
+    let args = edited.map(|http::Json(Edited { args })| Value::Object(args));
     let mut tx = app.db.begin().await?;
-    let (status, now) = match crate::runs::retry_job(&mut tx, JobId(id)).await? {
+    let retried = match &args {
+        // Only of a dead letter: a waiting job may have begun with those it has.
+        Some(args) => crate::runs::replay_edited(&mut tx, JobId(id), args)
+            .await
+            .map(|new| new.map_or(Retried::NotFound, Retried::Replayed)),
+        None => crate::runs::retry_job(&mut tx, JobId(id)).await,
+    };
+    let (status, now) = match retried.map_err(enqueue::refused)? {
         Retried::DueNow => (StatusCode::OK, JobId(id)),
         Retried::Replayed(job) => (StatusCode::CREATED, job),
         Retried::NotFound => return Err(impossible(&mut tx, id, "retried").await?),
@@ -194,7 +211,7 @@ pub(in crate::http) async fn retry(
     let job = read::find(&mut *tx, now)
         .await?
         .ok_or_else(|| no_job(now.0))?;
-    let detail = json!({ "job": now });
+    let detail = json!({ "job": now, "args_edited": args.is_some() });
     let (object, tenant) = (format!("job/{id}"), job.row.tenant.as_deref());
     audit::record(&mut tx, &caller, "job.retry", &object, tenant, Some(detail)).await?;
     tx.commit().await?;

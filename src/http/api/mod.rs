@@ -3,6 +3,7 @@
 //! Reads go to the pool; a change and its line in the audit log are one
 //! transaction. One file per noun.
 
+pub(super) mod bulk;
 pub(super) mod dead;
 pub(super) mod enqueue;
 pub(super) mod health;

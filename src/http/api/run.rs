@@ -1,4 +1,4 @@
-//! Runs of every system: list, show, cancel, reset.
+//! Runs of every system: list, show, pause, resume, cancel, reset.
 
 use std::sync::Arc;
 
@@ -50,6 +50,36 @@ pub(in crate::http) async fn cancel(
         return Err(impossible(&mut tx, id, "cancelled").await?);
     }
     let run = changed(&mut tx, &caller, "run.cancel", id).await?;
+    tx.commit().await?;
+    Ok(Json(run))
+}
+
+/// `POST /runs/{id}/pause`: what was committed stays, nothing more is done until it is resumed.
+pub(in crate::http) async fn pause(
+    State(app): State<Arc<AppState>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<i64>,
+) -> Result<Json<Run>, Problem> {
+    let mut tx = app.db.begin().await?;
+    if !runs::pause(&mut tx, RunId(id)).await? {
+        return Err(impossible(&mut tx, id, "paused").await?);
+    }
+    let run = changed(&mut tx, &caller, "run.pause", id).await?;
+    tx.commit().await?;
+    Ok(Json(run))
+}
+
+/// `POST /runs/{id}/resume`: a paused run goes on from where it was.
+pub(in crate::http) async fn resume(
+    State(app): State<Arc<AppState>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<i64>,
+) -> Result<Json<Run>, Problem> {
+    let mut tx = app.db.begin().await?;
+    if !runs::resume(&mut tx, RunId(id)).await? {
+        return Err(impossible(&mut tx, id, "resumed").await?);
+    }
+    let run = changed(&mut tx, &caller, "run.resume", id).await?;
     tx.commit().await?;
     Ok(Json(run))
 }

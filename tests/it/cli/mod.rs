@@ -1,5 +1,6 @@
 //! The binary from outside: what it says, its exit codes, and a daemon in a process of its own.
 
+mod bulk;
 mod change;
 mod command;
 mod daemon;

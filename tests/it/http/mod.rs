@@ -3,6 +3,7 @@
 mod access;
 mod change;
 mod connection;
+mod dead;
 mod enqueue;
 mod health;
 mod import;
