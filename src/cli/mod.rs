@@ -93,7 +93,7 @@ enum Command {
     Migrate(migrate::MigrateArgs),
     /// Enqueues a job.
     Enqueue(enqueue::EnqueueArgs),
-    /// Lists, shows, changes, puts off, cancels and retries jobs.
+    /// Lists, shows, explains, changes, puts off, cancels and retries jobs.
     #[command(subcommand, after_help = jobs::EXAMPLES)]
     Jobs(jobs::JobsCommand),
     /// Lists, groups, shows, replays and purges dead letters.

@@ -52,6 +52,7 @@ pub const ROUTES: &[Route] = &[
     route!(POST "/api/v1/jobs"                  Guarded enqueue::enqueue, "Enqueues `{kind, args, queue, priority, run_at, max_attempts, unique_key, unique_for_secs, tenant, meta}`, of which only `kind` is required: 201, or 200 with the job that has the unique key: an unfinished one, or with `unique_for_secs` that of the same period, finished or not."),
     route!(GET  "/api/v1/jobs/{id}"             Guarded job::show,        "One job: how far it has come, the steps it has done, its failed attempts."),
     route!(GET  "/api/v1/jobs/{id}/logs"        Guarded log::list,         "What its attempts said, oldest first. `next_cursor` is where later lines will begin; `ended` says that no attempt is to come: its last lines are there a second later."),
+    route!(GET  "/api/v1/jobs/{id}/why"         Guarded job::why,         "What keeps the job from running: reasons, the most decisive first, each a `code`, a `text` and an `advice`."),
     route!(PATCH "/api/v1/jobs/{id}"            Guarded job::change,      "Changes `{priority, run_at}` of an unfinished job; of a running one the priority only, for its next attempt."),
     route!(POST "/api/v1/jobs/{id}/snooze"      Guarded job::snooze,      "Puts a waiting job off by `{delay_secs}`, from now or from its `run_at`, whichever is later."),
     route!(POST "/api/v1/jobs/{id}/cancel"      Guarded job::cancel,      "200 where it waited and will not run, 202 where its handler was told to stop."),

@@ -41,6 +41,7 @@ pub mod stats;
 mod timetable;
 mod wake;
 pub mod watch;
+pub mod why;
 
 pub use complete::Reason;
 pub use engine::{Engine, Running, register};

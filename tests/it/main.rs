@@ -45,6 +45,7 @@ mod queue_step;
 mod queue_stop;
 mod queue_unique;
 mod queue_wake;
+mod queue_why;
 mod readme;
 mod runs;
 mod schedule_fault;

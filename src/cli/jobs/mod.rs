@@ -2,6 +2,7 @@
 
 mod change;
 mod logs;
+mod why;
 
 use std::time::Duration;
 
@@ -31,6 +32,7 @@ pub(super) const EXAMPLES: &str = "Examples:
   ingestd jobs ls --state running
   ingestd jobs show 42
   ingestd jobs logs 42 --follow
+  ingestd jobs why 42
   ingestd jobs priority 42 0
   ingestd jobs snooze 42 1h
   ingestd jobs cancel 42";
@@ -74,6 +76,14 @@ pub(super) enum JobsCommand {
   ingestd jobs retry 42
   ingestd jobs retry --queue import --rate 50 --wait")]
     Retry(ManyArgs),
+    /// Says what keeps a job from running, the most decisive first, and what to do about it.
+    #[command(after_help = "Examples:
+  ingestd jobs why 42
+  ingestd jobs why 42 --json | jq -r '.reasons[0].code'")]
+    Why {
+        /// The job's id.
+        id: i64,
+    },
     /// Gives a job another priority; one that runs has it from its next attempt on.
     #[command(after_help = "Examples:
   ingestd jobs priority 42 0")]
@@ -185,6 +195,7 @@ pub(super) async fn run(command: JobsCommand, session: &mut Session) -> Result<E
             Ok(id) => retry(id, session).await,
             Err(many) => bulk::run(Action::Retry, many, &args.bulk, true, session).await,
         },
+        JobsCommand::Why { id } => why::run(JobId(id), session).await,
         JobsCommand::Priority { id, priority } => {
             change::priority(JobId(id), priority, session).await
         }

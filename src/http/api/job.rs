@@ -21,6 +21,7 @@ use crate::queue::{
     control::{self, Cancelled, Change, MAX_SNOOZE, Retried},
     read::{self, Attempt, JobDetail, JobFilter, JobState},
     record::{self, JobLine, ProgressRow, StepRow},
+    why::{self, Why},
 };
 
 #[derive(Debug, Deserialize)]
@@ -99,6 +100,16 @@ pub(in crate::http) async fn cancel(
     note(&mut tx, &caller, "job.cancel", &job).await?;
     tx.commit().await?;
     Ok((status, Json(job)))
+}
+
+/// `GET /jobs/{id}/why`: what keeps it from running.
+pub(in crate::http) async fn why(
+    State(app): State<Arc<AppState>>,
+    Path(id): Path<i64>,
+) -> Result<Json<Why>, Problem> {
+    let mut conn = app.db.acquire().await?;
+    let why = why::explain(&mut conn, JobId(id)).await?;
+    Ok(Json(why.ok_or_else(|| no_job(id))?))
 }
 
 /// What `PATCH /jobs/{id}` changes; what is left out or null stays.

@@ -117,3 +117,28 @@ async fn running_jobs_are_listed_with_their_progress() {
     let shown = world.run(&format!("jobs show {}", listed[0]["id"])).ok();
     assert!(shown.contains("70/200 (35 %) page 7"), "{shown}");
 }
+
+#[tokio::test]
+async fn a_job_says_why_it_does_not_run() {
+    let world = World::create().await;
+    world.run("queues pause default").ok();
+    let id = world.run("enqueue system.noop -q").ok();
+    let said = world.run(&format!("jobs why {}", id.trim())).ok();
+    assert!(
+        said.contains("is queued") && said.contains("Queue default has been paused"),
+        "{said}"
+    );
+    assert!(said.contains("ingestd queues resume default"), "{said}");
+    let told = world.run(&format!("jobs why {} --json", id.trim())).json();
+    let codes: Vec<_> = told["reasons"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|r| &r["code"])
+        .collect();
+    assert_eq!(codes, ["queue_paused", "no_worker"]);
+    world
+        .run("jobs why 987654")
+        .code(66)
+        .says("there is no job 987654");
+}

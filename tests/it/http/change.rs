@@ -126,3 +126,16 @@ async fn one_job_per_key_and_period() {
         problem(response, 422, "invalid").await;
     }
 }
+
+#[tokio::test]
+async fn a_job_says_why_it_does_not_run() {
+    let server = Server::start().await;
+    let id = server.insert("system.noop", "2030-01-01Z").await;
+    let why = server.json(&format!("/api/v1/jobs/{id}/why")).await;
+    assert_eq!((&why["id"], &why["state"]), (&json!(id), &json!("queued")));
+    assert_eq!(why["reasons"][0]["code"], "scheduled");
+    assert_eq!(why["reasons"][1]["code"], "no_worker");
+    assert_eq!(why["reasons"][1]["advice"], "start one: ingestd run");
+    let response = server.get("/api/v1/jobs/987654/why").send().await.unwrap();
+    problem(response, 404, "not-found").await;
+}
