@@ -236,6 +236,7 @@ pub(super) async fn finish_cancelled(
         .bind([id])
         .bind([lease_id])
         .bind("cancelled")
+        .bind(None::<Vec<serde_json::Value>>) // no output
         .execute(conn)
         .await?;
     Ok(())
