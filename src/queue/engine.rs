@@ -22,7 +22,7 @@ use super::{
     lane::Lanes,
     lease::Leases,
     maintain,
-    record::Records,
+    record::{self, Records},
     rescue::{self, Rescuer},
     schedule,
     session::{Heart, Sessions},
@@ -315,6 +315,17 @@ impl<C: Send + Sync + 'static> Parts<C> {
             })
         })?;
         scheduler.add(maintenance).await?;
+        let pool = self.db.pool.clone();
+        let sweeping = Tick::new_async("41 33 * * * *", move |_, _| {
+            let pool = pool.clone();
+            Box::pin(async move {
+                match record::sweep(&pool).await {
+                    Ok(n_rows) => tracing::info!(n_rows, "steps and progress swept"),
+                    Err(error) => tracing::error!(error = %error, "sweep failed"),
+                }
+            })
+        })?;
+        scheduler.add(sweeping).await?;
         scheduler.start().await?;
         Ok(scheduler)
     }

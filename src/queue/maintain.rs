@@ -8,8 +8,6 @@ use std::time::Duration;
 use chrono::NaiveDate;
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 
-use super::record;
-
 /// Rows that are kept for $1 days. The default partitions hold what came on days without one.
 const DELETES: [&str; 7] = [
     // A day longer than the period, for a clock that is set back.
@@ -78,7 +76,6 @@ pub(super) async fn maintain(
             .rows_affected();
     }
     tx.commit().await?;
-    rows_deleted += record::sweep(pool).await?;
 
     let mut patience = Patience {
         denials_left: MOST_DENIALS,

@@ -419,3 +419,41 @@ async fn steps_and_progress_go_once_nobody_can_go_on_with_the_job() {
     }
     assert_eq!(record::sweep(rig.pool()).await.unwrap(), 0);
 }
+
+#[tokio::test]
+async fn a_step_whose_commit_was_not_answered_is_not_done_twice() {
+    let rig = Rig::new().await;
+    rig.sql("CREATE TABLE effects (attempt smallint)").await;
+    let engine = rig
+        .play([play("t.unanswered", |ctx| async move {
+            let write = async |conn: &mut sqlx::PgConnection| {
+                let insert = sqlx::query("INSERT INTO effects VALUES ($1)");
+                insert.bind(ctx.lease().attempt).execute(conn).await?;
+                Ok(())
+            };
+            let mut tx = ctx.state().db.begin().await?;
+            ctx.step_in(&mut tx, "write", write).await?;
+            tx.commit().await?;
+            if ctx.lease().attempt == 1 {
+                // It believes the commit failed, and begins again.
+                let mut tx = ctx.state().db.begin().await?;
+                ctx.step_in(&mut tx, "write", write).await?;
+                tx.commit().await?;
+            }
+            Ok(Done::new())
+        })])
+        .await;
+    rig.sql("INSERT INTO ingestd.jobs (kind) VALUES ('t.unanswered')")
+        .await;
+    rig.until_idle().await;
+    let error: String = rig.ask(ERRORS).await;
+    assert!(
+        error.contains(r#"step "write" is saved already"#),
+        "{error}"
+    );
+    let effects = "SELECT string_agg(attempt::text, ' ') FROM effects";
+    assert_eq!(rig.ask::<String>(effects).await, "1");
+    let ended = "SELECT attempt FROM ingestd.job_history";
+    assert_eq!(rig.ask::<i16>(ended).await, 2);
+    stop(engine).await;
+}

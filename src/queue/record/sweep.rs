@@ -40,7 +40,8 @@ const SWEEPS: [&str; 2] = [sweep!("ingestd.job_steps"), sweep!("ingestd.job_prog
 
 /// Deletes steps and progress of jobs that are over; returns how many rows.
 ///
-/// Each batch is a transaction of its own.
+/// Each batch is a transaction of its own. One daemon at a time: whoever finds another at it leaves
+/// the rest to that one.
 ///
 /// # Errors
 ///
@@ -50,11 +51,21 @@ pub async fn sweep(pool: &PgPool) -> sqlx::Result<u64> {
     for sweep in SWEEPS {
         let mut after = 0_i64;
         for _ in 0..MOST_BATCHES {
+            let mut tx = pool.begin().await?;
+            let is_mine: bool = sqlx::query_scalar(
+                "SELECT pg_try_advisory_xact_lock(hashtextextended('ingestd.sweep', 0))",
+            )
+            .fetch_one(&mut *tx)
+            .await?;
+            if !is_mine {
+                return Ok(n_rows);
+            }
             let (last, n_gone): (Option<i64>, i64) = sqlx::query_as(sweep)
                 .bind(after)
                 .bind(BATCH)
-                .fetch_one(pool)
+                .fetch_one(&mut *tx)
                 .await?;
+            tx.commit().await?;
             n_rows += u64::try_from(n_gone).unwrap_or(0);
             let Some(last) = last else { break };
             after = last;
