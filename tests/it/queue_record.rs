@@ -86,30 +86,35 @@ async fn a_late_attempt_writes_no_progress_and_its_lines_are_told_apart() {
         .await;
     rig.until("EXISTS (SELECT FROM ingestd.jobs WHERE attempt = 1)")
         .await;
+    let second = "EXISTS (SELECT FROM ingestd.jobs WHERE attempt = 2)";
     rig.sql(
         "UPDATE ingestd.jobs SET state = 'queued', lease_id = NULL, worker_id = NULL
          WHERE state = 'running'",
     )
     .await;
+    rig.until(second).await;
     let said = |n: i32| format!("(SELECT count(*) = {n} FROM ingestd.job_logs)");
-    gates[1].add_permits(1);
-    rig.until(&said(1)).await;
-    assert_eq!(rig.ask::<String>(PROGRESS).await, "2 2");
     // Progress is written before the lines that were said with it.
     gates[0].add_permits(1);
+    rig.until(&said(1)).await;
+    let n_written = "SELECT count(*) FROM ingestd.job_progress";
+    assert_eq!(rig.ask::<i64>(n_written).await, 0);
+    gates[1].add_permits(1);
     rig.until(&said(2)).await;
+    assert_eq!(rig.ask::<String>(PROGRESS).await, "2 2");
+    gates[0].add_permits(1);
+    rig.until(&said(3)).await;
     assert_eq!(rig.ask::<String>(PROGRESS).await, "2 2");
     // An attempt whose lease is lost at this very moment: a newer one has written already.
     rig.sql("UPDATE ingestd.job_progress SET lease_id = lease_id + 1, n_done = 77")
         .await;
     gates[1].add_permits(1);
-    rig.until(&said(3)).await;
+    rig.until(&said(4)).await;
     assert_eq!(rig.ask::<String>(PROGRESS).await, "2 77");
 
-    gates[0].add_permits(2);
+    gates[0].add_permits(1);
     gates[1].add_permits(1);
     rig.until_idle().await;
-    rig.until(&said(4)).await;
     assert_eq!(
         rig.ask::<String>(LINES).await,
         "1 1 info said by 1, 1 2 warn said again by 1, 2 1 info said by 2, 2 2 warn said again by 2"
