@@ -23,6 +23,7 @@
 //! | [`config`] | one file per section: struct, defaults, checks |
 //! | [`db`] | the pool and its sessions, the migrations, binary COPY |
 //! | [`blob`] | uploaded files |
+//! | [`fetch`] | the one way out over HTTP: what may be asked for, how much is read |
 //! | [`dev`] | the private Postgres behind `ingestd dev` |
 //! | [`cli`] | one file per command |
 //!
@@ -30,7 +31,7 @@
 //!
 //! 1. `queue` never names `ingest` or `runs`: it is handed a slice of kinds. `runs` never names `ingest`.
 //! 2. A crate with a room of its own stays in it: apalis and cron in `queue`, the metrics crates in
-//!    `observe`, axum in `http` and the systems' `routes`, clap in `cli`.
+//!    `observe`, axum in `http` and the systems' `routes`, reqwest in `fetch`, clap in `cli`.
 //! 3. A system never names another; the next step is enqueued.
 //! 4. A job's state is written only in `queue`, a run's only in `runs`, always with the expected
 //!    state in the WHERE.
@@ -44,6 +45,7 @@ pub mod config;
 pub mod daemon;
 pub mod db;
 pub mod dev;
+pub mod fetch;
 pub mod http;
 pub mod ingest;
 pub mod lifecycle;

@@ -9,6 +9,7 @@ mod database;
 mod env;
 mod error;
 mod excerpt;
+mod fetch;
 mod file;
 mod http;
 mod kinds;
@@ -35,6 +36,7 @@ use check::Check;
 
 pub use database::Database;
 pub use error::{ConfigError, Mistake};
+pub use fetch::Fetch;
 pub use http::Http;
 pub use kinds::{KindOverride, Kinds};
 pub use load::{Loaded, Sources};
@@ -54,6 +56,8 @@ pub use storage::Storage;
 pub struct Config {
     /// `[database]`: where Postgres is and how it is used.
     pub database: Database,
+    /// `[fetch]`: requests to other servers.
+    pub fetch: Fetch,
     /// `[http]`: the admin API, the pages and the uploads.
     pub http: Http,
     /// `[log]`: what is logged and how.
@@ -110,6 +114,7 @@ impl Config {
     fn validate(&self, origins: &Origins, kinds: &[&str]) -> Vec<Mistake> {
         let mut check = Check::new(origins);
         self.database.validate(check.section("database"));
+        self.fetch.validate(check.section("fetch"));
         self.http.validate(check.section("http"));
         self.log.validate(check.section("log"));
         self.queue.validate(check.section("queue"));

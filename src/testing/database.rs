@@ -29,6 +29,8 @@ impl Database {
     }
 
     async fn try_create() -> anyhow::Result<Self> {
+        // As `main` does: a test's own HTTP client has no other. Refused only where there is one.
+        drop(rustls::crypto::ring::default_provider().install_default());
         let server = Server::get().await?;
         let name = format!(
             "{}{}_{:08x}",

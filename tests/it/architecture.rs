@@ -100,6 +100,7 @@ fn crates_stay_in_their_rooms() {
         &["ingest/product_import/sheet/", "ingest/product_import/cell"],
         "calamine",
     );
+    only(&["fetch/"], "reqwest");
     only(&["cli/"], "clap");
     only(&["cli/"], "indicatif");
 }

@@ -1,0 +1,67 @@
+//! The one way out: every request that ingestd sends over HTTP passes here.
+//!
+//! URLs come from people, so each is judged before anything is sent, and what is
+//! judged is what is connected to: a host is resolved once, **every** address of
+//! the answer is checked, and only those addresses are connected to. Redirects
+//! are followed by hand, each as if it were a new URL. Nothing is read from the
+//! environment: a proxy would connect in our stead, unjudged.
+//!
+//! | file | what it decides |
+//! |---|---|
+//! | `address` | which addresses may be connected to |
+//! | `target` | which URLs may be asked for |
+//! | `resolve` | names to addresses, all of them checked |
+//! | `redirect` | where an answer sends us, and what goes along |
+//! | `body` | how much of an answer is read |
+//! | `client` | the request itself |
+//!
+//! No other module may name the HTTP client's crate; a test looks.
+
+mod address;
+mod body;
+mod client;
+mod error;
+mod fake;
+mod message;
+mod redirect;
+mod resolve;
+mod target;
+
+pub use address::{BadNetwork, Network};
+pub use client::Client;
+pub use error::FetchError;
+pub use fake::Fake;
+pub use message::{Method, Request, Response};
+
+/// Sends requests, or in a test only notes them.
+#[derive(Debug, Clone)]
+pub enum Fetcher {
+    /// Over the network, within the limits of `[fetch]`.
+    Real(Client),
+    /// To nobody: answers as the test said.
+    Fake(Fake),
+}
+
+impl Fetcher {
+    /// Makes the real one.
+    #[must_use]
+    pub fn new(settings: &crate::config::Fetch) -> Self {
+        Self::Real(Client::new(settings))
+    }
+
+    /// Sends a request and reads the answer, whatever its status.
+    ///
+    /// # Errors
+    ///
+    /// [`FetchError`], whose text names the host but never the path, the query or a header: those
+    /// may hold secrets.
+    pub async fn send(&self, request: Request) -> Result<Response, FetchError> {
+        match self {
+            Self::Real(client) => client.send(request).await,
+            Self::Fake(fake) => fake.send(request),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

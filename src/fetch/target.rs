@@ -1,0 +1,81 @@
+//! Which URLs may be asked for.
+
+use std::net::IpAddr;
+
+use reqwest::Url;
+
+use super::{FetchError, Network, address};
+
+/// Longest URL, in bytes.
+const LONGEST_URL: usize = 4096;
+
+/// What the operator decided about where requests may go.
+#[derive(Debug, Clone)]
+pub(super) struct Rules {
+    /// Networks that may be reached though they are not public.
+    pub(super) allowed: Vec<Network>,
+    /// Ports that may be connected to.
+    pub(super) ports: Vec<u16>,
+}
+
+impl Rules {
+    /// Reads a URL and judges all of it that can be judged before its host is resolved.
+    pub(super) fn target(&self, text: &str) -> Result<Url, FetchError> {
+        if text.len() > LONGEST_URL {
+            return Err(FetchError::BadUrl("it is longer than 4096 bytes"));
+        }
+        // The parser drops some of these and reads others as `/`: what was judged must be what
+        // other readers see, so nothing of the sort is mended.
+        if text.contains(|c: char| c.is_control() || c.is_whitespace() || c == '\\') {
+            let why = "it has blanks, control characters or backslashes";
+            return Err(FetchError::BadUrl(why));
+        }
+        let url = Url::parse(text).map_err(|_| FetchError::BadUrl("it does not parse"))?;
+        self.judge(&url)?;
+        Ok(url)
+    }
+
+    /// Judges a parsed URL: scheme, user, port, and its host where that is an address.
+    pub(super) fn judge(&self, url: &Url) -> Result<(), FetchError> {
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(FetchError::Scheme);
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(FetchError::BadUrl("it names a user or a password"));
+        }
+        let port = url.port_or_known_default().unwrap_or_default();
+        let host = url.host_str().filter(|host| !host.is_empty());
+        let host = host.ok_or(FetchError::BadUrl("it has no host"))?;
+        if !self.ports.contains(&port) {
+            return Err(FetchError::Port(port));
+        }
+        // The resolver is never asked about an address, so it is judged here, as the parser
+        // understood it: `http://2130706433/` has one.
+        match host.trim_matches(['[', ']']).parse() {
+            Ok(address) => self.judge_address(host, address),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Judges an address that `host` is, or was resolved to.
+    pub(super) fn judge_address(&self, host: &str, address: IpAddr) -> Result<(), FetchError> {
+        let is_listed = self.allowed.iter().any(|network| network.contains(address));
+        match address::reserved(address) {
+            Some(why) if !is_listed => Err(FetchError::Address {
+                host: host.to_owned(),
+                address,
+                why,
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Names where a URL goes, for errors: scheme, host and port, nothing that may hold a secret.
+pub(super) fn place(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    match url.port() {
+        Some(port) => format!("{}://{host}:{port}", url.scheme()),
+        None => format!("{}://{host}", url.scheme()),
+    }
+}
