@@ -9,7 +9,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     blob,
     config::Config,
-    db, ingest,
+    db,
+    fetch::Fetcher,
+    ingest,
     queue::{self, Engine, Running, schedule},
 };
 
@@ -46,6 +48,7 @@ impl Daemon {
             db: db.clone(),
             blobs: blobs.clone(),
             config: Arc::clone(&config),
+            fetch: Fetcher::new(&config.fetch),
         };
         let (pool, kinds) = (
             db::connect_queue(&config.database).await?,

@@ -17,6 +17,7 @@
 //! | [`queue`] | the durable queue; knows nothing of what jobs do |
 //! | [`runs`] | progress of work with many items: batches and fan-outs |
 //! | [`ingest`] | what jobs do: one folder per system, one line per kind in [`ingest::ALL`] |
+//! | [`notify`] | telling others what happened: webhooks |
 //! | [`daemon`] | builds the parts, starts them in order, drains them in reverse |
 //! | [`lifecycle`] | signals, soft and hard stop, the service manager |
 //! | [`observe`] | events that write log line and metric together; gauges |
@@ -49,6 +50,7 @@ pub mod fetch;
 pub mod http;
 pub mod ingest;
 pub mod lifecycle;
+pub mod notify;
 pub mod observe;
 pub mod queue;
 pub mod runs;

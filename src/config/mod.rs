@@ -27,6 +27,7 @@ mod secret;
 mod setting;
 mod storage;
 mod unit;
+mod webhooks;
 
 use std::collections::BTreeMap;
 
@@ -49,6 +50,7 @@ pub use runs::Runs;
 pub use schedules::{ScheduleEntry, Schedules};
 pub use schema::is_secret;
 pub use storage::Storage;
+pub use webhooks::Webhooks;
 
 /// Everything an operator can set.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -76,6 +78,8 @@ pub struct Config {
     pub runs: Runs,
     /// `[product_import]`: the limits of product files.
     pub product_import: ProductImport,
+    /// `[webhooks]`: deliveries to others.
+    pub webhooks: Webhooks,
 }
 
 impl Config {
@@ -131,6 +135,7 @@ impl Config {
         self.runs.validate(check.section("runs"));
         self.product_import
             .validate(check.section("product_import"));
+        self.webhooks.validate(check.section("webhooks"));
         check.mistakes
     }
 }

@@ -43,10 +43,7 @@ impl Client {
     }
 
     pub(super) fn with_lookup(settings: &config::Fetch, lookup: Arc<dyn Lookup>) -> Self {
-        let rules = Arc::new(Rules {
-            allowed: settings.networks(),
-            ports: settings.ports.clone(),
-        });
+        let rules = Arc::new(Rules::new(settings));
         let guard = Guard {
             rules: Arc::clone(&rules),
             lookup,

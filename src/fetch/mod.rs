@@ -33,6 +33,16 @@ pub use error::FetchError;
 pub use fake::Fake;
 pub use message::{Method, Request, Response};
 
+/// Judges a URL as far as that is possible without asking anybody: a name may still turn out to
+/// lead to an address that is not reached.
+///
+/// # Errors
+///
+/// Why a request to it would not be sent.
+pub fn check(settings: &crate::config::Fetch, url: &str) -> Result<(), FetchError> {
+    target::Rules::new(settings).target(url).map(|_| ())
+}
+
 /// Sends requests, or in a test only notes them.
 #[derive(Debug, Clone)]
 pub enum Fetcher {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use reqwest::Url;
 
 use super::{FetchError, Network, address};
+use crate::config;
 
 /// Longest URL, in bytes.
 const LONGEST_URL: usize = 4096;
@@ -19,6 +20,13 @@ pub(super) struct Rules {
 }
 
 impl Rules {
+    pub(super) fn new(settings: &config::Fetch) -> Self {
+        Self {
+            allowed: settings.networks(),
+            ports: settings.ports.clone(),
+        }
+    }
+
     /// Reads a URL and judges all of it that can be judged before its host is resolved.
     pub(super) fn target(&self, text: &str) -> Result<Url, FetchError> {
         if text.len() > LONGEST_URL {

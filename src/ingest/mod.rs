@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use sqlx::PgPool;
 
-use crate::{blob, config::Config, queue::Kind};
+use crate::{blob, config::Config, fetch::Fetcher, notify::webhook, queue::Kind};
 
 pub mod product_import;
 pub mod system;
@@ -20,6 +20,8 @@ pub struct Context {
     pub blobs: blob::Store,
     /// The configuration.
     pub config: Arc<Config>,
+    /// The way out over HTTP.
+    pub fetch: Fetcher,
 }
 
 /// Every kind of this binary, one line each.
@@ -29,6 +31,7 @@ pub const ALL: &[Kind<Context>] = &[
     Kind::of::<system::Noop>(),
     Kind::of::<system::RecoverRuns>(),
     Kind::of::<system::SweepBlobs>(),
+    Kind::of::<webhook::Deliver>(),
 ];
 
 /// Returns every kind with the configuration's overrides applied.

@@ -57,3 +57,6 @@ mod stats;
 mod systemd;
 mod walsender;
 mod watch;
+mod webhook_delivery;
+mod webhook_event;
+mod webhook_rig;

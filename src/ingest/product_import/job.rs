@@ -135,7 +135,9 @@ struct Import<'a> {
 
 impl<'a> Import<'a> {
     async fn begin(ctx: &'a JobContext<Context>, run_id: RunId) -> Result<Option<Self>, JobError> {
-        let Context { db, blobs, config } = ctx.state();
+        let Context {
+            db, blobs, config, ..
+        } = ctx.state();
         let mut tx = db.begin().await?;
         ctx.hold(&mut tx).await?;
         let Some(run) = runs::begin(&mut tx, run_id).await? else {

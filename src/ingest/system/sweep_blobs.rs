@@ -33,7 +33,9 @@ impl Job for SweepBlobs {
     type Context = Context;
 
     async fn run(self, ctx: &JobContext<Context>) -> Result<Done, JobError> {
-        let Context { db, blobs, config } = ctx.state();
+        let Context {
+            db, blobs, config, ..
+        } = ctx.state();
         let old = blobs.older_than(YOUNG).await?;
         let wanted: HashSet<String> = sqlx::query_scalar(WANTED)
             .bind(&old)

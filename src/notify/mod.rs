@@ -1,0 +1,6 @@
+//! Telling others what happened: webhooks.
+//!
+//! Not logs and metrics, which are `observe`'s: what is told here goes to other people's programs,
+//! through jobs, so that it is tried again until they take it.
+
+pub mod webhook;
