@@ -27,6 +27,7 @@ mod runs;
 mod schedules;
 mod service;
 mod session;
+mod webhooks;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -108,6 +109,9 @@ enum Command {
     /// Lists, shows, watches, pauses, cancels and resets runs.
     #[command(subcommand, after_help = runs::EXAMPLES)]
     Runs(runs::RunsCommand),
+    /// Lists, adds, pauses, tries and removes webhooks, and shows their deliveries.
+    #[command(subcommand, after_help = webhooks::EXAMPLES)]
+    Webhooks(webhooks::WebhooksCommand),
     /// Imports a product file and shows its progress.
     Import(import::ImportArgs),
     /// Checks and shows the configuration.
@@ -192,6 +196,7 @@ impl Cli {
             Command::Queues(command) => queues::run(command, session).await,
             Command::Schedules(command) => schedules::run(command, session).await,
             Command::Runs(command) => runs::run(command, session).await,
+            Command::Webhooks(command) => webhooks::run(command, session).await,
             Command::Import(args) => import::run(&args, session).await,
             _ => Ok(Exit::Ok), // the commands without a session returned above
         }

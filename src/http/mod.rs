@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use axum::{Router, extract::DefaultBodyLimit, middleware};
 
-use api::{dead, enqueue, health, job, log, queue, run, schedule, stats};
+use api::{dead, enqueue, health, job, log, queue, run, schedule, stats, webhook};
 use route::route;
 
 use crate::ingest::product_import::routes as product_import;
@@ -75,6 +75,14 @@ pub const ROUTES: &[Route] = &[
     route!(POST "/api/v1/schedules/{name}/resume" Guarded schedule::act::resume, "It goes on with its next tick; what passed is not made up for. 409 where the configuration pauses it."),
     route!(POST "/api/v1/schedules/{name}/run"  Guarded schedule::act::run, "One job now, beside its ticks: 201; 409 where its jobs must not overlap and one is unfinished, unless `?force=true`."),
     route!(POST "/api/v1/schedules/{name}/backfill" Guarded schedule::act::backfill, "A job for each tick from `from` on and before `to` that has none: `{from, to, limit, spacing_ms, priority, force, dry_run}`; at most 10000 at once."),
+    route!(GET    "/api/v1/webhooks"                 Guarded webhook::list,       "Webhooks: who is told of what."),
+    route!(POST   "/api/v1/webhooks"                 Guarded webhook::add,        "Makes a webhook of `{url, events, secret_ref, tenant, kinds, queues}`, of which the first three are required: 201."),
+    route!(GET    "/api/v1/webhooks/{id}"            Guarded webhook::show,       "One webhook."),
+    route!(DELETE "/api/v1/webhooks/{id}"            Guarded webhook::remove,     "The webhook is told nothing more, and the list of its deliveries goes with it."),
+    route!(POST   "/api/v1/webhooks/{id}/pause"      Guarded webhook::pause,      "What happens meanwhile is not told."),
+    route!(POST   "/api/v1/webhooks/{id}/resume"     Guarded webhook::resume,     "The webhook goes on."),
+    route!(POST   "/api/v1/webhooks/{id}/test"       Guarded webhook::test,       "202 with the job that delivers `webhook.test`."),
+    route!(GET    "/api/v1/webhooks/{id}/deliveries" Guarded webhook::deliveries, "The last 200 attempts to deliver, with status, time and error."),
     route!(UPLOAD "/import/products"               Guarded product_import::upload, "Imports the products of an uploaded workbook or CSV, the form's field `file`: 202 with the job's id, 400 where it cannot be imported."),
     route!(UPLOAD "/api/v1/import/products"        Guarded product_import::upload, "The same."),
     route!(GET    "/import/status/{jobId}"         Guarded product_import::status, "How far an import is."),

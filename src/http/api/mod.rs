@@ -13,3 +13,4 @@ pub(super) mod queue;
 pub(super) mod run;
 pub(super) mod schedule;
 pub(super) mod stats;
+pub(super) mod webhook;

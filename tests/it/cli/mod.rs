@@ -11,6 +11,7 @@ mod job;
 mod schedule;
 mod stats;
 mod usage;
+mod webhook;
 
 use std::{
     path::Path,

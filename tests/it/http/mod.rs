@@ -15,3 +15,4 @@ mod run;
 mod schedule;
 mod server;
 mod stats;
+mod webhook;
