@@ -1,9 +1,12 @@
 //! Which events become which deliveries, and that they do in the transaction of the event.
 
 use ingestd::{
+    config, db,
     queue::{Done, JobError, control},
     runs::{self, NewRun, RunId},
 };
+
+use secrecy::SecretString;
 
 use crate::{
     queue_rig::{Rig, Setup, done, play, stop},
@@ -176,6 +179,27 @@ async fn deliveries_are_no_events() {
     assert_eq!(deliveries(&rig).await, Vec::<String>::new());
 }
 
+/// The queue's sessions read no table without an index; one they had to would cost every completion
+/// as much as the planner makes of that.
+#[tokio::test]
+async fn the_look_for_webhooks_has_an_index() {
+    let rig = Rig::new().await;
+    let database = config::Database {
+        url: Some(SecretString::from(rig.url())),
+        ..config::Database::default()
+    };
+    let queue = db::connect_queue(&database).await.unwrap();
+    let look = "EXPLAIN SELECT EXISTS (SELECT FROM ingestd.webhooks WHERE paused_at IS NULL)";
+    let plan: Vec<String> = sqlx::query_scalar(look).fetch_all(&queue).await.unwrap();
+    assert!(plan.join("\n").contains("webhooks_live"), "{plan:?}");
+    let join = "EXPLAIN SELECT FROM (VALUES ('t.good', NULL)) e (kind, tenant)
+                JOIN ingestd.webhooks w
+                  ON w.tenant = coalesce(e.tenant, 'default') AND w.paused_at IS NULL
+                WHERE e.kind <> 'system.webhook' AND 'job.dead' = ANY (w.events)";
+    let plan: Vec<String> = sqlx::query_scalar(join).fetch_all(&queue).await.unwrap();
+    assert!(plan.join("\n").contains("webhooks_live"), "{plan:?}");
+}
+
 async fn new_run(rig: &Rig, tenant: &str) -> RunId {
     let new = NewRun {
         system: "product_import",
@@ -211,6 +235,8 @@ async fn a_run_that_ends_is_told_each_time_it_does() {
     new_run(&rig, "acme").await;
     let completed = new_run(&rig, "default").await;
     runs::complete(&mut conn, completed).await.unwrap();
+    rig.sql("UPDATE ingestd.runs SET state = state, stage = 'nothing new'")
+        .await;
     let failed = new_run(&rig, "default").await;
     runs::fail(&mut conn, failed, "it broke").await.unwrap();
     runs::fail(&mut conn, failed, "again").await.unwrap();

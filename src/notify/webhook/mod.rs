@@ -23,3 +23,56 @@ pub use store::{
     Delivery, MOST_WEBHOOKS, NewWebhook, Webhook, add, deliveries, get, list, pause, remove,
     resume, test,
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::{Job as _, delay};
+
+    /// The page of docs/ that receivers read.
+    const PAGE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/webhooks.md"));
+
+    fn rows(of: &str) -> Vec<String> {
+        let (_, table) = PAGE.split_once(&format!("| {of} |")).unwrap();
+        let rows = table
+            .lines()
+            .skip(2)
+            .take_while(|line| line.starts_with('|'));
+        rows.map(|row| row.split('|').nth(1).unwrap().trim().to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn the_page_names_every_event() {
+        let names = Event::ALL.map(|event| format!("`{}`", event.as_str()));
+        assert_eq!(rows("event"), names);
+    }
+
+    #[test]
+    fn the_page_has_the_times_of_attempts() {
+        let waits = 2..=Deliver::RETRY.max_attempts;
+        let expected: Vec<String> = waits
+            .map(|attempt| {
+                let wait = delay(&Deliver::RETRY, attempt - 1, 0.0);
+                format!("| {attempt} | {} |\n", humantime::format_duration(wait))
+            })
+            .collect();
+        let expected = expected.concat();
+        assert!(PAGE.contains(&expected), "{expected}");
+        assert!(PAGE.contains("a quarter") && (Deliver::RETRY.jitter - 0.5).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn the_migration_knows_the_same_events() {
+        let migration = include_str!(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/migrations/0009_webhooks.sql"
+        ));
+        for event in Event::ALL {
+            assert!(
+                migration.contains(&format!("'{}'", event.as_str())),
+                "{event:?}"
+            );
+        }
+    }
+}
