@@ -12,7 +12,7 @@ use crate::{
     db,
     fetch::Fetcher,
     ingest,
-    queue::{self, Engine, Running, schedule},
+    queue::{self, Engine, Running, gate, schedule},
 };
 
 /// The daemon's parts once they run.
@@ -38,6 +38,9 @@ impl Daemon {
         db::migrate(&db)
             .await
             .context("cannot migrate the database")?;
+        gate::define::sync(&mut *db.acquire().await?, &config.gates)
+            .await
+            .context("cannot write the configured gates")?;
         let blobs = blob::Store::open(&config.storage.dir).await?;
         let concurrency: BTreeMap<String, usize> = config
             .queues

@@ -11,6 +11,7 @@ mod error;
 mod excerpt;
 mod fetch;
 mod file;
+mod gates;
 mod http;
 mod kinds;
 mod load;
@@ -38,6 +39,7 @@ use check::Check;
 pub use database::Database;
 pub use error::{ConfigError, Mistake};
 pub use fetch::Fetch;
+pub use gates::{Gate, Gates};
 pub use http::Http;
 pub use kinds::{KindOverride, Kinds};
 pub use load::{Loaded, Sources};
@@ -72,6 +74,8 @@ pub struct Config {
     pub kinds: Kinds,
     /// `[schedules.NAME]`: cron lines.
     pub schedules: Schedules,
+    /// `[gates."PATTERN"]`: limits of gate keys.
+    pub gates: Gates,
     /// `[storage]`: where uploads are kept.
     pub storage: Storage,
     /// `[runs]`: stale runs.
@@ -131,6 +135,9 @@ impl Config {
         for (name, schedule) in self.schedules.iter() {
             let section = schema::dotted(&["schedules", name]);
             schedule.validate(name, kinds, check.section(section));
+        }
+        for (pattern, gate) in self.gates.iter() {
+            gate.validate(check.section(schema::dotted(&["gates", pattern])));
         }
         self.runs.validate(check.section("runs"));
         self.product_import

@@ -85,7 +85,9 @@ impl Schema {
         let any = |of: Value| Value::from(Map::from_iter([(ANY.to_owned(), of)]));
         let queue = serde_json::to_value(super::QueueOverride::default()).unwrap_or_default();
         let kind = serde_json::to_value(super::KindOverride::default()).unwrap_or_default();
+        let gate = serde_json::to_value(super::Gate::default()).unwrap_or_default();
         root.insert("queues".to_owned(), any(queue));
+        root.insert("gates".to_owned(), any(gate));
         root.insert("kinds".to_owned(), any(any(kind)));
         let schedule = serde_json::to_value(super::ScheduleEntry::default()).unwrap_or_default();
         root.insert("schedules".to_owned(), any(schedule));

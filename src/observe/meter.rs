@@ -14,6 +14,9 @@ use super::metric;
 /// insert into a queue of any name.
 const MAX_PAIRS: usize = 1000;
 
+/// Most patterns of gates that get series of their own: people may define one for every key.
+const MAX_GATES: usize = 200;
+
 /// The counters and histograms of one queue and kind.
 ///
 /// All counters exist from the first lookup on, so that a first failure is an
@@ -141,6 +144,52 @@ impl QueueMeters {
 
     pub(super) fn rescued(&self, action: Rescue, n: u64) {
         add(&self.rescued, action as usize, n);
+    }
+}
+
+/// The series of one gate's pattern.
+#[derive(Debug)]
+pub(super) struct GateMeters {
+    pub(super) admitted: Counter,
+    pub(super) wait: Histogram,
+}
+
+impl GateMeters {
+    /// The label of keys that no pattern fits.
+    const NONE: &str = "none";
+
+    /// Returns the meters of a pattern, making them at the first call.
+    pub(super) fn of(pattern: Option<&str>) -> Arc<Self> {
+        Self::find(pattern).1
+    }
+
+    /// Returns the label of a pattern: past [`MAX_GATES`] of them the rest share `other`.
+    pub(super) fn label(pattern: Option<&str>) -> String {
+        Self::find(pattern).0
+    }
+
+    fn find(pattern: Option<&str>) -> (String, Arc<Self>) {
+        static ALL: LazyLock<RwLock<HashMap<String, Arc<GateMeters>>>> =
+            LazyLock::new(RwLock::default);
+        let mut label = pattern.unwrap_or(Self::NONE);
+        if let Some(meters) = read(&ALL).get(label) {
+            return (label.to_owned(), Arc::clone(meters));
+        }
+        let mut all = write(&ALL);
+        if all.len() >= MAX_GATES {
+            label = "other";
+        }
+        let meters = all.entry(label.to_owned());
+        let meters = meters.or_insert_with(|| Arc::new(Self::new(label)));
+        (label.to_owned(), Arc::clone(meters))
+    }
+
+    fn new(pattern: &str) -> Self {
+        let exporter = Exporter::get();
+        Self {
+            admitted: exporter.counter(&metric::GATE_ADMITTED, &[pattern]),
+            wait: exporter.histogram(&metric::GATE_WAIT, &[pattern]),
+        }
     }
 }
 

@@ -102,6 +102,7 @@ const BATCH_JOBS: &[f64] = &[
 const BY_QUEUE: &[&str] = &["queue"];
 const BY_KIND: &[&str] = &["queue", "kind"];
 const BY_OUTCOME: &[&str] = &["queue", "kind", "outcome"];
+const BY_GATE: &[&str] = &["gate"];
 const BY_SCHEDULE: &[&str] = &["schedule"];
 const BY_REQUEST: &[&str] = &["method", "route", "status"];
 
@@ -144,6 +145,10 @@ metrics! {
     LISTENER_RECONNECTS = Counter, "ingestd_listener_reconnects_total", "connections", &[], "Times the listener's connection was made again after it was lost.";
     LEASES_RESCUED = Counter, "ingestd_leases_rescued_total", "leases", &["queue", "action"], "Leases taken back from workers that fell silent or overran, by what became of the job: retry or dead.";
     LEASE_LOST = Counter, "ingestd_lease_lost_total", "leases", BY_QUEUE, "Outcomes refused because the worker's lease was gone.";
+
+    GATE_HELD_JOBS = Gauge, "ingestd_gate_held_jobs", "jobs", BY_GATE, "Jobs that wait for a gate, by its pattern; none: no pattern fits their key.", of_database;
+    GATE_ADMITTED = Counter, "ingestd_gate_admitted_total", "jobs", BY_GATE, "Held jobs that this process let go, by the pattern of their gate; none: no pattern fits their key.";
+    GATE_WAIT = Histogram(WAIT_SECONDS), "ingestd_gate_wait_seconds", "seconds", BY_GATE, "From the time a gated job was due to its admission.";
 
     SCHEDULE_RUNS = Counter, "ingestd_schedule_runs_total", "ticks", &["schedule", "result"], "Ticks that this process handled: enqueued, missed or overlap (by policy), failed.";
     SCHEDULE_NEXT_RUN = Gauge, "ingestd_schedule_next_run_timestamp_seconds", "seconds", BY_SCHEDULE, "The next due time, in seconds since 1970; NaN while paused.", of_database;

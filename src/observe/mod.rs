@@ -19,9 +19,12 @@ pub use event::{
     JobErrored, JobFinished, LeaseFenced, LeasesRescued, ListenerChanged, LiveTableSeen,
     LiveTableVacuumed, PartitionsSeen, PlanSeen, ReadinessChanged, RowsIngested, ScheduleTicked,
     WorkerSlots, WorkerWoken,
+    BytesIngested, GateAdmitted, HttpServed, JobClaimed, JobDeduplicated, JobEnqueued, JobErrored,
+    JobFinished, LeaseFenced, LeasesRescued, ListenerChanged, ReadinessChanged, RowsIngested,
+    ScheduleTicked, WorkerSlots, WorkerWoken,
 };
 pub use exporter::Exporter;
-pub use gauge::QueueDepth;
+pub use gauge::{GateDepth, QueueDepth};
 pub use label::{
     Direction, EnqueueSource, ErrorKind, HorizonHolder, Outcome, Rescue, RowResult, TickResult,
     VacuumResult, Wake,

@@ -311,6 +311,7 @@ impl Claimer {
             max_attempts: row.try_get("max_attempts")?,
             run_id: row.try_get("run_id")?,
             tenant: row.try_get("tenant")?,
+            gate_key: row.try_get("gate_key")?,
             waited_ms: (started_at - run_at).num_milliseconds(),
             age_ms: (started_at - created_at?).num_milliseconds(),
         };

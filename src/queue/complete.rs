@@ -13,6 +13,7 @@ use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
     execute::{Conclusion, Outcome},
+    gate::GateBell,
     job::{DeadJob, Done, JobContext, JobError},
     kind::Kind,
     lease::Leases,
@@ -148,6 +149,8 @@ pub(super) struct Writer<C: 'static> {
     pub(super) kinds: Arc<[Kind<C>]>,
     pub(super) leases: Leases,
     pub(super) stats: Stats,
+    /// Told of the gates whose slots came free.
+    pub(super) gates: GateBell,
 }
 
 impl<C: Send + Sync + 'static> Writer<C> {
@@ -171,6 +174,8 @@ impl<C: Send + Sync + 'static> Writer<C> {
         // What was dropped stays held: its job is still this worker's.
         let written = || batch.iter().filter(|c| c.written);
         self.leases.forget(written().map(|c| c.lease.lease_id));
+        self.gates
+            .freed(written().filter_map(|c| c.lease.gate_key.clone()));
         written().for_each(|c| c.report(&self.stats));
     }
 

@@ -27,7 +27,10 @@ const CANCEL_WAITING: &str = "
     SELECT shard, id, kind, queue, 'cancelled', priority, attempt,
            CASE WHEN pg_column_size(args) <= 1024 THEN args END, run_id, tenant, created_at,
            run_at, started_at
-    FROM gone RETURNING id";
+    FROM gone RETURNING id,
+      -- It may have had a slot of its gate.
+      (SELECT max(pg_notify('ingestd_gate', gate_key)::text) FROM gone
+       WHERE state = 'queued' AND gate_key IS NOT NULL AND pg_notification_queue_usage() < 0.5)";
 
 const CANCEL_RUNNING: &str = "
     UPDATE ingestd.jobs SET cancel_requested = true
@@ -95,7 +98,8 @@ pub async fn restart_run(conn: &mut PgConnection, run_id: i64) -> sqlx::Result<b
     let n_jobs: i64 = sqlx::query_scalar(
         "WITH back AS (
            UPDATE ingestd.jobs
-           SET state = 'queued', lease_id = NULL, worker_id = NULL, deadline_at = NULL,
+           SET state = CASE WHEN gate_key IS NULL THEN 'queued' ELSE 'held' END,
+               lease_id = NULL, worker_id = NULL, deadline_at = NULL,
                run_at = now(), last_error = 'the run made no progress; its lease was taken away'
            WHERE shard = 0 AND run_id = $1 AND state = 'running' RETURNING id)
          SELECT (SELECT count(*) FROM back)
@@ -119,7 +123,7 @@ pub enum Retried {
     NotFound,
 }
 
-/// Makes a waiting job due now; returns whether there was one.
+/// Makes a waiting job due now; returns whether there was one. A held one still waits for its turn.
 ///
 /// # Errors
 ///
@@ -127,8 +131,9 @@ pub enum Retried {
 pub async fn run_now(conn: &mut PgConnection, id: JobId) -> sqlx::Result<bool> {
     let due: Option<String> = sqlx::query_scalar(
         "UPDATE ingestd.jobs SET run_at = now()
-         WHERE shard = 0 AND id = $1 AND state = 'queued'
-         RETURNING pg_notify('ingestd_wake', queue)::text",
+         WHERE shard = 0 AND id = $1 AND state IN ('queued', 'held')
+         RETURNING CASE WHEN state = 'queued' THEN pg_notify('ingestd_wake', queue)
+                        ELSE pg_notify('ingestd_gate', coalesce(gate_key, '')) END::text",
     )
     .bind(id)
     .fetch_optional(conn)
@@ -158,7 +163,8 @@ pub async fn change(conn: &mut PgConnection, id: JobId, change: &Change) -> sqlx
         "UPDATE ingestd.jobs
          SET priority = coalesce($2, priority), run_at = coalesce($3, run_at)
          WHERE shard = 0 AND id = $1 AND ($3::timestamptz IS NULL OR state <> 'running')
-         RETURNING pg_notify('ingestd_wake', queue)::text",
+         RETURNING CASE WHEN state = 'held' THEN pg_notify('ingestd_gate', coalesce(gate_key, ''))
+                        ELSE pg_notify('ingestd_wake', queue) END::text",
     )
     .bind(id)
     .bind(change.priority)

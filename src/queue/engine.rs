@@ -18,6 +18,7 @@ use super::{
     claim::KnownKinds,
     complete::{Completer, Writer},
     execute::{Conclusion, Executor},
+    gate::{GateBell, Keeper},
     kind::Kind,
     lane::Lanes,
     lease::Leases,
@@ -104,11 +105,12 @@ impl<C: Send + Sync + 'static> Engine<C> {
         let parts = Parts::new(self)?;
         let housekeeping = parts.start_housekeeping().await?;
         let (conclusions, concluded) = mpsc::channel(4096);
-        parts.start_completer(concluded);
         let writer = parts.records.clone().write_for_ever(parts.finished.clone());
         parts.writer.spawn(writer);
         let (unknown, new_queues) = mpsc::channel(64);
         let sleepers = Sleepers::new(unknown);
+        parts.start_completer(concluded, sleepers.gates.clone());
+        parts.start_keeper(sleepers.clone());
         parts.start_claimers(sleepers.clone(), new_queues, conclusions);
         if parts.settings.wake == config::Wake::Notify {
             let (pool, leases) = (parts.db.pool.clone(), parts.leases.clone());
@@ -203,13 +205,14 @@ impl<C: Send + Sync + 'static> Parts<C> {
     }
 
     /// Starts the completer and whoever writes its figures, a last time once it has ended.
-    fn start_completer(&self, conclusions: mpsc::Receiver<Conclusion>) {
+    fn start_completer(&self, conclusions: mpsc::Receiver<Conclusion>, gates: GateBell) {
         let (stats, ended) = (Stats::default(), CancellationToken::new());
         let writer = Writer {
             db: self.db.clone(),
             kinds: Arc::clone(&self.kinds),
             leases: self.leases.clone(),
             stats: stats.clone(),
+            gates,
         };
         let completer = Completer {
             conclusions,
@@ -223,6 +226,18 @@ impl<C: Send + Sync + 'static> Parts<C> {
             completer.run().await;
             drop(end);
         });
+    }
+
+    fn start_keeper(&self, sleepers: Sleepers) {
+        let keeper = Keeper {
+            db: self.db.clone(),
+            kinds: Arc::clone(&self.known),
+            sleepers,
+            stop: self.stop.clone(),
+            poll_interval: self.settings.poll_interval,
+            trailing_poll: self.settings.trailing_poll,
+        };
+        self.claimers.spawn(keeper.run());
     }
 
     /// Serves the queues of the kinds and the configuration now, and others as they turn up.

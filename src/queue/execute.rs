@@ -394,6 +394,7 @@ mod tests {
             max_attempts,
             run_id: None,
             tenant: None,
+            gate_key: None,
             waited_ms: 0,
             age_ms: 0,
         }

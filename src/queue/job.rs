@@ -198,6 +198,8 @@ pub struct Lease {
     pub run_id: Option<i64>,
     /// The owner of the data.
     pub tenant: Option<String>,
+    /// The limit that it counts against.
+    pub gate_key: Option<String>,
     /// Milliseconds from the time it was due to the claim, on the database's clock.
     pub waited_ms: i64,
     /// Milliseconds from its INSERT to the claim, on the database's clock.

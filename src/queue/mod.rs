@@ -8,7 +8,8 @@
 //!
 //! Around them: [`engine`](Engine) builds and drains the parts, `session` is the
 //! worker's heartbeat, `rescue` takes lost leases back, `schedule` enqueues what
-//! is due by the clock, [`control`] is what people do.
+//! is due by the clock, [`gate`] holds jobs back whose key is at its limit,
+//! [`control`] is what people do.
 //!
 //! This module knows nothing of what the jobs do: it is handed a slice of kinds.
 
@@ -24,6 +25,7 @@ mod execute;
 pub mod filter;
 mod floor;
 mod hot;
+pub mod gate;
 mod job;
 mod kind;
 mod lane;

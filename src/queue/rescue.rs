@@ -15,11 +15,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sqlx::{Acquire, PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{Connection, PgConnection, PgPool, Postgres, Transaction};
 use tokio::sync::Mutex;
 
 use super::{
     complete::{Grave, Reason, bury},
+    gate,
     kind::Kind,
     retry,
 };
@@ -50,7 +51,7 @@ pub(super) const LOST: &str = "
 const BACK: &str = "
     WITH back AS (
       UPDATE ingestd.jobs
-      SET state = CASE WHEN $6 >= 2 THEN 'held' ELSE 'queued' END,
+      SET state = CASE WHEN $6 >= 2 OR gate_key IS NOT NULL THEN 'held' ELSE 'queued' END,
           lease_id = NULL, worker_id = NULL, deadline_at = NULL,
           attempt = greatest(attempt - 1, 0), crashes = $6, last_error = $3,
           run_at = clock_timestamp() + $4 * interval '1 millisecond'
@@ -60,22 +61,31 @@ const BACK: &str = "
       (shard, job_id, kind, attempt, outcome, error_kind, error, worker_id, started_at)
     SELECT shard, id, kind, attempt + 1, 'crash', 'crash', $3, $5, started_at FROM back";
 
-/// Lets the longest waiting suspect go, unless one is at large already. Those of a paused queue
-/// neither go nor keep others from going.
-const RELEASE: &str = "
+/// The suspects that may be let go, the longest waiting first, with their gate keys: one of each
+/// gate, for its next would find it as full, and none while one is at large. Those of a paused
+/// queue neither go nor keep others from going.
+const CANDIDATES: &str = "
     WITH paused AS MATERIALIZED (
-      SELECT array_agg(queue) AS queues FROM ingestd.queues WHERE paused_at IS NOT NULL)
-    UPDATE ingestd.jobs SET state = 'queued'
-    WHERE shard = 0 AND id = (
-        SELECT id FROM ingestd.jobs
-        WHERE shard = 0 AND state = 'held' AND crashes >= 2 AND run_at <= now()
-          AND queue <> ALL (coalesce((SELECT queues FROM paused), '{}'))
-        ORDER BY run_at LIMIT 1 FOR UPDATE SKIP LOCKED)
-      AND NOT EXISTS (
+      SELECT coalesce(array_agg(queue), '{}') AS queues
+      FROM ingestd.queues WHERE paused_at IS NOT NULL)
+    SELECT id, gate_key FROM (
+      SELECT DISTINCT ON (gate_key) id, gate_key, run_at FROM ingestd.jobs
+      WHERE shard = 0 AND state = 'held' AND crashes >= 2 AND run_at <= now()
+        AND queue <> ALL ((SELECT queues FROM paused)::text[])
+      ORDER BY gate_key, run_at, id) AS first
+    WHERE NOT EXISTS (
         SELECT FROM ingestd.jobs WHERE shard = 0 AND state = 'running' AND crashes >= 2)
       AND NOT EXISTS (
         SELECT FROM ingestd.jobs WHERE shard = 0 AND state = 'queued' AND crashes >= 2
-          AND queue <> ALL (coalesce((SELECT queues FROM paused), '{}')))
+          AND queue <> ALL ((SELECT queues FROM paused)::text[]))
+    ORDER BY run_at LIMIT 100";
+
+/// Lets a suspect without a gate go.
+const RELEASE: &str = "
+    UPDATE ingestd.jobs SET state = 'queued'
+    WHERE shard = 0 AND id = (
+      SELECT id FROM ingestd.jobs
+      WHERE shard = 0 AND id = $1 AND state = 'held' AND crashes >= 2 FOR UPDATE SKIP LOCKED)
     RETURNING pg_notify('ingestd_look', queue)::text";
 
 /// From this many crashes on a job is a suspect.
@@ -137,7 +147,10 @@ impl<C: Send + Sync + 'static> Rescuer<C> {
                 .await?;
             n_rescued += n;
         }
-        self.db.run(async |conn| release(conn).await).await?;
+        let kinds: Vec<&str> = self.kinds.iter().map(|kind| kind.name).collect();
+        self.db
+            .run(async |conn| release(conn, &kinds).await)
+            .await?;
         Ok(n_rescued)
     }
 
@@ -290,17 +303,35 @@ impl<C: Send + Sync + 'static> Rescuer<C> {
     }
 }
 
-/// Lets a suspect go. One daemon at a time: two would each let one go.
-async fn release(conn: &mut PgConnection) -> sqlx::Result<()> {
-    let mut tx = conn.begin().await?;
+/// Lets a suspect go, one with a gate only where that has room. One daemon at a time: two would
+/// each let one go.
+async fn release(conn: &mut PgConnection, kinds: &[&'static str]) -> sqlx::Result<()> {
+    // Each statement must see what the last holder of a lock committed.
+    let mut tx = conn.begin_with(gate::BEGIN).await?;
     let mine: bool = sqlx::query_scalar(
         "SELECT pg_try_advisory_xact_lock(hashtextextended('ingestd.suspects', 0))",
     )
     .fetch_one(&mut *tx)
     .await?;
-    if mine {
-        // A statement of its own: its snapshot must see what the last holder committed.
-        sqlx::query(RELEASE).execute(&mut *tx).await?;
+    if !mine {
+        return Ok(());
+    }
+    let candidates: Vec<(i64, Option<String>)> =
+        sqlx::query_as(CANDIDATES).fetch_all(&mut *tx).await?;
+    for (id, gate_key) in candidates {
+        let is_free = match gate_key {
+            None => {
+                let release = sqlx::query(RELEASE).bind(id).fetch_optional(&mut *tx);
+                release.await?.is_some()
+            }
+            Some(key) => {
+                let found = gate::admit(&mut tx, kinds, &[key], 1, true).await?;
+                found.values().any(|found| !found.admitted.is_empty())
+            }
+        };
+        if is_free {
+            break;
+        }
     }
     tx.commit().await
 }
@@ -313,7 +344,8 @@ pub(super) async fn hand_back(pool: &PgPool, worker_id: i64) -> sqlx::Result<u64
     let mut conn = pool.acquire().await?;
     let back = sqlx::query(
         "UPDATE ingestd.jobs
-         SET state = 'queued', lease_id = NULL, worker_id = NULL, deadline_at = NULL,
+         SET state = CASE WHEN gate_key IS NULL THEN 'queued' ELSE 'held' END,
+             lease_id = NULL, worker_id = NULL, deadline_at = NULL,
              attempt = greatest(attempt - 1, 0)
          WHERE shard = 0 AND worker_id = $1 AND state = 'running' AND NOT cancel_requested",
     )
@@ -343,7 +375,8 @@ pub(super) async fn hand_back_unheard(
 ) -> sqlx::Result<u64> {
     let hand_back = sqlx::query(
         "UPDATE ingestd.jobs
-         SET state = 'queued', lease_id = NULL, worker_id = NULL, deadline_at = NULL,
+         SET state = CASE WHEN gate_key IS NULL THEN 'queued' ELSE 'held' END,
+             lease_id = NULL, worker_id = NULL, deadline_at = NULL,
              attempt = greatest(attempt - 1, 0)
          WHERE shard = 0 AND worker_id = $1 AND state = 'running' AND queue = $2
            AND lease_id <> ALL ($3)",

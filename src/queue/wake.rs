@@ -16,7 +16,10 @@ use sqlx::{PgPool, postgres::PgListener};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::lease::Leases;
+use super::{
+    gate::{self, GateBell},
+    lease::Leases,
+};
 use crate::observe::ListenerChanged;
 
 /// Channel of wake-ups; the payload is the queue's name.
@@ -45,6 +48,8 @@ pub(super) struct Bell {
 pub(super) struct Sleepers {
     queues: Arc<Mutex<HashMap<String, Arc<Bell>>>>,
     unknown: mpsc::Sender<String>,
+    /// Wakes the keeper of gates.
+    pub(super) gates: GateBell,
 }
 
 impl Sleepers {
@@ -52,6 +57,7 @@ impl Sleepers {
         Self {
             queues: Arc::default(),
             unknown,
+            gates: GateBell::default(),
         }
     }
 
@@ -83,6 +89,7 @@ impl Sleepers {
             bell.look.store(true, Ordering::Release);
             bell.rung.notify_one();
         }
+        self.gates.ring_all();
     }
 }
 
@@ -126,7 +133,9 @@ async fn listen_once(
     let mut listener = PgListener::connect_with(pool).await?;
     // A lost connection is for `listen` to replace: everybody must look after that.
     listener.eager_reconnect(false);
-    listener.listen_all([WAKE, LOOK, CANCEL]).await?;
+    listener
+        .listen_all([WAKE, LOOK, CANCEL, gate::CHANNEL])
+        .await?;
     ListenerChanged {
         connected: true,
         again: was_up,
@@ -140,6 +149,7 @@ async fn listen_once(
         match notification.channel() {
             WAKE => sleepers.wake(payload, false),
             LOOK => sleepers.wake(payload, true),
+            gate::CHANNEL => sleepers.gates.notified(payload),
             _ => {
                 if let Ok(lease) = payload.parse() {
                     leases.cancel(&[lease]);

@@ -34,6 +34,7 @@ mod queue_change;
 mod queue_dead;
 mod queue_enqueue;
 mod queue_fence;
+mod queue_gate;
 mod queue_ledger;
 mod queue_outcome;
 mod queue_output;

@@ -15,4 +15,6 @@ pub use job::{JobDeduplicated, JobEnqueued, JobErrored, JobFinished};
 pub use queue::{JobClaimed, LeaseFenced, LeasesRescued, ScheduleTicked, WorkerSlots, WorkerWoken};
 pub use watch::{
     HorizonNamed, HorizonSeen, LiveTableSeen, LiveTableVacuumed, PartitionsSeen, PlanSeen,
+pub use queue::{
+    GateAdmitted, JobClaimed, LeaseFenced, LeasesRescued, ScheduleTicked, WorkerSlots, WorkerWoken,
 };

@@ -6,7 +6,7 @@ use tracing::{debug, info, trace, warn};
 
 use crate::observe::exporter::Exporter;
 use crate::observe::label::{Rescue, TickResult, Wake};
-use crate::observe::meter::QueueMeters;
+use crate::observe::meter::{GateMeters, QueueMeters};
 use crate::observe::metric;
 
 /// One claim came back.
@@ -122,6 +122,31 @@ impl WorkerSlots<'_> {
         meters.slots.set(slots);
         meters.slots_busy.set(busy);
         trace!(queue, slots, busy, "slots");
+    }
+}
+
+/// A gate let held jobs of one key go.
+#[derive(Debug)]
+pub struct GateAdmitted<'a> {
+    /// The pattern that the key's limits come from; `None` where no pattern fits it.
+    pub gate: Option<&'a str>,
+    /// The queue of each job, and how long it waited from the time it was due; none says nothing.
+    pub admitted: &'a [(String, Duration)],
+}
+
+impl GateAdmitted<'_> {
+    /// Counts the jobs and records their waits.
+    pub fn emit(self) {
+        let Self { gate, admitted } = self;
+        if admitted.is_empty() {
+            return;
+        }
+        let meters = GateMeters::of(gate);
+        meters.admitted.increment(admitted.len() as u64);
+        for (_, waited) in admitted {
+            meters.wait.record(waited.as_secs_f64());
+        }
+        trace!(gate, n = admitted.len(), "admitted");
     }
 }
 

@@ -6,7 +6,7 @@
 
 mod read;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,11 +15,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::exporter::Exporter;
+use super::meter::GateMeters;
 use super::metric;
 use read::{Schedule, Workers};
 
 pub(crate) use read::DEPTH;
-pub use read::{MOST_COUNTED, QueueDepth, queues};
+pub use read::{GateDepth, MOST_COUNTED, QueueDepth, gates, queues};
 
 /// How often the gauges are read.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -74,6 +75,7 @@ fn log_change(result: &sqlx::Result<Vec<QueueDepth>>, failing: &mut bool) {
 #[derive(Debug, Default)]
 pub struct Gauges {
     queues: Seen,
+    gates: Seen,
     workers: Seen,
     schedules: Seen,
 }
@@ -88,6 +90,7 @@ impl Gauges {
         publish_pool(pool);
         let depths = queues(pool).await?;
         self.publish_queues(&depths);
+        self.publish_gates(&gates(pool).await?);
         self.publish_workers(&read::workers(pool).await?);
         self.publish_schedules(&read::schedules(pool).await?);
         Ok(depths)
@@ -100,6 +103,20 @@ impl Gauges {
         let now = depths.iter().map(|depth| depth.queue.as_str());
         for queue in self.queues.gone(now) {
             publish_queue(&QueueDepth::empty(queue));
+        }
+    }
+
+    fn publish_gates(&self, gates: &[GateDepth]) {
+        let mut held = BTreeMap::new();
+        for gate in gates {
+            let label = GateMeters::label(gate.pattern.as_deref());
+            *held.entry(label).or_default() += gate.held;
+        }
+        for (gate, n) in &held {
+            publish_gate(gate, *n);
+        }
+        for gate in self.gates.gone(held.keys().map(String::as_str)) {
+            publish_gate(&gate, 0);
         }
     }
 
@@ -156,6 +173,11 @@ fn publish_queue(depth: &QueueDepth) {
     ] {
         exporter.gauge(&metric, &[queue]).set(value.unwrap_or(0.0));
     }
+}
+
+fn publish_gate(gate: &str, n_held: i64) {
+    let gauge = Exporter::get().gauge(&metric::GATE_HELD_JOBS, &[gate]);
+    gauge.set(float(n_held));
 }
 
 fn publish_workers(queue: &str, live: i64, stale: i64) {

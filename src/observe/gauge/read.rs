@@ -1,5 +1,6 @@
 //! What the gauges are read from: one statement each for queues, workers and schedules.
 
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::{Acquire, FromRow, PgPool, Postgres};
 
@@ -75,6 +76,43 @@ impl QueueDepth {
             oldest_running_age_seconds: None,
         }
     }
+}
+
+/// A gate and what is behind it now.
+#[derive(Debug, Clone, PartialEq, Serialize, FromRow)]
+pub struct GateDepth {
+    /// A key, or with `*` at its end the prefix of keys; `None`: the keys that no gate fits.
+    pub pattern: Option<String>,
+    /// Most jobs of a key admitted or running at once; `None`: no limit.
+    pub max_running: Option<i32>,
+    /// Jobs of a key that start per second in the long run; `None`: no limit.
+    pub rate_per_sec: Option<f64>,
+    /// Jobs that may start at once after a quiet time; `None`: the rate of one second.
+    pub burst: Option<i32>,
+    /// Who set it: `user` or `config`.
+    pub origin: Option<String>,
+    /// Since when it is paused.
+    pub paused_at: Option<DateTime<Utc>>,
+    /// Keys that have unfinished jobs.
+    pub keys: i64,
+    /// Jobs that wait for it.
+    pub held: i64,
+    /// Jobs that have a slot and have not started.
+    pub admitted: i64,
+    /// Jobs that run.
+    pub running: i64,
+}
+
+/// Returns the gates with what is behind each, at most 1,000, by pattern; last, where there are
+/// such, what no gate fits. Counts the jobs that have a key.
+///
+/// # Errors
+///
+/// Those of the database.
+pub async fn gates(db: impl PgExecutor<'_>) -> sqlx::Result<Vec<GateDepth>> {
+    sqlx::query_as(include_str!("gates.sql"))
+        .fetch_all(db)
+        .await
 }
 
 /// Daemons that claim from one queue.

@@ -206,7 +206,7 @@ async fn what_runs_or_has_ended_is_not_retried() {
     let jobs = one_of_each(&server).await;
     for (state, id) in jobs
         .into_iter()
-        .filter(|(state, _)| !["queued", "dead"].contains(state))
+        .filter(|(state, _)| !["queued", "held", "dead"].contains(state))
     {
         let response = server
             .post(&format!("/api/v1/jobs/{id}/retry"))
