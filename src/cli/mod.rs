@@ -14,6 +14,7 @@ mod dev;
 mod doctor;
 mod enqueue;
 mod failure;
+mod gates;
 mod import;
 mod interrupt;
 mod jobs;
@@ -103,6 +104,9 @@ enum Command {
     /// Lists, pauses and resumes queues.
     #[command(subcommand, after_help = queues::EXAMPLES)]
     Queues(queues::QueuesCommand),
+    /// Lists, sets, removes, pauses and resumes gates: limits of jobs with one key.
+    #[command(subcommand, after_help = gates::EXAMPLES)]
+    Gates(gates::GatesCommand),
     /// Lists, explains, adds, pauses and runs schedules.
     #[command(subcommand, after_help = schedules::EXAMPLES)]
     Schedules(schedules::SchedulesCommand),
@@ -193,6 +197,7 @@ impl Cli {
             Command::Enqueue(args) => enqueue::run(args, session).await,
             Command::Jobs(command) => jobs::run(command, session).await,
             Command::Dead(command) => dead::run(command, session).await,
+            Command::Gates(command) => gates::run(command, session).await,
             Command::Queues(command) => queues::run(command, session).await,
             Command::Schedules(command) => schedules::run(command, session).await,
             Command::Runs(command) => runs::run(command, session).await,

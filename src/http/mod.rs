@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use axum::{Router, extract::DefaultBodyLimit, middleware};
 
-use api::{dead, enqueue, health, job, log, queue, run, schedule, stats, webhook};
+use api::{dead, enqueue, gate, health, job, log, queue, run, schedule, stats, webhook};
 use route::route;
 
 use crate::ingest::product_import::routes as product_import;
@@ -49,6 +49,11 @@ pub const ROUTES: &[Route] = &[
     route!(GET  "/api/v1/health/database"       Guarded health::database,  "Who holds the xmin horizon, by name and with the last statement's shape; the live table's dead rows and sizes; the days ahead that have partitions; what is wrong with the plans of hot statements."),
     route!(GET  "/api/v1/stats"                 Guarded stats::show,      "What ended in the last `?minutes=` (60, at most 1440), by queue and kind and minute by minute: outcomes, mean wait, run times; `?queue=`, `?kind=`. Daemons write it every few seconds."),
     route!(GET  "/api/v1/jobs"                  Guarded job::list,        "Jobs, unfinished, finished and dead: `?queue=`, `?kind=`, `?state=`; running ones with their `progress`."),
+    route!(GET  "/api/v1/gates"                 Guarded gate::list,       "The gates with their limits and the jobs behind them; last, with a null pattern, what no gate fits."),
+    route!(PUT  "/api/v1/gates/{pattern}"       Guarded gate::set,        "Sets `{max_running, rate_per_sec, burst}` of a key, or with `*` at its end of each key that begins so; what is left out is not limited."),
+    route!(DELETE "/api/v1/gates/{pattern}"     Guarded gate::remove,     "Removes a gate: its keys fall to the next pattern that fits, or to one job at a time."),
+    route!(POST "/api/v1/gates/{pattern}/pause" Guarded gate::pause,      "No job of its keys starts any more; what runs goes on. Where there is no such gate, one is made with the limits of now."),
+    route!(POST "/api/v1/gates/{pattern}/resume" Guarded gate::resume,    "The gate goes on."),
     route!(POST "/api/v1/jobs"                  Guarded enqueue::enqueue, "Enqueues `{kind, args, queue, priority, run_at, max_attempts, unique_key, unique_for_secs, tenant, meta}`, of which only `kind` is required: 201, or 200 with the job that has the unique key: an unfinished one, or with `unique_for_secs` that of the same period, finished or not."),
     route!(GET  "/api/v1/jobs/{id}"             Guarded job::show,        "One job: how far it has come, the steps it has done, its failed attempts."),
     route!(GET  "/api/v1/jobs/{id}/logs"        Guarded log::list,         "What its attempts said, oldest first. `next_cursor` is where later lines will begin; `ended` says that no attempt is to come: its last lines are there a second later."),

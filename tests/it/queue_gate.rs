@@ -19,7 +19,7 @@ use ingestd::{
 use sqlx::Row;
 use tokio::sync::Semaphore;
 
-use crate::queue_rig::{Play, Rig, Setup, counter, done, play, stop, until_true};
+use crate::queue_rig::{Play, Rig, Setup, args, counter, done, play, stop, until_true};
 
 /// How often a test looks at the rows while jobs run.
 const LOOKS: usize = 200;
@@ -66,7 +66,7 @@ fn counted(name: &'static str, census: &Arc<Census>) -> Play {
     play(name, move |ctx| {
         let census = Arc::clone(&census);
         async move {
-            let key = ctx.lease().args["key"].as_str().unwrap().to_owned();
+            let key = args(&ctx)["key"].as_str().unwrap().to_owned();
             census.enter(&key);
             // Long enough that another of the key would be met here, were it let in.
             tokio::time::sleep(Duration::from_millis(3)).await;
@@ -202,7 +202,7 @@ async fn a_gated_job_taken_back_is_held_and_keeps_its_turn() {
     let order = Arc::new(Mutex::new(Vec::new()));
     let noted = Arc::clone(&order);
     let moody = play("t.moody", move |ctx| {
-        let (n, attempt) = (ctx.lease().args["n"].as_i64().unwrap(), ctx.lease().attempt);
+        let (n, attempt) = (args(&ctx)["n"].as_i64().unwrap(), ctx.lease().attempt);
         noted.lock().unwrap().push((n, attempt));
         async move {
             match (n, attempt) {
@@ -235,7 +235,7 @@ async fn a_gated_job_taken_back_is_held_and_keeps_its_turn() {
 async fn a_retry_gives_its_slot_to_the_next() {
     let rig = Rig::new().await;
     let failing = play("t.fails", |ctx| async move {
-        match ctx.lease().args["n"].as_i64() {
+        match args(&ctx)["n"].as_i64() {
             Some(1) => Err(JobError::Snooze(Duration::from_hours(1))),
             _ => Ok(Done::new()),
         }

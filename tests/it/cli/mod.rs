@@ -6,6 +6,7 @@ mod command;
 mod daemon;
 mod dev;
 mod health;
+mod gate;
 mod import;
 mod job;
 mod schedule;

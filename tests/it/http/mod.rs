@@ -6,6 +6,7 @@ mod connection;
 mod dead;
 mod enqueue;
 mod health;
+mod gate;
 mod import;
 mod job;
 mod probe;
