@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use secrecy::ExposeSecret;
 use sqlx::{
-    ConnectOptions, PgPool,
+    ConnectOptions, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
@@ -81,6 +81,23 @@ const ONE_PLAN: [(&str, &str); 6] = [
     ("jit", "off"),
     ("plan_cache_mode", "force_generic_plan"),
 ];
+
+/// Sets the transaction to the one plan that the queue's own sessions have: scans by index.
+///
+/// For sessions of other pools that run a statement of the queue, or look what it would do.
+///
+/// # Errors
+///
+/// What Postgres says.
+pub async fn one_plan(tx: &mut PgConnection) -> sqlx::Result<()> {
+    let (names, values): (Vec<&str>, Vec<&str>) = ONE_PLAN.into_iter().unzip();
+    sqlx::query("SELECT set_config(name, value, true) FROM unnest($1::text[], $2::text[]) AS s (name, value)")
+        .bind(&names)
+        .bind(&values)
+        .execute(tx)
+        .await?;
+    Ok(())
+}
 
 /// Connects the pool that belongs to the queue alone.
 ///

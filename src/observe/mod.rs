@@ -15,13 +15,10 @@ pub mod metric;
 mod process;
 
 pub use event::{
-    BytesIngested, HorizonNamed, HorizonSeen, HttpServed, JobClaimed, JobDeduplicated, JobEnqueued,
-    JobErrored, JobFinished, LeaseFenced, LeasesRescued, ListenerChanged, LiveTableSeen,
-    LiveTableVacuumed, PartitionsSeen, PlanSeen, ReadinessChanged, RowsIngested, ScheduleTicked,
-    WorkerSlots, WorkerWoken,
-    BytesIngested, GateAdmitted, HttpServed, JobClaimed, JobDeduplicated, JobEnqueued, JobErrored,
-    JobFinished, LeaseFenced, LeasesRescued, ListenerChanged, ReadinessChanged, RowsIngested,
-    ScheduleTicked, WorkerSlots, WorkerWoken,
+    BytesIngested, GateAdmitted, HorizonNamed, HorizonSeen, HttpServed, JobClaimed,
+    JobDeduplicated, JobEnqueued, JobErrored, JobFinished, LeaseFenced, LeasesRescued,
+    ListenerChanged, LiveTableSeen, LiveTableVacuumed, PartitionsSeen, PlanSeen, ReadinessChanged,
+    RowsIngested, ScheduleTicked, WorkerSlots, WorkerWoken,
 };
 pub use exporter::Exporter;
 pub use gauge::{GateDepth, QueueDepth};

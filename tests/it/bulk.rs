@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use ingestd::{
     blob, config, db,
+    fetch::Fetcher,
     ingest::{
         self, Context,
         system::bulk::{self, Action, Order},
@@ -32,6 +33,7 @@ async fn engine(rig: &Rig, dir: &std::path::Path) -> Running {
         state: Context {
             db: db::connect(&database).await.unwrap(),
             blobs: blob::Store::open(dir).await.unwrap(),
+            fetch: Fetcher::new(&config.fetch),
             config,
         },
         settings: Setup::of([]).settings,

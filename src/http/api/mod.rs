@@ -6,8 +6,8 @@
 pub(super) mod bulk;
 pub(super) mod dead;
 pub(super) mod enqueue;
-pub(super) mod health;
 pub(super) mod gate;
+pub(super) mod health;
 pub(super) mod job;
 pub(super) mod log;
 pub(super) mod queue;

@@ -12,9 +12,9 @@ mod watch;
 pub use daemon::{HttpServed, ListenerChanged, ReadinessChanged};
 pub use ingest::{BytesIngested, RowsIngested};
 pub use job::{JobDeduplicated, JobEnqueued, JobErrored, JobFinished};
-pub use queue::{JobClaimed, LeaseFenced, LeasesRescued, ScheduleTicked, WorkerSlots, WorkerWoken};
-pub use watch::{
-    HorizonNamed, HorizonSeen, LiveTableSeen, LiveTableVacuumed, PartitionsSeen, PlanSeen,
 pub use queue::{
     GateAdmitted, JobClaimed, LeaseFenced, LeasesRescued, ScheduleTicked, WorkerSlots, WorkerWoken,
+};
+pub use watch::{
+    HorizonNamed, HorizonSeen, LiveTableSeen, LiveTableVacuumed, PartitionsSeen, PlanSeen,
 };

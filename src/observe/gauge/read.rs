@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::{Acquire, FromRow, PgPool, Postgres};
+use sqlx::{Acquire, FromRow, PgExecutor, PgPool, Postgres};
 
 use crate::db;
 
