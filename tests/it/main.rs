@@ -37,6 +37,7 @@ mod queue_enqueue;
 mod queue_fence;
 mod queue_gate;
 mod queue_ledger;
+mod queue_model;
 mod queue_outcome;
 mod queue_output;
 mod queue_record;
