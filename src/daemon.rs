@@ -102,14 +102,18 @@ impl Daemon {
 async fn bring_in_schedules(conn: &mut sqlx::PgConnection, config: &Config) -> sqlx::Result<()> {
     let set = config.queue.schedule_set.as_str();
     let synced = schedule::sync(conn, set, &config.schedules.wanted()).await?;
-    for (what, names) in [
-        ("added", &synced.added),
-        ("changed", &synced.changed),
-        ("removed", &synced.removed),
-    ] {
+    for (what, names) in [("added", &synced.added), ("changed", &synced.changed)] {
         for schedule in names {
             tracing::info!(schedule, set, "schedule {what} by the configuration");
         }
+    }
+    // A daemon with a wrong or empty file may be the reason.
+    for schedule in &synced.removed {
+        tracing::warn!(
+            schedule,
+            set,
+            "schedule removed: the configuration has it no more"
+        );
     }
     for (schedule, owner) in &synced.shadowed {
         tracing::warn!(

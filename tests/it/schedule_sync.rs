@@ -63,6 +63,13 @@ async fn the_rows_of_a_set_equal_the_file_that_started_last() {
     );
     start(&rig, "s", &[]).await;
     assert_eq!(rows(&rig).await, "d 0 6 * * * config other");
+    let audited = "SELECT string_agg(concat_ws(' ', actor, action, object), ', ' ORDER BY id)
+                   FROM ingestd.audit_log WHERE object IN ('schedule/b', 'schedule/d')";
+    assert_eq!(
+        rig.ask::<String>(audited).await,
+        "config:s schedule.add schedule/b, config:s schedule.change schedule/b, \
+         config:other schedule.add schedule/d, config:s schedule.remove schedule/b"
+    );
 }
 
 #[tokio::test]

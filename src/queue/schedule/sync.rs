@@ -22,7 +22,8 @@ pub struct Synced {
 ///
 /// One transaction, so that nobody sees half of it. A schedule that stays as it is keeps its next
 /// time; one whose line or zone changed goes on with the first tick after now. Pauses by people
-/// stay. Names that a user or another set has are left alone and reported.
+/// stay. Names that a user or another set has are left alone and reported. What changed is noted in
+/// the audit log by `config:SET`.
 ///
 /// # Errors
 ///
@@ -50,8 +51,29 @@ pub async fn sync(
             Put::Shadowed(by) => synced.shadowed.push((name.clone(), by)),
         }
     }
+    audit(&mut tx, set, &synced).await?;
     tx.commit().await?;
     Ok(synced)
+}
+
+/// Notes what changed, in the name of the configuration's set.
+async fn audit(tx: &mut PgConnection, set: &str, synced: &Synced) -> sqlx::Result<()> {
+    for (action, names) in [
+        ("schedule.add", &synced.added),
+        ("schedule.change", &synced.changed),
+        ("schedule.remove", &synced.removed),
+    ] {
+        sqlx::query(
+            "INSERT INTO ingestd.audit_log (actor, action, object)
+             SELECT 'config:' || $1, $2, 'schedule/' || name FROM unnest($3::text[]) name",
+        )
+        .bind(set)
+        .bind(action)
+        .bind(names)
+        .execute(&mut *tx)
+        .await?;
+    }
+    Ok(())
 }
 
 /// Removes what the set's configuration no longer has, also from what other rows stand in for.
