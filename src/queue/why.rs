@@ -313,17 +313,16 @@ fn at_gate(facts: &Facts, gate: &Gate) -> Option<Reason> {
         let max = gate.max_running.unwrap_or_default();
         let text = format!("Gate {key} is full: {used} of {max} at once.");
         return Some(say(Code::GateFull, text).advise(format!(
-            "raise its limit: ingestd gates set '{of}' --max-running N"
+            "change its limits: ingestd gates set '{of}' --max-running N --rate R"
         )));
     }
     if let (Some(rate), Some(tokens)) = (gate.rate_per_sec, gate.tokens)
         && tokens < 1.0
     {
         let text = format!("Gate {key} lets {rate} jobs a second start, and those are used up.");
-        return Some(
-            say(Code::GateRate, text)
-                .advise(format!("raise its rate: ingestd gates set '{of}' --rate N")),
-        );
+        return Some(say(Code::GateRate, text).advise(format!(
+            "change its limits: ingestd gates set '{of}' --max-running N --rate R"
+        )));
     }
     (facts.run_at <= facts.now && facts.crashes < 2).then(|| {
         say(

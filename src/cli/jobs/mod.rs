@@ -323,7 +323,7 @@ pub(super) fn fields(job: &JobDetail) -> Vec<(&'static str, String)> {
         ("started", at_or_none(row.started_at)),
         ("finished", at_or_none(row.finished_at)),
         ("fingerprint", or_none(job.fingerprint.as_ref())),
-        ("replayed from", or_none(job.replayed_from.as_ref())),
+        ("replay of", or_none(job.replayed_from.as_ref())),
         ("replayed to", or_none(job.replayed_to.as_ref())),
         ("output", or_none(job.output.as_ref())),
         ("error", or_none(row.error.as_ref())),
