@@ -238,3 +238,41 @@ async fn of_a_long_line_only_a_part_is_counted() {
         told.text
     );
 }
+
+#[tokio::test]
+async fn a_gate_says_what_it_lets_through() {
+    let rig = rig_with_worker().await;
+    let id = insert(&rig, "kind, gate_key", "'t.kind', 'host:a'").await;
+    rig.sql("UPDATE ingestd.jobs SET state = 'held' WHERE gate_key IS NOT NULL")
+        .await;
+    assert_eq!(codes(&rig, id).await, [Code::GateTurn]);
+    // Without limits of its own a key lets one through at a time.
+    rig.sql(
+        "INSERT INTO ingestd.jobs (kind, gate_key, state, lease_id, worker_id)
+         VALUES ('t.kind', 'host:a', 'running', 1, 1)",
+    )
+    .await;
+    assert_eq!(codes(&rig, id).await, [Code::GateFull]);
+    rig.sql("INSERT INTO ingestd.gates (pattern, max_running) VALUES ('host:*', 2)")
+        .await;
+    assert_eq!(codes(&rig, id).await, [Code::GateTurn]);
+    rig.sql(
+        "UPDATE ingestd.gates SET rate_per_sec = 0.001;
+         INSERT INTO ingestd.gate_tokens (gate_key, full_at)
+         VALUES ('host:a', now() + interval '900 s')",
+    )
+    .await;
+    let why = explain(&rig, id).await;
+    assert_eq!(why.reasons[0].code, Code::GateRate, "{why:?}");
+    assert!(
+        why.reasons[0].text.contains("0.001 jobs a second"),
+        "{why:?}"
+    );
+    rig.sql("UPDATE ingestd.gates SET paused_at = now()").await;
+    let why = explain(&rig, id).await;
+    assert_eq!(why.reasons[0].code, Code::GatePaused);
+    assert!(
+        why.reasons[0].advice.as_ref().unwrap().contains("'host:*'"),
+        "{why:?}"
+    );
+}
