@@ -9,7 +9,7 @@ use std::{
 };
 
 use ingestd::{
-    queue::{Done, LogLevel},
+    queue::{Done, JobError, LogLevel},
     testing::private_cluster,
 };
 use tokio::sync::Semaphore;
@@ -150,6 +150,23 @@ async fn lines_of_every_attempt_are_kept_however_it_ended() {
     let in_time = "SELECT bool_and(l.logged_at BETWEEN h.created_at AND now())
                    FROM ingestd.job_logs l JOIN ingestd.job_history h ON h.id = l.job_id";
     assert!(rig.ask::<bool>(in_time).await);
+}
+
+#[tokio::test]
+async fn what_is_said_as_the_daemon_stops_is_written() {
+    let rig = Rig::new().await;
+    let last_words = play("t.last_words", |ctx| async move {
+        ctx.cancelled().cancelled().await;
+        ctx.log(LogLevel::Warn, "stops");
+        Err(JobError::Cancelled)
+    });
+    let setup = Setup::of([last_words]).with(|q| q.soft_stop = Duration::from_millis(10));
+    let engine = setup.start(rig.url()).await;
+    rig.sql("INSERT INTO ingestd.jobs (kind) VALUES ('t.last_words')")
+        .await;
+    until_true("it runs", || engine.n_running() == 1).await;
+    stop(engine).await;
+    assert_eq!(rig.ask::<String>(LINES).await, "1 1 warn stops");
 }
 
 /// Says more than is kept while Postgres is away.
