@@ -41,8 +41,8 @@ pub(super) enum WebhooksCommand {
     /// Adds a webhook.
     #[command(after_help = "Examples:
   ingestd webhooks add https://example.com/hook --event job.dead --secret ops
-  ingestd webhooks add https://example.com/hook --event run.completed --event run.failed \\
-      --kind 'product_import.*' --tenant acme --secret acme-hook")]
+  ingestd webhooks add https://example.com/hook --event run.failed --tenant acme --secret acme
+  ingestd webhooks add https://example.com/hook --event job.dead --kind 'product_import.*' --secret ops")]
     Add(AddArgs),
     /// Removes a webhook for good, with the list of its deliveries.
     #[command(after_help = "Examples:\n  ingestd webhooks rm 1 --yes")]

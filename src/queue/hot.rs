@@ -53,7 +53,7 @@ pub(super) const HOT: &[HotStatement] = &[
     HotStatement {
         name: "finish",
         sql: complete::FINISH,
-        types: &["bigint[]", "bigint[]", "text"],
+        types: &["bigint[]", "bigint[]", "text", "jsonb[]"],
         indexes: &[BY_ID],
         may_gather: false,
     },

@@ -131,7 +131,8 @@ async fn poison_is_quarantined_after_three_deaths_and_its_neighbours_survive() {
             .spawn()
             .unwrap()
     });
-    rig.until("EXISTS (SELECT FROM ingestd.job_kinds)").await;
+    rig.until("EXISTS (SELECT FROM ingestd.job_kinds WHERE kind = 'system.noop')")
+        .await;
     enqueue(&rig, 8, 400).await;
     rig.sql(
         "INSERT INTO ingestd.jobs (kind, args)

@@ -202,7 +202,7 @@ async fn whatever_is_partitioned_by_day_is_looked_after() {
     );
     assert_eq!(
         rig.ask::<i32>("SELECT ingestd.drop_partitions(-1)").await,
-        3
+        4
     );
     assert_eq!(days(rig.pool(), "notes").await, []);
     let error = sqlx::query("SELECT ingestd.drop_partition('jobs')")

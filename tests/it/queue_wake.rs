@@ -34,13 +34,14 @@ async fn a_transaction_that_goes_on_silences_nobody_else() {
     let rig = Rig::new().await;
     let engine = never_polling("t.woken", "woken").start(rig.url()).await;
     until_asleep(&rig, 1).await;
+    // The look of a listener that has just connected; a notification before it would be the same one.
+    until_true("it listens", || looks("woken", "notify") >= 1.0).await;
     let insert = "INSERT INTO ingestd.jobs (kind) VALUES ('t.woken')";
     let mut long = rig.pool().begin().await.unwrap();
     long.execute(insert).await.unwrap();
     for n in 1..=3_u32 {
         rig.sql(insert).await;
         rig.until(&history(n)).await;
-        // The first is the look of a listener that has just connected.
         let notified = || looks("woken", "notify") >= f64::from(n + 1);
         until_true("a notification woke it", notified).await;
     }
@@ -153,8 +154,9 @@ async fn one_notification_makes_each_engine_look_twice_at_most() {
         .await;
     rig.until(&history(2)).await;
     let after: f64 = all().iter().sum();
-    // Per notification one look for it and the trailing one.
-    assert!(after - before <= n * 4.0, "{before} {after}");
+    // Per notification one look for it, the trailing one, and the full one that follows where a
+    // floor was used.
+    assert!(after - before <= n * 6.0, "{before} {after}");
     for engine in engines {
         stop(engine).await;
     }
