@@ -11,7 +11,7 @@ use super::{
 use crate::{
     observe::{QueueDepth, gauge},
     queue::{
-        control,
+        control, rule,
         stats::{self, KindStats, StatsFilter},
     },
 };
@@ -20,7 +20,9 @@ pub(super) const EXAMPLES: &str = "Examples:
   ingestd queues ls
   ingestd queues stats
   ingestd queues pause import
-  ingestd queues resume import";
+  ingestd queues resume import
+  ingestd queues limit import 4
+  ingestd queues fair mail on";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum QueuesCommand {
@@ -50,6 +52,32 @@ Daemons write the figures every few seconds. Run times are estimated from bucket
     Pause {
         /// The queue's name.
         queue: String,
+    },
+    /// Limits how many jobs of a queue run at once across all daemons.
+    #[command(
+        after_help = "Examples:\n  ingestd queues limit import 4\n  ingestd queues limit import --none"
+    )]
+    Limit {
+        /// The queue's name.
+        queue: String,
+        /// Most jobs at once, across all daemons.
+        #[arg(value_parser = clap::value_parser!(i32).range(1..=1_000_000))]
+        #[arg(required_unless_present = "none", conflicts_with = "none")]
+        most: Option<i32>,
+        /// Takes the limit away.
+        #[arg(long)]
+        none: bool,
+    },
+    /// Lets the tenants of a queue take turns, or no longer.
+    #[command(
+        after_help = "Examples:\n  ingestd queues fair mail on\n  ingestd queues fair mail off"
+    )]
+    Fair {
+        /// The queue's name.
+        queue: String,
+        /// Whether they do.
+        #[arg(value_parser = clap::builder::BoolishValueParser::new(), action = clap::ArgAction::Set)]
+        on: bool,
     },
     /// Lets a paused queue go on.
     #[command(after_help = "Examples:\n  ingestd queues resume import")]
@@ -84,6 +112,8 @@ pub(super) async fn run(command: QueuesCommand, session: &mut Session) -> Result
             Ok(Exit::Ok)
         }
         QueuesCommand::Pause { queue } => pause(&queue, session).await,
+        QueuesCommand::Limit { queue, most, .. } => limit(&queue, most, session).await,
+        QueuesCommand::Fair { queue, on } => fair(&queue, on, session).await,
         QueuesCommand::Resume { queue } => resume(&queue, session).await,
     }
 }
@@ -92,6 +122,8 @@ impl Listed for QueueDepth {
     const HEADERS: &'static [&'static str] = &[
         "queue",
         "claims",
+        "at most",
+        "turns",
         "queued",
         "scheduled",
         "retrying",
@@ -113,6 +145,8 @@ impl Listed for QueueDepth {
         let mut cells = vec![
             self.queue.clone(),
             if self.paused { "paused" } else { "yes" }.into(),
+            self.max_running.map(|n| n.to_string()).unwrap_or_default(),
+            if self.fair { "by tenant" } else { "" }.into(),
         ];
         cells.extend(counts.into_iter().map(count));
         cells.push(
@@ -174,13 +208,62 @@ fn short(secs: f64) -> String {
     }
 }
 
-async fn pause(queue: &str, session: &mut Session) -> Result<Exit, Failure> {
+/// Says so where nothing names the queue: it may be misspelt.
+async fn remark_unknown(queue: &str, session: &mut Session) -> Result<(), Failure> {
     let known = gauge::queues(&mut session.conn).await?;
     if !known.iter().any(|known| known.queue == queue) {
         session
             .output
             .remark(&format!("no job or kind names queue \"{queue}\" so far"));
     }
+    Ok(())
+}
+
+async fn limit(queue: &str, most: Option<i32>, session: &mut Session) -> Result<Exit, Failure> {
+    remark_unknown(queue, session).await?;
+    let actor = session.actor.clone();
+    let mut tx = session.begin().await?;
+    rule::limit(&mut tx, queue, most).await?;
+    let change = Change {
+        detail: json!({ "max_running": most }),
+        ..Change::of("queue.limit", format!("queue/{queue}"))
+    };
+    change.note(&mut tx, &actor).await?;
+    tx.commit().await?;
+    let text = most.map_or_else(
+        || format!("queue {queue} has no limit across daemons"),
+        |n| format!("queue {queue} runs at most {n} jobs at once across all daemons"),
+    );
+    let report = json!({ "queue": queue, "max_running": most });
+    session.output.done(&report, &text)?;
+    Ok(Exit::Ok)
+}
+
+async fn fair(queue: &str, on: bool, session: &mut Session) -> Result<Exit, Failure> {
+    remark_unknown(queue, session).await?;
+    let actor = session.actor.clone();
+    let mut tx = session.begin().await?;
+    rule::set_fair(&mut tx, queue, on).await?;
+    let change = Change {
+        detail: json!({ "fair": on }),
+        ..Change::of("queue.fair", format!("queue/{queue}"))
+    };
+    change.note(&mut tx, &actor).await?;
+    tx.commit().await?;
+    let text = if on {
+        "take turns"
+    } else {
+        "do not take turns"
+    };
+    let report = json!({ "queue": queue, "fair": on });
+    session
+        .output
+        .done(&report, &format!("tenants of queue {queue} {text}"))?;
+    Ok(Exit::Ok)
+}
+
+async fn pause(queue: &str, session: &mut Session) -> Result<Exit, Failure> {
+    remark_unknown(queue, session).await?;
     let actor = session.actor.clone();
     let mut tx = session.begin().await?;
     control::pause(&mut tx, queue).await?;

@@ -49,6 +49,8 @@ pub const ROUTES: &[Route] = &[
     route!(GET  "/api/v1/health/database"       Guarded health::database,  "Who holds the xmin horizon, by name and with the last statement's shape; the live table's dead rows and sizes; the days ahead that have partitions; what is wrong with the plans of hot statements."),
     route!(GET  "/api/v1/stats"                 Guarded stats::show,      "What ended in the last `?minutes=` (60, at most 1440), by queue and kind and minute by minute: outcomes, mean wait, run times; `?queue=`, `?kind=`. Daemons write it every few seconds."),
     route!(GET  "/api/v1/jobs"                  Guarded job::list,        "Jobs, unfinished, finished and dead: `?queue=`, `?kind=`, `?state=`; running ones with their `progress`."),
+    route!(POST "/api/v1/queues/{queue}/limit"  Guarded queue::limit,     "At most `{max_running}` jobs of the queue run at once across all daemons; null: no limit."),
+    route!(POST "/api/v1/queues/{queue}/fair"   Guarded queue::fair,      "With `{fair: true}` the queue's tenants take turns."),
     route!(GET  "/api/v1/gates"                 Guarded gate::list,       "The gates with their limits and the jobs behind them; last, with a null pattern, what no gate fits."),
     route!(PUT  "/api/v1/gates/{pattern}"       Guarded gate::set,        "Sets `{max_running, rate_per_sec, burst}` of a key, or with `*` at its end of each key that begins so; what is left out is not limited."),
     route!(DELETE "/api/v1/gates/{pattern}"     Guarded gate::remove,     "Removes a gate: its keys fall to the next pattern that fits, or to one job at a time."),

@@ -11,7 +11,7 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use sqlx::{
-    Row,
+    FromRow as _, PgConnection, Row,
     postgres::{PgRow, types::PgInterval},
     types::Json,
 };
@@ -25,6 +25,7 @@ use super::{
     kind::Kind,
     lease::Leases,
     rescue,
+    rule::{self, LARGEST_FAIR_CLAIM, LIMITED_POLL, Rule},
     session::{Session, Sessions},
     slot::Slots,
     wake::Bell,
@@ -35,10 +36,14 @@ use crate::{
 };
 
 pub(super) const CLAIM: &str = include_str!("claim.sql");
+pub(super) const CLAIM_FAIR: &str = include_str!("claim_fair.sql");
 
-/// The next time something of a queue falls due, in milliseconds from now.
+/// The next time something of a queue falls due, in milliseconds from now, and the queue's rule.
 pub(super) const NEXT_DUE: &str = "
-    SELECT (extract(epoch FROM min(next.run_at) - clock_timestamp()) * 1000)::bigint
+    SELECT (extract(epoch FROM min(next.run_at) - clock_timestamp()) * 1000)::bigint AS due_ms,
+           EXISTS (SELECT FROM ingestd.queues WHERE queue = $1 AND max_running IS NOT NULL)
+             AS is_limited,
+           EXISTS (SELECT FROM ingestd.queues WHERE queue = $1 AND fair) AS is_fair
     FROM (VALUES (0::smallint), (1), (2), (3)) AS p (priority), LATERAL (
       SELECT run_at FROM ingestd.jobs
       WHERE shard = 0 AND queue = $1 AND priority = p.priority AND state = 'queued'
@@ -89,6 +94,9 @@ pub(super) struct Claimer {
     pub(super) kinds: Arc<KnownKinds>,
     pub(super) slots: Arc<Slots>,
     pub(super) floor: Floor,
+    pub(super) rule: Rule,
+    /// The tenant whose turn it last was, where tenants take turns.
+    pub(super) last_tenant: String,
     pub(super) bell: Arc<Bell>,
     pub(super) session: Sessions,
     pub(super) leases: Leases,
@@ -120,6 +128,11 @@ impl Claimer {
             }
             .emit();
             turn += 1;
+            let room = if self.rule.is_fair {
+                room.min(LARGEST_FAIR_CLAIM)
+            } else {
+                room
+            };
             let claim = self.claim(&session, room, turn.is_multiple_of(REVERSE_EVERY));
             match claim.await {
                 Ok(got) if got == room => {
@@ -197,18 +210,28 @@ impl Claimer {
         let order = if reverse { [3, 2, 1, 0] } else { [0, 1, 2, 3] };
         let is_full_look = self.bell.look.swap(false, Ordering::AcqRel);
         let began = Instant::now();
-        let claim = sqlx::query(CLAIM)
-            .bind(&*self.queue)
+        let (rule, queue) = (self.rule, Arc::clone(&self.queue));
+        let statement = if rule.is_fair { CLAIM_FAIR } else { CLAIM };
+        let mut claim = sqlx::query(statement)
+            .bind(&*queue)
             .bind(i64::try_from(room).unwrap_or(1))
             .bind(order)
             .bind(self.floor.of(order, is_full_look, began))
             .bind(session.worker_id)
             .bind(&self.kinds.names)
-            .bind(&self.kinds.timeouts);
-        let rows = self
-            .db
-            .run(async |conn| claim.fetch_all(conn).await)
-            .await?;
+            .bind(&self.kinds.timeouts)
+            .bind(rule.is_any());
+        if rule.is_fair {
+            claim = claim.bind(&self.last_tenant);
+        }
+        let claim = async |conn: &mut PgConnection| {
+            if rule.is_any() {
+                rule::locked(conn, &queue, async |tx| claim.fetch_all(tx).await).await
+            } else {
+                claim.fetch_all(conn).await
+            }
+        };
+        let rows = self.db.run(claim).await?;
         JobClaimed {
             queue: &self.queue,
             n: rows.len(),
@@ -219,11 +242,14 @@ impl Claimer {
             .iter()
             .map(|row| self.found(row))
             .collect::<sqlx::Result<Vec<_>>>()?;
+        if rule.is_fair {
+            self.take_turns(&rows, room).await?;
+        }
         self.floor
             .raise(found.iter().map(|f| (f.lease.priority, f.run_at)));
         // The UPDATE returns rows as it meets them; start them as they were due.
         let turn = |priority: i16| order.iter().position(|p| *p == priority);
-        found.sort_by_key(|f| (turn(f.lease.priority), f.run_at, f.lease.id));
+        found.sort_by_key(|f| (f.place, turn(f.lease.priority), f.run_at, f.lease.id));
         let n_claimed = found.len();
         for Found { lease, .. } in found {
             let cancel = session.cancel.child_token();
@@ -242,10 +268,27 @@ impl Claimer {
         Ok(n_claimed)
     }
 
+    /// Remembers whose turn it was, for the next claim to begin after.
+    async fn take_turns(&mut self, rows: &[PgRow], room: usize) -> sqlx::Result<()> {
+        if let Some(row) = rows.first() {
+            self.last_tenant = row.try_get("last_tenant")?;
+        }
+        if rows.len() < room {
+            let (queue, cursor) = (&*self.queue, &*self.last_tenant);
+            let next = self
+                .db
+                .run(async |conn| rule::pass_over(conn, queue, cursor).await)
+                .await;
+            self.last_tenant = next.unwrap_or_default();
+        }
+        Ok(())
+    }
+
     /// Sleeps until there may be work again and says what ended the sleep.
-    async fn sleep(&self, woken_by: Wake) -> Wake {
+    async fn sleep(&mut self, woken_by: Wake) -> Wake {
         self.report_slots();
-        let wake = self.bell.rung.notified();
+        let bell = Arc::clone(&self.bell);
+        let wake = bell.rung.notified();
         // Whoever inserted while another transaction held the notification relies on this look.
         if matches!(woken_by, Wake::Notify | Wake::Drain) {
             return tokio::select! {
@@ -253,8 +296,10 @@ impl Claimer {
                 () = tokio::time::sleep(self.trailing_poll) => Wake::Timer,
             };
         }
-        // What lies below the floor must not wait for a rare poll.
-        let longest = if self.floor.was_full {
+        // What lies below the floor must not wait for a rare poll, nor room that others made.
+        let longest = if self.rule.is_limited {
+            self.poll_interval.min(LIMITED_POLL)
+        } else if self.floor.was_full {
             self.poll_interval
         } else {
             self.poll_interval.min(FULL_LOOK_EVERY)
@@ -271,13 +316,18 @@ impl Claimer {
         }
     }
 
-    async fn next_due(&self) -> Option<Duration> {
-        let next = sqlx::query_scalar(NEXT_DUE).bind(&*self.queue);
-        let next: Result<Option<i64>, _> =
-            self.db.run(async |conn| next.fetch_one(conn).await).await;
-        next.ok()
-            .flatten()
-            .and_then(|ms| u64::try_from(ms).ok())
+    /// Returns how soon the next job falls due, and reads the queue's rule along with it.
+    async fn next_due(&mut self) -> Option<Duration> {
+        let next = sqlx::query(NEXT_DUE).bind(&*self.queue);
+        let row = self.db.run(async |conn| next.fetch_one(conn).await).await;
+        let row = row.ok()?;
+        if let Ok(rule) = Rule::from_row(&row) {
+            self.rule = rule;
+            self.slots.claim_ahead(!rule.is_limited);
+            self.bell.limited.store(rule.is_limited, Ordering::Release);
+        }
+        let due: Option<i64> = row.try_get("due_ms").ok()?;
+        due.and_then(|ms| u64::try_from(ms).ok())
             .map(Duration::from_millis)
     }
 }
@@ -286,6 +336,8 @@ impl Claimer {
 struct Found {
     lease: Lease,
     run_at: DateTime<Utc>,
+    /// Where tenants take turns, its place among what was claimed with it; else 0.
+    place: i64,
 }
 
 impl Claimer {
@@ -315,6 +367,15 @@ impl Claimer {
             waited_ms: (started_at - run_at).num_milliseconds(),
             age_ms: (started_at - created_at?).num_milliseconds(),
         };
-        Ok(Found { lease, run_at })
+        let place = if self.rule.is_fair {
+            row.try_get("place")?
+        } else {
+            0
+        };
+        Ok(Found {
+            lease,
+            run_at,
+            place,
+        })
     }
 }

@@ -7,10 +7,21 @@
 -- one until a vacuum takes them, which it cannot while anybody holds a snapshot.
 -- A paused queue yields nothing, and neither does any to a worker that others have given up: it
 -- may not know yet, and what it claimed would have to be rescued.
+-- Nor does a queue that has a limit across daemons or takes turns, unless $8 says that this
+-- transaction holds the queue's lock: the running jobs are counted, which are few rows, all of
+-- jobs_running. A queue without such rules pays nothing for it.
 WITH open AS MATERIALIZED (
-  SELECT CASE WHEN EXISTS (SELECT FROM ingestd.queues WHERE queue = $1 AND paused_at IS NOT NULL)
-           OR NOT EXISTS (SELECT FROM ingestd.workers WHERE id = $5 AND ended_at IS NULL)
-         THEN 0 ELSE $2::bigint END AS n
+  SELECT CASE
+    WHEN EXISTS (SELECT FROM ingestd.queues
+                 WHERE queue = $1 AND (paused_at IS NOT NULL
+                                       OR NOT $8 AND (max_running IS NOT NULL OR fair)))
+      OR NOT EXISTS (SELECT FROM ingestd.workers WHERE id = $5 AND ended_at IS NULL) THEN 0
+    WHEN NOT $8 THEN $2::bigint
+    ELSE greatest(0, least($2::bigint, (
+      SELECT CASE WHEN max_running IS NOT NULL THEN max_running - (
+        SELECT count(*) FROM ingestd.jobs WHERE shard = 0 AND state = 'running' AND queue = $1) END
+      FROM ingestd.queues WHERE queue = $1)))
+    END AS n
 ),
 first AS MATERIALIZED (
   SELECT id FROM ingestd.jobs

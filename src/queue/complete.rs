@@ -13,11 +13,11 @@ use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
     execute::{Conclusion, Outcome},
-    gate::GateBell,
     job::{DeadJob, Done, JobContext, JobError},
     kind::Kind,
     lease::Leases,
     stats::Stats,
+    wake::Sleepers,
 };
 use crate::{
     db::{self, Bounded},
@@ -149,8 +149,8 @@ pub(super) struct Writer<C: 'static> {
     pub(super) kinds: Arc<[Kind<C>]>,
     pub(super) leases: Leases,
     pub(super) stats: Stats,
-    /// Told of the gates whose slots came free.
-    pub(super) gates: GateBell,
+    /// Told of the gates and queues that may have room.
+    pub(super) sleepers: Sleepers,
 }
 
 impl<C: Send + Sync + 'static> Writer<C> {
@@ -174,8 +174,7 @@ impl<C: Send + Sync + 'static> Writer<C> {
         // What was dropped stays held: its job is still this worker's.
         let written = || batch.iter().filter(|c| c.written);
         self.leases.forget(written().map(|c| c.lease.lease_id));
-        self.gates
-            .freed(written().filter_map(|c| c.lease.gate_key.clone()));
+        self.sleepers.ended(written().map(|c| &*c.lease));
         written().for_each(|c| c.report(&self.stats));
     }
 

@@ -18,7 +18,7 @@ use super::{
     claim::KnownKinds,
     complete::{Completer, Writer},
     execute::{Conclusion, Executor},
-    gate::{GateBell, Keeper},
+    gate::Keeper,
     kind::Kind,
     lane::Lanes,
     lease::Leases,
@@ -109,7 +109,7 @@ impl<C: Send + Sync + 'static> Engine<C> {
         parts.writer.spawn(writer);
         let (unknown, new_queues) = mpsc::channel(64);
         let sleepers = Sleepers::new(unknown);
-        parts.start_completer(concluded, sleepers.gates.clone());
+        parts.start_completer(concluded, sleepers.clone());
         parts.start_keeper(sleepers.clone());
         parts.start_claimers(sleepers.clone(), new_queues, conclusions);
         if parts.settings.wake == config::Wake::Notify {
@@ -205,14 +205,14 @@ impl<C: Send + Sync + 'static> Parts<C> {
     }
 
     /// Starts the completer and whoever writes its figures, a last time once it has ended.
-    fn start_completer(&self, conclusions: mpsc::Receiver<Conclusion>, gates: GateBell) {
+    fn start_completer(&self, conclusions: mpsc::Receiver<Conclusion>, sleepers: Sleepers) {
         let (stats, ended) = (Stats::default(), CancellationToken::new());
         let writer = Writer {
             db: self.db.clone(),
             kinds: Arc::clone(&self.kinds),
             leases: self.leases.clone(),
             stats: stats.clone(),
-            gates,
+            sleepers,
         };
         let completer = Completer {
             conclusions,

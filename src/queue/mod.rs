@@ -36,6 +36,7 @@ pub mod read;
 pub mod record;
 mod rescue;
 mod retry;
+pub mod rule;
 pub mod schedule;
 mod session;
 mod slot;

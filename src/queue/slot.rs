@@ -9,7 +9,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -35,6 +35,8 @@ pub(super) struct Slots {
     free: Arc<Semaphore>,
     n_seated: AtomicUsize,
     freed: Notify,
+    /// Jobs may be claimed ahead.
+    is_ahead: AtomicBool,
     /// Mean run time of recent attempts, in nanoseconds; 0 before the first.
     pace: AtomicU64,
 }
@@ -84,6 +86,7 @@ impl Slots {
             free: Arc::new(Semaphore::new(n)),
             n_seated: AtomicUsize::new(0),
             freed: Notify::new(),
+            is_ahead: AtomicBool::new(true),
             pace: AtomicU64::new(0),
         })
     }
@@ -91,6 +94,12 @@ impl Slots {
     /// Returns how many there are, and how many are taken.
     pub(super) fn count(&self) -> (usize, usize) {
         (self.n, self.n.saturating_sub(self.free.available_permits()))
+    }
+
+    /// Says whether jobs may be claimed ahead of the slots: not where what one daemon claims ahead
+    /// another could run.
+    pub(super) fn claim_ahead(&self, may: bool) {
+        self.is_ahead.store(may, Ordering::Relaxed);
     }
 
     /// Waits for at least one free seat and returns how many a claim may fill.
@@ -131,6 +140,9 @@ impl Slots {
 
     /// Returns how many seats there are, as recent attempts go.
     fn n_seats(&self) -> usize {
+        if !self.is_ahead.load(Ordering::Relaxed) {
+            return self.n;
+        }
         let pace = self.pace.load(Ordering::Relaxed);
         let per_slot = u64::try_from(AHEAD.as_nanos())
             .unwrap_or(u64::MAX)

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     gate::{self, GateBell},
+    job::Lease,
     lease::Leases,
 };
 use crate::observe::ListenerChanged;
@@ -41,6 +42,8 @@ pub(super) struct Bell {
     pub(super) rung: Notify,
     /// The next claim is to look at everything that is due, also below its floor.
     pub(super) look: AtomicBool,
+    /// The queue has a limit across daemons: what ends may let another begin.
+    pub(super) limited: AtomicBool,
 }
 
 /// Who sleeps for which queue, and where to announce a queue nobody serves yet.
@@ -80,6 +83,25 @@ impl Sleepers {
             }
             // Full: the regular look for new queues finds it.
             None => drop(self.unknown.try_send(queue.to_owned())),
+        }
+    }
+
+    /// Tells of jobs whose outcome is written: their gates may have room now, and their queues
+    /// where those have a limit.
+    pub(super) fn ended<'a>(&self, leases: impl Iterator<Item = &'a Lease> + Clone) {
+        self.gates
+            .freed(leases.clone().filter_map(|lease| lease.gate_key.clone()));
+        let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        if !queues
+            .values()
+            .any(|bell| bell.limited.load(Ordering::Acquire))
+        {
+            return;
+        }
+        for bell in leases.filter_map(|lease| queues.get(&*lease.queue)) {
+            if bell.limited.load(Ordering::Acquire) {
+                bell.rung.notify_one();
+            }
         }
     }
 

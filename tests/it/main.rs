@@ -43,6 +43,7 @@ mod queue_output;
 mod queue_record;
 mod queue_rescue;
 mod queue_rig;
+mod queue_rule;
 mod queue_schedule;
 mod queue_step;
 mod queue_stop;

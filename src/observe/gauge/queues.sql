@@ -46,6 +46,8 @@ known AS (
 )
 SELECT k.queue,
        q.paused_at IS NOT NULL AS paused,
+       q.max_running,
+       coalesce(q.fair, false) AS fair,
        due.n                   AS queued,
        later.scheduled         AS scheduled,
        later.retrying          AS retrying,

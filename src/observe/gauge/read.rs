@@ -19,6 +19,10 @@ pub struct QueueDepth {
     pub queue: String,
     /// Nothing is claimed from it, because someone paused it.
     pub paused: bool,
+    /// Most jobs of it that run at once across all daemons; `None`: no limit.
+    pub max_running: Option<i32>,
+    /// Its tenants take turns.
+    pub fair: bool,
     /// Jobs due now.
     pub queued: i64,
     /// Jobs due later that were never tried, among the first [`MOST_COUNTED`] that are due later.
@@ -66,6 +70,8 @@ impl QueueDepth {
         Self {
             queue,
             paused: false,
+            max_running: None,
+            fair: false,
             queued: 0,
             scheduled: 0,
             retrying: 0,

@@ -33,6 +33,25 @@ async fn a_queue_is_paused_and_resumed() {
 }
 
 #[tokio::test]
+async fn a_queue_is_limited_and_made_fair() {
+    let world = World::create().await;
+    let said = world.run("queues limit default 3").ok();
+    assert!(said.contains("at most 3 jobs"), "{said}");
+    assert!(world.audited("queue.limit", "queue/default").await);
+    world.run("queues fair default on").ok();
+    assert!(world.audited("queue.fair", "queue/default").await);
+    let rules = "ingestd.queues WHERE queue = 'default' AND max_running = 3 AND fair";
+    assert_eq!(world.count(rules).await, 1);
+    assert!(world.run("queues ls").ok().contains("by tenant"));
+    world.run("queues limit default --none").ok();
+    world.run("queues fair default off").ok();
+    let none = "ingestd.queues WHERE max_running IS NULL AND NOT fair";
+    assert_eq!(world.count(none).await, 1);
+    world.run("queues limit default").code(64);
+    world.run("queues limit default 0").code(64);
+}
+
+#[tokio::test]
 async fn a_schedule_is_added_explained_run_and_removed() {
     let world = World::create().await;
     let add = |name: &str, cron: &str, rest: &str| {

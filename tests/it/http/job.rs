@@ -236,6 +236,40 @@ async fn dead_letters_say_why() {
 }
 
 #[tokio::test]
+async fn a_queue_is_limited_and_made_fair() {
+    let server = Server::start().await;
+    let change = |what: &str, body: Value| {
+        let path = format!("/api/v1/queues/{what}");
+        server.post(&path).json(&body).send()
+    };
+    for (what, body) in [
+        ("default/limit", json!({ "max_running": 3 })),
+        ("default/fair", json!({ "fair": true })),
+    ] {
+        assert_eq!(change(what, body).await.unwrap().status(), 200, "{what}");
+    }
+    let queues = server.json("/api/v1/queues").await;
+    let mut queues = queues["items"].as_array().unwrap().iter();
+    let queue = queues.find(|q| q["queue"] == "default").unwrap();
+    assert_eq!(
+        (&queue["max_running"], &queue["fair"]),
+        (&json!(3), &json!(true))
+    );
+    let none = change("default/limit", json!({ "max_running": null }));
+    assert_eq!(none.await.unwrap().status(), 200);
+    let bad = change("default/limit", json!({ "max_running": 0 }));
+    problem(bad.await.unwrap(), 422, "invalid").await;
+    let absent = change("defualt/limit", json!({ "max_running": 1 }));
+    problem(absent.await.unwrap(), 404, "not-found").await;
+    let actions = server.audit().await;
+    let actions: Vec<_> = actions
+        .iter()
+        .map(|(_, action, _)| action.as_str())
+        .collect();
+    assert_eq!(actions, ["queue.limit", "queue.fair", "queue.limit"]);
+}
+
+#[tokio::test]
 async fn a_queue_is_paused_and_goes_on() {
     let server = Server::start().await;
     one_of_each(&server).await;

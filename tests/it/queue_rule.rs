@@ -1,0 +1,165 @@
+//! Queues with a limit across daemons, and queues whose tenants take turns.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use ingestd::queue::{Done, rule};
+
+use crate::queue_rig::{Rig, Setup, done, play, stop};
+
+async fn limit(rig: &Rig, queue: &str, most: Option<i32>) {
+    let mut conn = rig.pool().acquire().await.unwrap();
+    rule::limit(&mut conn, queue, most).await.unwrap();
+}
+
+async fn set_fair(rig: &Rig, queue: &str, is_fair: bool) {
+    let mut conn = rig.pool().acquire().await.unwrap();
+    rule::set_fair(&mut conn, queue, is_fair).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_limit_holds_across_daemons() {
+    let rig = Rig::new().await;
+    let (inside, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (now, max) = (Arc::clone(&inside), Arc::clone(&most));
+    let counted = play("t.counted", move |_| {
+        let (now, max) = (Arc::clone(&now), Arc::clone(&max));
+        async move {
+            max.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_millis(3)).await;
+            now.fetch_sub(1, Ordering::SeqCst);
+            Ok(Done::new())
+        }
+    })
+    .queue("narrow");
+    let setup = Setup::of([counted, done("t.wide")]).slots("narrow", 10);
+    let engines = [setup.start(rig.url()).await, setup.start(rig.url()).await];
+    limit(&rig, "narrow", Some(3)).await;
+    rig.sql(
+        "INSERT INTO ingestd.jobs (kind) SELECT 't.counted' FROM generate_series(1, 60);
+         INSERT INTO ingestd.jobs (kind) VALUES ('t.wide')",
+    )
+    .await;
+    for _ in 0..200 {
+        let n = "SELECT count(*) FROM ingestd.jobs WHERE state = 'running' AND queue = 'narrow'";
+        assert!(rig.ask::<i64>(n).await <= 3);
+    }
+    rig.until_idle().await;
+    assert!((1..=3).contains(&most.load(Ordering::SeqCst)));
+    for engine in engines {
+        stop(engine).await;
+    }
+}
+
+#[tokio::test]
+async fn a_limit_may_be_changed_and_taken_away_while_jobs_wait() {
+    let rig = Rig::new().await;
+    let permits = Arc::new(tokio::sync::Semaphore::new(0));
+    let waits = Arc::clone(&permits);
+    let waiting = play("t.waits", move |_| {
+        let permits = Arc::clone(&waits);
+        async move {
+            permits.acquire().await?.forget();
+            Ok(Done::new())
+        }
+    });
+    limit(&rig, "default", Some(1)).await;
+    let engine = rig.play([waiting]).await;
+    rig.sql("INSERT INTO ingestd.jobs (kind) SELECT 't.waits' FROM generate_series(1, 8)")
+        .await;
+    for (most, n) in [(Some(1), 1), (Some(3), 3), (None, 8)] {
+        limit(&rig, "default", most).await;
+        rig.until(&format!(
+            "(SELECT count(*) = {n} FROM ingestd.jobs WHERE state = 'running')"
+        ))
+        .await;
+    }
+    permits.add_permits(8);
+    rig.until_idle().await;
+    stop(engine).await;
+}
+
+#[tokio::test]
+async fn a_tenant_with_many_jobs_does_not_delay_another() {
+    let rig = Rig::new().await;
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&order);
+    let noting = play("t.notes", move |ctx| {
+        let tenant = ctx.lease().tenant.clone().unwrap_or_default();
+        noted.lock().unwrap().push(tenant);
+        async { Ok(Done::new()) }
+    });
+    stop(rig.play([noting.clone()]).await).await;
+    set_fair(&rig, "default", true).await;
+    rig.sql(
+        "INSERT INTO ingestd.jobs (kind, tenant)
+         SELECT 't.notes', 'big' FROM generate_series(1, 2000);
+         INSERT INTO ingestd.jobs (kind, tenant) VALUES ('t.notes', 'small'), ('t.notes', 'tiny')",
+    )
+    .await;
+    let engine = Setup::of([noting])
+        .slots("default", 1)
+        .start(rig.url())
+        .await;
+    rig.until("(SELECT count(*) >= 20 FROM ingestd.job_history)")
+        .await;
+    let order: Vec<String> = order.lock().unwrap().clone();
+    for tenant in ["small", "tiny"] {
+        let place = order.iter().position(|of| of == tenant);
+        assert!(place.is_some_and(|place| place < 20), "{tenant}: {place:?}");
+    }
+    // Without turns it is first come, first served; the rest goes on.
+    set_fair(&rig, "default", false).await;
+    rig.until("(SELECT count(*) >= 100 FROM ingestd.job_history)")
+        .await;
+    rig.sql("DELETE FROM ingestd.jobs WHERE state = 'queued'")
+        .await;
+    rig.until_idle().await;
+    stop(engine).await;
+}
+
+#[tokio::test]
+async fn turns_go_round_and_pass_over_tenants_whose_time_has_not_come() {
+    let rig = Rig::new().await;
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&order);
+    let noting = play("t.notes", move |ctx| {
+        let tenant = ctx.lease().tenant.clone();
+        noted.lock().unwrap().push(tenant.unwrap_or("none".into()));
+        async { Ok(Done::new()) }
+    });
+    stop(rig.play([noting.clone()]).await).await;
+    set_fair(&rig, "default", true).await;
+    // Two hundred tenants whose jobs are due later lie between those whose are due now.
+    rig.sql(
+        "INSERT INTO ingestd.jobs (kind, tenant, run_at)
+         SELECT 't.notes', 'later ' || n, now() + interval '1 h' FROM generate_series(1, 200) n;
+         INSERT INTO ingestd.jobs (kind, tenant)
+         SELECT 't.notes', tenant
+         FROM unnest('{a, b, z, NULL}'::text[]) tenant, generate_series(1, 3)",
+    )
+    .await;
+    let engine = Setup::of([noting])
+        .slots("default", 1)
+        .start(rig.url())
+        .await;
+    rig.until("(SELECT count(*) = 12 FROM ingestd.job_history)")
+        .await;
+    let order: Vec<String> = order.lock().unwrap().clone();
+    for tenant in ["a", "b", "z", "none"] {
+        assert_eq!(
+            order.iter().filter(|of| *of == tenant).count(),
+            3,
+            "{order:?}"
+        );
+    }
+    // Those that one look sees together take turns: a, b and none are side by side.
+    let first: Vec<_> = order.iter().take(3).collect();
+    assert!(first.iter().any(|of| *of == "b"), "{order:?}");
+    stop(engine).await;
+}
