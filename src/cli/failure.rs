@@ -243,6 +243,11 @@ fn of_database(error: &sqlx::Error) -> Known {
             Exit::Unavailable,
             "the schema is missing or older: run `ingestd migrate`",
         ),
+        "42P05" | "26000" => (
+            Exit::Config,
+            "a pooler seems to give every transaction another session; in database.url name \
+             Postgres itself, or a pooler in session mode",
+        ),
         "57014" => (
             Exit::Temporary,
             "the statement took longer than database.statement_timeout",

@@ -36,11 +36,44 @@ const SESSION: [(&str, &str); 5] = [
 /// No URL, or one that does not parse; a database that does not answer within the acquire timeout.
 pub async fn connect(config: &config::Database) -> sqlx::Result<PgPool> {
     let session = session(config)?;
-    PgPoolOptions::new()
-        .max_connections(config.max_connections)
-        .acquire_timeout(config.acquire_timeout)
+    pool(config, config.max_connections, &[])
         .connect_with(session)
         .await
+}
+
+/// A pool whose sessions are set to what they shall be set to, whatever stands in between.
+///
+/// The settings also go with the startup packet, where they cost nothing and hold from the first
+/// moment on; but a pooler that is told to ignore `options` drops them there without a word.
+fn pool(
+    config: &config::Database,
+    n_connections: u32,
+    further: &[(&'static str, &'static str)],
+) -> PgPoolOptions {
+    let all = SESSION.iter().chain(further);
+    let (mut names, mut values): (Vec<&str>, Vec<String>) = all
+        .map(|(name, value)| (*name, (*value).to_owned()))
+        .unzip();
+    names.push("statement_timeout");
+    values.push(statement_timeout(config));
+    PgPoolOptions::new()
+        .max_connections(n_connections)
+        .acquire_timeout(config.acquire_timeout)
+        .after_connect(move |conn, _| {
+            let set = sqlx::query(
+                "SELECT set_config(name, value, false)
+                 FROM unnest($1::text[], $2::text[]) AS s (name, value)",
+            );
+            let set = set
+                .bind(names.clone())
+                .bind(values.clone())
+                .persistent(false);
+            Box::pin(async move { set.execute(conn).await.map(|_| ()) })
+        })
+}
+
+fn statement_timeout(config: &config::Database) -> String {
+    format!("{}ms", config.statement_timeout.as_millis())
 }
 
 /// Returns the settings of one connection, for those that stand beside the pool: a listener, a
@@ -57,11 +90,10 @@ pub fn session(config: &config::Database) -> sqlx::Result<PgConnectOptions> {
         .ok_or_else(missing)?
         .expose_secret()
         .parse()?;
-    let statement_timeout = format!("{}ms", config.statement_timeout.as_millis());
     Ok(url
         .application_name("ingestd")
         .options(SESSION)
-        .options([("statement_timeout", statement_timeout)])
+        .options([("statement_timeout", statement_timeout(config))])
         .log_statements(log::LevelFilter::Trace)
         .log_slow_statements(log::LevelFilter::Warn, SLOW))
 }
@@ -105,10 +137,9 @@ pub async fn one_plan(tx: &mut PgConnection) -> sqlx::Result<()> {
 ///
 /// As [`connect`].
 pub async fn connect_queue(config: &config::Database) -> sqlx::Result<PgPool> {
-    PgPoolOptions::new()
-        .max_connections(QUEUE_CONNECTIONS)
-        .acquire_timeout(config.acquire_timeout)
-        .connect_with(session(config)?.options(ONE_PLAN))
+    let session = session(config)?.options(ONE_PLAN);
+    pool(config, QUEUE_CONNECTIONS, &ONE_PLAN)
+        .connect_with(session)
         .await
 }
 

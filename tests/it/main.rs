@@ -13,6 +13,7 @@ mod copy;
 mod example;
 mod fault_load;
 mod fault_network;
+mod fault_pooler;
 mod fault_postgres;
 mod fault_process;
 mod fault_step;
