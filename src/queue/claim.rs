@@ -36,7 +36,7 @@ use crate::{
 };
 
 pub(super) const CLAIM: &str = include_str!("claim.sql");
-pub(super) const CLAIM_FAIR: &str = include_str!("claim_fair.sql");
+const CLAIM_FAIR: &str = include_str!("claim_fair.sql");
 
 /// The next time something of a queue falls due, in milliseconds from now, and the queue's rule.
 pub(super) const NEXT_DUE: &str = "

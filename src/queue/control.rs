@@ -123,16 +123,17 @@ pub enum Retried {
     NotFound,
 }
 
-/// Makes a waiting job due now; returns whether there was one. A held one still waits for its turn.
+/// Makes a waiting job due now; returns whether there was one. A held one still waits for its turn,
+/// and one that is due already keeps its place.
 ///
 /// # Errors
 ///
 /// What Postgres says.
 pub async fn run_now(conn: &mut PgConnection, id: JobId) -> sqlx::Result<bool> {
     let due: Option<String> = sqlx::query_scalar(
-        "UPDATE ingestd.jobs SET run_at = now()
+        "UPDATE ingestd.jobs SET run_at = least(run_at, now())
          WHERE shard = 0 AND id = $1 AND state IN ('queued', 'held')
-         RETURNING CASE WHEN state = 'queued' THEN pg_notify('ingestd_wake', queue)
+         RETURNING CASE WHEN state = 'queued' THEN pg_notify('ingestd_look', queue)
                         ELSE pg_notify('ingestd_gate', coalesce(gate_key, '')) END::text",
     )
     .bind(id)
@@ -164,7 +165,7 @@ pub async fn change(conn: &mut PgConnection, id: JobId, change: &Change) -> sqlx
          SET priority = coalesce($2, priority), run_at = coalesce($3, run_at)
          WHERE shard = 0 AND id = $1 AND ($3::timestamptz IS NULL OR state <> 'running')
          RETURNING CASE WHEN state = 'held' THEN pg_notify('ingestd_gate', coalesce(gate_key, ''))
-                        ELSE pg_notify('ingestd_wake', queue) END::text",
+                        ELSE pg_notify('ingestd_look', queue) END::text",
     )
     .bind(id)
     .bind(change.priority)

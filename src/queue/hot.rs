@@ -39,6 +39,7 @@ pub(super) const HOT: &[HotStatement] = &[
             "bigint",
             "text[]",
             "interval[]",
+            "boolean",
         ],
         indexes: &[READY, BY_ID],
         may_gather: false,
