@@ -33,8 +33,8 @@ impl Example {
                 build.env_remove(variable);
             }
         }
-        let built = build.status().unwrap();
-        assert!(built.success(), "example {name} does not build");
+        let status = build.status().unwrap();
+        assert!(status.success(), "example {name} does not build");
         let ingestd = Path::new(env!("CARGO_BIN_EXE_ingestd"));
         let program = ingestd.with_file_name("examples").join(name);
         let started = Command::new(program)

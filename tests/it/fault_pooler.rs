@@ -50,7 +50,9 @@ impl Pooler {
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let installed = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer"];
         let program = installed.iter().find(|path| Path::new(path).is_file());
-        let program = program.expect("PgBouncer is missing: sudo apt-get install pgbouncer");
+        let Some(program) = program else {
+            panic!("PgBouncer is missing: sudo apt-get install pgbouncer");
+        };
         let mut command = Command::new(program);
         command.arg("--quiet").arg(&file);
         command.stdin(Stdio::null()).stdout(Stdio::null());

@@ -436,8 +436,8 @@ async fn suspects_with_a_gate_wait_for_both() {
     // Behind a full gate, it does not keep the other suspect from its turn.
     rig.until("(SELECT count(*) = 1 FROM ingestd.job_history WHERE kind = 't.suspect')")
         .await;
-    let state = "SELECT state FROM ingestd.jobs WHERE kind = 't.suspect'";
-    assert_eq!(rig.ask::<String>(state).await, "held");
+    let left = "SELECT concat_ws(' ', state, gate_key) FROM ingestd.jobs WHERE kind = 't.suspect'";
+    assert_eq!(rig.ask::<String>(left).await, "held k");
     permits.add_permits(1);
     rig.until_idle().await;
     stop(engine).await;
