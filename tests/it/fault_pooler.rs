@@ -49,8 +49,7 @@ impl Pooler {
         fs::write(&file, configuration).unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let installed = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer"];
-        let program = installed.iter().find(|path| Path::new(path).is_file());
-        let Some(program) = program else {
+        let Some(program) = installed.iter().find(|path| Path::new(path).is_file()) else {
             panic!("PgBouncer is missing: sudo apt-get install pgbouncer");
         };
         let mut command = Command::new(program);
