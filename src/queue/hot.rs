@@ -41,7 +41,7 @@ pub(super) const HOT: &[HotStatement] = &[
             "interval[]",
             "boolean",
         ],
-        indexes: &[READY, BY_ID],
+        indexes: &[READY, BY_ID, RUNNING],
         may_gather: false,
     },
     HotStatement {
