@@ -41,7 +41,7 @@ impl Report {
         if self.figures.is_empty() {
             return;
         }
-        println!("\n{:<44} {:<50} {:<26} met", "figure", "goal", "measured");
+        println!("\n{:<50} {:<50} {:<26} met", "figure", "goal", "measured");
         for figure in &self.figures {
             let met = match figure.is_met {
                 Some(true) => "yes",
@@ -49,7 +49,7 @@ impl Report {
                 None => "–",
             };
             println!(
-                "{:<44} {:<50} {:<26} {met}",
+                "{:<50} {:<50} {:<26} {met}",
                 figure.name, figure.goal, figure.measured
             );
         }

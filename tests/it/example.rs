@@ -22,19 +22,19 @@ struct Example(Child);
 impl Example {
     /// Builds it where that was not done, and starts it.
     fn start(name: &str, database_url: &str) -> Self {
-        let mut build = Command::new(env!("CARGO"));
-        build
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo
             .args(["build", "--quiet", "--locked", "--example", name])
             .current_dir(env!("CARGO_MANIFEST_DIR"));
         // What cargo tells a test is not what it tells a build, which would begin anew over it.
         let kept = ["CARGO_HOME", "CARGO_TARGET_DIR", "CARGO_NET_OFFLINE"];
         for (variable, _) in std::env::vars() {
             if variable.starts_with("CARGO") && !kept.contains(&variable.as_str()) {
-                build.env_remove(variable);
+                cargo.env_remove(variable);
             }
         }
-        let status = build.status().unwrap();
-        assert!(status.success(), "example {name} does not build");
+        let built = cargo.status().unwrap();
+        assert!(built.success(), "example {name} does not build");
         let ingestd = Path::new(env!("CARGO_BIN_EXE_ingestd"));
         let program = ingestd.with_file_name("examples").join(name);
         let started = Command::new(program)
