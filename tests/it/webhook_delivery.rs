@@ -169,7 +169,8 @@ const ALL_TEXT: &str = "
       SELECT to_jsonb(t)::text FROM ingestd.webhook_deliveries t UNION ALL
       SELECT to_jsonb(t)::text FROM ingestd.audit_log t UNION ALL
       SELECT to_jsonb(t)::text FROM ingestd.workers t UNION ALL
-      SELECT query FROM pg_stat_activity WHERE application_name = 'ingestd') everything";
+      SELECT query FROM pg_stat_activity
+      WHERE application_name = 'ingestd' AND datname = current_database()) everything";
 
 #[tokio::test]
 async fn secrets_turn_up_nowhere() {
