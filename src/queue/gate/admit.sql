@@ -6,8 +6,8 @@
 -- Slots in use are the rows of a key that are not held (jobs_gated). What was admitted and may not
 -- run now, because its queue was paused or somebody moved it to later, goes back and frees its
 -- slot. A rate is a bucket of tokens told by the time at which it will be full; a job takes its
--- token when it is admitted, and one that has not started yet keeps another from being admitted,
--- so that starts do not bunch where workers were away.
+-- token when it is admitted, and until it starts it takes up the room of one in the bucket, so that
+-- starts do not bunch where workers were away: never more than the burst wait for theirs.
 -- The four priorities are ordered scans of jobs_held, taken in turn by the nested loop over VALUES
 -- until the LIMIT is met.
 WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS at),
@@ -45,15 +45,16 @@ gate AS MATERIALIZED (
   CROSS JOIN LATERAL (SELECT count(*) AS n_back FROM back WHERE back.gate_key = k.key) b
 ),
 room AS MATERIALIZED (
-  SELECT key, pattern, rate, full_at, level,
-         -- Written down, or it would count as empty again at the next look.
-         stored_full_at > full_at + interval '1 second' AS was_set_back,
+  SELECT key, pattern, rate, burst, level,
+         -- Written down, or it would count as empty again at the next look, or as what it cannot hold.
+         stored_full_at > full_at + interval '1 second' OR brought >= level + 1 AS is_to_note,
          CASE WHEN paused THEN 0
-              ELSE greatest(least($3::bigint, max_running - n_used, tokens - n_queued), 0) END AS n,
-         NOT paused AND tokens - n_queued < least($3::bigint, max_running - n_used) AS is_slow
+              ELSE greatest(least($3::bigint, max_running - n_used, tokens), 0) END AS n,
+         NOT paused AND tokens < least($3::bigint, max_running - n_used) AS is_slow
   FROM gate
   CROSS JOIN LATERAL (
-    SELECT burst - extract(epoch FROM full_at - (SELECT at FROM clock)) * rate AS level) l
+    SELECT burst - extract(epoch FROM full_at - (SELECT at FROM clock)) * rate AS brought) b
+  CROSS JOIN LATERAL (SELECT least(brought, greatest(burst - n_queued, 0)) AS level) l
   CROSS JOIN LATERAL (SELECT floor(level + 0.001)::bigint AS tokens) t
 ),
 picked AS MATERIALIZED (
@@ -73,8 +74,8 @@ taken AS MATERIALIZED (
 ),
 spent AS (
   INSERT INTO ingestd.gate_tokens (gate_key, full_at)
-  SELECT key, full_at + make_interval(secs => n_picked / rate)
-  FROM taken WHERE rate IS NOT NULL AND (n_picked > 0 OR was_set_back)
+  SELECT key, (SELECT at FROM clock) + make_interval(secs => (burst - level + n_picked) / rate)
+  FROM taken WHERE rate IS NOT NULL AND (n_picked > 0 OR is_to_note)
   ON CONFLICT (gate_key) DO UPDATE SET full_at = excluded.full_at
 ),
 admitted AS (
@@ -84,10 +85,8 @@ admitted AS (
 )
 SELECT key, pattern, n_picked = $3 AS has_more, n_picked < n AS has_room, NULL::text AS queue,
        NULL::double precision AS waited_secs, NULL::text AS woken,
-       -- Until the next token; where there is one that a job not started yet keeps, as long as one takes.
        CASE WHEN is_slow AND n_picked = n
-            THEN ceil(1000 * CASE WHEN level - n >= 1 THEN 1 ELSE 1 - level + n END / rate)::bigint
-       END AS next_ms
+            THEN ceil(1000 * (1 - level + n) / rate)::bigint END AS next_ms
 FROM taken
 UNION ALL
 SELECT gate_key, NULL, NULL, NULL, queue,
