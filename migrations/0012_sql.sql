@@ -1,10 +1,11 @@
 -- What people do to jobs, for those who speak SQL: each change with its entry in the audit log.
 
 CREATE FUNCTION ingestd.cancel(job bigint) RETURNS text LANGUAGE plpgsql AS $$
-DECLARE result text := 'not found'; lease bigint;
+DECLARE result text := 'not found'; lease bigint; key text;
 BEGIN
   -- It may start or go back between the two statements: look again a few times.
   FOR look IN 1..3 LOOP
+    SELECT gate_key INTO key FROM ingestd.jobs WHERE shard = 0 AND id = job;
     WITH gone AS (
       DELETE FROM ingestd.jobs WHERE shard = 0 AND id = job AND state <> 'running' RETURNING *)
     INSERT INTO ingestd.job_history
@@ -15,6 +16,9 @@ BEGIN
            run_at, started_at
     FROM gone;
     IF FOUND THEN
+      IF key IS NOT NULL THEN
+        PERFORM pg_notify('ingestd_gate', key);
+      END IF;
       result := 'cancelled';
       EXIT;
     END IF;

@@ -128,6 +128,6 @@ impl Default for Queue {
 pub enum Wake {
     /// By LISTEN, with polling as the net below it; needs a connection of its own.
     Notify,
-    /// By polling only, for a PgBouncer in transaction mode.
+    /// By polling only, where something between passes no notifications.
     Poll,
 }

@@ -9,7 +9,7 @@ use chrono::NaiveDate;
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 
 /// Rows that are kept for $1 days. The default partitions hold what came on days without one.
-const DELETES: [&str; 7] = [
+const DELETES: [&str; 8] = [
     // A day longer than the period, for a clock that is set back.
     "DELETE FROM ingestd.unique_periods
      WHERE expires_at < now() - make_interval(days => least($1, 1))",
@@ -17,6 +17,8 @@ const DELETES: [&str; 7] = [
     // Backfilled ticks stay: a range may be asked for again years later.
     "DELETE FROM ingestd.schedule_ticks
      WHERE handled_at < now() - make_interval(days => $1) AND result <> 'backfilled'",
+    // A full bucket is the same as none.
+    "DELETE FROM ingestd.gate_tokens WHERE full_at < now() - make_interval(days => $1)",
     "DELETE FROM ingestd.job_stats WHERE minute < now() - make_interval(days => $1)",
     "DELETE FROM ingestd.job_attempts_default
      WHERE finished_at < now() - make_interval(days => $1)",
