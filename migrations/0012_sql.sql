@@ -5,7 +5,7 @@ DECLARE result text := 'not found'; lease bigint; key text;
 BEGIN
   -- It may start or go back between the two statements: look again a few times.
   FOR look IN 1..3 LOOP
-    SELECT gate_key INTO key FROM ingestd.jobs WHERE shard = 0 AND id = job;
+    SELECT gate_key INTO key FROM ingestd.jobs WHERE shard = 0 AND id = job AND state = 'queued';
     WITH gone AS (
       DELETE FROM ingestd.jobs WHERE shard = 0 AND id = job AND state <> 'running' RETURNING *)
     INSERT INTO ingestd.job_history
