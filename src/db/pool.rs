@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use secrecy::ExposeSecret;
 use sqlx::{
-    ConnectOptions, PgConnection, PgPool,
+    ConnectOptions, Connection, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
@@ -131,7 +131,13 @@ pub async fn one_plan(tx: &mut PgConnection) -> sqlx::Result<()> {
     Ok(())
 }
 
+/// How long a connection of the queue may have been idle and still be used without a ping.
+const FRESH: Duration = Duration::from_millis(1500);
+
 /// Connects the pool that belongs to the queue alone.
+///
+/// A connection is tried out before its use only where it was idle for long: a ping is a round
+/// trip more on the way of every job, and whoever uses the pool repeats what failed.
 ///
 /// # Errors
 ///
@@ -139,6 +145,16 @@ pub async fn one_plan(tx: &mut PgConnection) -> sqlx::Result<()> {
 pub async fn connect_queue(config: &config::Database) -> sqlx::Result<PgPool> {
     let session = session(config)?.options(ONE_PLAN);
     pool(config, QUEUE_CONNECTIONS, &ONE_PLAN)
+        .test_before_acquire(false)
+        .before_acquire(|conn, idle| {
+            let is_fresh = idle.idle_for < FRESH;
+            Box::pin(async move {
+                if !is_fresh {
+                    conn.ping().await?;
+                }
+                Ok(true)
+            })
+        })
         .connect_with(session)
         .await
 }
