@@ -564,3 +564,25 @@ async fn two_that_admit_at_once_admit_no_more_than_one_would() {
         stop(engine).await;
     }
 }
+
+#[tokio::test]
+async fn a_gate_without_a_rate_fills_all_its_slots_in_one_look() {
+    let rig = Rig::new().await;
+    let (play, permits, started) = waiting("t.wide");
+    let setup = Setup::of([play])
+        .slots("default", 20)
+        .with(|q| q.poll_interval = Duration::from_hours(1));
+    let engine = setup.start(rig.url()).await;
+    rig.sql("INSERT INTO ingestd.gates (pattern, max_running) VALUES ('wide:*', 10)")
+        .await;
+    rig.sql(
+        "INSERT INTO ingestd.jobs (kind, gate_key)
+         SELECT 't.wide', 'wide:a' FROM generate_series(1, 12)",
+    )
+    .await;
+    // Nobody looks again by the clock, and no job ends: what was let go was let go at once.
+    until_true("ten run", || started.load(Ordering::SeqCst) == 10).await;
+    permits.add_permits(12);
+    rig.until_idle().await;
+    stop(engine).await;
+}

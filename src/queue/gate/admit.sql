@@ -54,7 +54,10 @@ room AS MATERIALIZED (
   FROM gate
   CROSS JOIN LATERAL (
     SELECT burst - extract(epoch FROM full_at - (SELECT at FROM clock)) * rate AS brought) b
-  CROSS JOIN LATERAL (SELECT least(brought, greatest(burst - n_queued, 0)) AS level) l
+  -- Null without a rate: then tokens bound nothing.
+  CROSS JOIN LATERAL (
+    SELECT CASE WHEN rate IS NOT NULL
+           THEN least(brought, greatest(burst - n_queued, 0)) END AS level) l
   CROSS JOIN LATERAL (SELECT floor(level + 0.001)::bigint AS tokens) t
 ),
 picked AS MATERIALIZED (
