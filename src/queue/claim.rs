@@ -95,6 +95,8 @@ pub(super) struct Claimer {
     pub(super) slots: Arc<Slots>,
     pub(super) floor: Floor,
     pub(super) rule: Rule,
+    /// When the rule was last read.
+    pub(super) rule_read: Instant,
     /// The tenant whose turn it last was, where tenants take turns.
     pub(super) last_tenant: String,
     pub(super) bell: Arc<Bell>,
@@ -270,10 +272,13 @@ impl Claimer {
 
     /// Remembers whose turn it was, for the next claim to begin after.
     async fn take_turns(&mut self, rows: &[PgRow], room: usize) -> sqlx::Result<()> {
+        // A claim that the queue's limit cut off is not short: the next one begins after it.
+        let mut asked = i64::try_from(room).unwrap_or(i64::MAX);
         if let Some(row) = rows.first() {
             self.last_tenant = row.try_get("last_tenant")?;
+            asked = row.try_get("n_open")?;
         }
-        if rows.len() < room {
+        if i64::try_from(rows.len()).unwrap_or(i64::MAX) < asked {
             let (queue, cursor) = (&*self.queue, &*self.last_tenant);
             let next = self
                 .db
@@ -291,6 +296,10 @@ impl Claimer {
         let wake = bell.rung.notified();
         // Whoever inserted while another transaction held the notification relies on this look.
         if matches!(woken_by, Wake::Notify | Wake::Drain) {
+            // Under a stream of notifications a new rule would else never be learnt.
+            if self.rule_read.elapsed() >= self.poll_interval {
+                self.next_due().await;
+            }
             return tokio::select! {
                 () = wake => Wake::Notify,
                 () = tokio::time::sleep(self.trailing_poll) => Wake::Timer,
@@ -323,11 +332,13 @@ impl Claimer {
         let row = row.ok()?;
         if let Ok(rule) = Rule::from_row(&row) {
             self.rule = rule;
+            self.rule_read = Instant::now();
             self.slots.claim_ahead(!rule.is_limited);
             self.bell.limited.store(rule.is_limited, Ordering::Release);
         }
         let due: Option<i64> = row.try_get("due_ms").ok()?;
-        due.and_then(|ms| u64::try_from(ms).ok())
+        // One that fell due meanwhile is due at once.
+        due.map(|ms| u64::try_from(ms).unwrap_or(0))
             .map(Duration::from_millis)
     }
 }

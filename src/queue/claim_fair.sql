@@ -38,7 +38,7 @@ ring AS MATERIALIZED (
     (WITH RECURSIVE before (tenant, n) AS (
        (SELECT tenant, 101 FROM ingestd.jobs
         WHERE shard = 0 AND queue = $1 AND priority = p.priority AND state = 'queued'
-          AND tenant <= $9 AND tenant > '' ORDER BY tenant LIMIT 1)
+          AND tenant <= $9 ORDER BY tenant LIMIT 1)
        UNION ALL
        SELECT (SELECT j.tenant FROM ingestd.jobs j
                WHERE j.shard = 0 AND j.queue = $1 AND j.priority = p.priority
@@ -81,5 +81,6 @@ SET state = 'running', lease_id = nextval('ingestd.lease_seq'), worker_id = $5,
 WHERE j.shard = 0 AND j.id = ANY (ARRAY(SELECT id FROM locked))
 RETURNING j.id, j.lease_id, j.kind, j.priority, j.args, j.attempt, j.crashes,
           j.max_attempts, j.run_id, j.tenant, j.gate_key, j.run_at, j.created_at, j.started_at,
+          (SELECT n FROM open) AS n_open,
           (SELECT n FROM chosen WHERE chosen.id = j.id) AS place,
           (SELECT coalesce(tenant, '') FROM chosen ORDER BY n DESC LIMIT 1) AS last_tenant

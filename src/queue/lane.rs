@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use apalis_core::worker::{Worker, context::WorkerContext};
@@ -83,6 +83,7 @@ impl<C: Send + Sync + 'static> Lanes<C> {
             slots: Slots::new(n_slots),
             floor: Floor::default(),
             rule: Rule::default(),
+            rule_read: Instant::now(),
             last_tenant: String::new(),
             bell: self.sleepers.bell(queue),
             session: self.session.clone(),

@@ -23,7 +23,11 @@ const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended($1, 1229866839
 
 /// The first tenant at which a look in turns that began after `$2` ended without seeing the last.
 const LAST_LOOKED_AT: &str = "
-    SELECT min(last.tenant)
+    SELECT CASE WHEN EXISTS (
+             SELECT FROM ingestd.queues q WHERE q.queue = $1 AND q.max_running <= (
+               SELECT count(*) FROM ingestd.jobs
+               WHERE shard = 0 AND state = 'running' AND queue = $1))
+           THEN $2::text ELSE min(last.tenant) END
     FROM (VALUES (0::smallint), (1), (2), (3)) AS p (priority), LATERAL (
       WITH RECURSIVE after (tenant, n) AS (
         (SELECT tenant, 1 FROM ingestd.jobs
@@ -70,7 +74,8 @@ pub(super) async fn locked<T>(
 }
 
 /// Returns after which tenant the next look in turns begins where one after `cursor` came back
-/// short: a look passes a bounded number of tenants, of whom all may have later jobs only.
+/// short: a look passes a bounded number of tenants, of whom all may have later jobs only. Where the
+/// queue is at its limit that is after `cursor`: nobody had a turn.
 pub(super) async fn pass_over(
     conn: &mut PgConnection,
     queue: &str,
