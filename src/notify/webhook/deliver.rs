@@ -76,6 +76,7 @@ impl Job for Deliver {
         let verdict = judge(sent, target.now);
         let delivery = self.noted(ctx, &verdict, begun.elapsed());
         let mut tx = db.begin().await?;
+        ctx.fence(&mut tx).await?;
         store::note(&mut tx, &delivery).await?;
         let Verdict::Failed { error, then, .. } = verdict else {
             let done = ctx.complete_in(&mut tx).await?;

@@ -160,6 +160,10 @@ async fn enqueue_tick(
         Err(error) => return Err(error),
     };
     if enqueued {
+        // Kept until the commit, thousands of them would fill the server's table of locks.
+        sqlx::query("RELEASE SAVEPOINT tick")
+            .execute(&mut *tx)
+            .await?;
         told(due, TickResult::Enqueued, None);
         ticked.n_enqueued += 1;
         return Ok(());
@@ -168,9 +172,9 @@ async fn enqueue_tick(
 }
 
 async fn roll_back(tx: &mut PgConnection) -> sqlx::Result<()> {
-    sqlx::query("ROLLBACK TO SAVEPOINT tick")
-        .execute(tx)
-        .await?;
+    for statement in ["ROLLBACK TO SAVEPOINT tick", "RELEASE SAVEPOINT tick"] {
+        sqlx::query(statement).execute(&mut *tx).await?;
+    }
     Ok(())
 }
 
