@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     db::{self, Bounded},
-    observe::ErrorKind,
+    observe::{ErrorKind, JobMeters},
 };
 
 /// How often the database may refuse a batch for reasons that do not pass by themselves.
@@ -175,7 +175,17 @@ impl<C: Send + Sync + 'static> Writer<C> {
         let written = || batch.iter().filter(|c| c.written);
         self.leases.forget(written().map(|c| c.lease.lease_id));
         self.sleepers.ended(written().map(|c| &*c.lease));
-        written().for_each(|c| c.report(&self.stats));
+        let alike = |a: &Conclusion, b: &Conclusion| {
+            Arc::ptr_eq(&a.lease.queue, &b.lease.queue) && a.lease.kind == b.lease.kind
+        };
+        for chunk in batch.chunk_by(alike) {
+            let Some(Conclusion { lease, .. }) = chunk.first() else {
+                continue;
+            };
+            let meters = JobMeters::of(&lease.queue, lease.kind);
+            let written = chunk.iter().filter(|c| c.written);
+            written.for_each(|c| c.report(&self.stats, &meters));
+        }
     }
 
     /// Writes conclusions, trying again for as long as the database is away or out of something,

@@ -32,7 +32,7 @@ use super::{
     slot::Seat,
     stats::Stats,
 };
-use crate::observe::{self, ErrorKind, JobErrored, JobFinished, LeaseFenced};
+use crate::observe::{self, ErrorKind, JobErrored, JobFinished, JobMeters, LeaseFenced};
 
 /// How long a job that was claimed ahead may wait for a slot before others may have it.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
@@ -99,7 +99,7 @@ pub(super) struct Conclusion {
 
 impl Conclusion {
     /// Emits what happened, once the database has it, and adds it to the figures.
-    pub(super) fn report(&self, stats: &Stats) {
+    pub(super) fn report(&self, stats: &Stats, meters: &JobMeters) {
         use observe::Outcome as Seen;
         let outcome = match (&self.outcome, self.fenced) {
             (Outcome::HandedBack | Outcome::Returned, _) => return,
@@ -162,7 +162,7 @@ impl Conclusion {
             job,
             error,
         }
-        .emit();
+        .emit_to(meters);
     }
 }
 
