@@ -19,8 +19,18 @@ use tower::layer::util::Identity;
 
 use super::execute::Claimed;
 
-/// The receiving end of one queue's claimer.
-pub(super) struct ClaimedJobs(pub(super) mpsc::Receiver<Claimed>);
+/// The receiving end of one queue's claimer, which sends what it claimed at once.
+pub(super) struct ClaimedJobs {
+    claims: mpsc::Receiver<Vec<Claimed>>,
+    next: std::vec::IntoIter<Claimed>,
+}
+
+impl ClaimedJobs {
+    pub(super) fn new(claims: mpsc::Receiver<Vec<Claimed>>) -> Self {
+        let next = Vec::new().into_iter();
+        Self { claims, next }
+    }
+}
 
 impl Backend for ClaimedJobs {
     type Task = Task<Claimed>;
@@ -39,13 +49,18 @@ impl Backend for ClaimedJobs {
         cx: &mut Context<'_>,
         worker: &WorkerContext,
     ) -> Poll<Option<Result<Self::Task, Infallible>>> {
-        let claimed = std::task::ready!(self.0.poll_recv(cx));
-        if claimed.is_none() {
-            // apalis does not end a worker because its source has ended: it waits to be told.
-            // It only refuses a worker that has not started, and that one is not polled.
-            drop(worker.stop());
+        loop {
+            if let Some(claimed) = self.next.next() {
+                return Poll::Ready(Some(Ok(Task::new(claimed))));
+            }
+            let Some(claimed) = std::task::ready!(self.claims.poll_recv(cx)) else {
+                // apalis does not end a worker because its source has ended: it waits to be told.
+                // It only refuses a worker that has not started, and that one is not polled.
+                drop(worker.stop());
+                return Poll::Ready(None);
+            };
+            self.next = claimed.into_iter();
         }
-        Poll::Ready(claimed.map(|claimed| Ok(Task::new(claimed))))
     }
 
     fn poll_close(

@@ -1,60 +1,31 @@
-//! 2 of 5: rows become leases.
+//! 2 of 5: rows become leases, by one statement.
 //!
-//! One [`Claimer`] per queue: while seats are free it claims up to as many jobs
-//! in one round trip, until a claim comes back short; then it sleeps until a
-//! notification, the next due time or the poll interval, whichever is first.
+//! A [`Claim`] is that statement on its way: sent by the [`claimer`](super::claimer), with seats
+//! kept for what it brings.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use chrono::{DateTime, Utc};
 use sqlx::{
-    FromRow as _, PgConnection, Row,
+    PgConnection, Row,
     postgres::{PgRow, types::PgInterval},
     types::Json,
 };
-use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 use super::{
-    execute::Claimed,
-    floor::{FULL_LOOK_EVERY, Floor},
     job::{Lease, LeaseId},
     kind::Kind,
-    lease::Leases,
-    rescue,
-    rule::{self, LARGEST_FAIR_CLAIM, LIMITED_POLL, Rule},
-    session::{Session, Sessions},
-    slot::Slots,
-    wake::Bell,
+    rule::{self, Rule},
+    session::Session,
+    slot::Room,
 };
-use crate::{
-    db::Bounded,
-    observe::{JobClaimed, Wake, WorkerSlots, WorkerWoken},
-};
+use crate::db::Bounded;
 
 pub(super) const CLAIM: &str = include_str!("claim.sql");
 const CLAIM_FAIR: &str = include_str!("claim_fair.sql");
-
-/// The next time something of a queue falls due, in milliseconds from now, and the queue's rule.
-pub(super) const NEXT_DUE: &str = "
-    SELECT (extract(epoch FROM min(next.run_at) - clock_timestamp()) * 1000)::bigint AS due_ms,
-           EXISTS (SELECT FROM ingestd.queues WHERE queue = $1 AND max_running IS NOT NULL)
-             AS is_limited,
-           EXISTS (SELECT FROM ingestd.queues WHERE queue = $1 AND fair) AS is_fair
-    FROM (VALUES (0::smallint), (1), (2), (3)) AS p (priority), LATERAL (
-      SELECT run_at FROM ingestd.jobs
-      WHERE shard = 0 AND queue = $1 AND priority = p.priority AND state = 'queued'
-        AND run_at > now()
-      ORDER BY run_at LIMIT 1) AS next";
-
-/// Longest pause after a claim that failed, however rarely this queue is polled.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-
-/// Every so many claims the priorities are taken in reverse, so that nothing starves.
-const REVERSE_EVERY: u64 = 8;
 
 /// The kinds this binary knows, as the claim statement wants them.
 #[derive(Debug)]
@@ -87,139 +58,70 @@ impl KnownKinds {
     }
 }
 
-/// Claims the jobs of one queue.
-pub(super) struct Claimer {
+/// One claim on its way.
+pub(super) struct Claim {
     pub(super) queue: Arc<str>,
     pub(super) db: Bounded,
     pub(super) kinds: Arc<KnownKinds>,
-    pub(super) slots: Arc<Slots>,
-    pub(super) floor: Floor,
     pub(super) rule: Rule,
-    /// When the rule was last read.
-    pub(super) rule_read: Instant,
+    /// For whom it claims.
+    pub(super) session: Arc<Session>,
+    /// The seats kept for what it brings.
+    pub(super) room: Room,
+    /// The priorities, in the order in which they are looked through.
+    pub(super) order: [i16; 4],
+    /// Where to begin, by the same order.
+    pub(super) floors: [Option<DateTime<Utc>>; 4],
     /// The tenant whose turn it last was, where tenants take turns.
     pub(super) last_tenant: String,
-    pub(super) bell: Arc<Bell>,
-    pub(super) session: Sessions,
-    pub(super) leases: Leases,
-    pub(super) claimed: mpsc::Sender<Claimed>,
-    pub(super) stop: CancellationToken,
-    pub(super) poll_interval: Duration,
-    pub(super) trailing_poll: Duration,
 }
 
-impl Claimer {
-    /// Claims until told to stop. A claim that was sent is waited for: dropped in the middle, it
-    /// might commit after everything was handed back.
-    pub(super) async fn run(mut self) {
-        let stop = self.stop.clone();
-        let mut turn = 0_u64;
-        let mut reason = Wake::Poll;
-        loop {
-            let room = self.slots.room(reason == Wake::Drain);
-            let Some(room) = stop.run_until_cancelled(room).await else {
-                return;
-            };
-            // Only now: the one before may have ended while all seats were taken.
-            let Some(session) = stop.run_until_cancelled(self.session()).await else {
-                return;
-            };
-            WorkerWoken {
-                queue: &self.queue,
-                reason,
-            }
-            .emit();
-            turn += 1;
-            let room = if self.rule.is_fair {
-                room.min(LARGEST_FAIR_CLAIM)
-            } else {
-                room
-            };
-            let claim = self.claim(&session, room, turn.is_multiple_of(REVERSE_EVERY));
-            match claim.await {
-                Ok(got) if got == room => {
-                    self.report_slots();
-                    reason = Wake::Drain;
-                }
-                Ok(_) => match stop.run_until_cancelled(self.sleep(reason)).await {
-                    Some(woken_by) => reason = woken_by,
-                    None => return,
-                },
-                Err(error) => {
-                    tracing::warn!(queue = %self.queue, error = %error, "cannot claim");
-                    let unheard = self.hand_back_unheard(&session);
-                    if stop.run_until_cancelled(unheard).await.is_none() {
-                        return;
-                    }
-                    reason = Wake::Poll;
-                }
-            }
+/// A claim that has come back.
+pub(super) struct Landed {
+    /// For whom it claimed.
+    pub(super) session: Arc<Session>,
+    /// The seats for what it brought.
+    pub(super) room: Room,
+    /// What it brought; where that is unknown it may have been committed.
+    pub(super) found: sqlx::Result<Vec<Found>>,
+    /// Whether it brought as many as it asked for, so that there may be more.
+    pub(super) is_full: bool,
+    /// Where tenants take turns, the one after whom the next claim begins.
+    pub(super) last_tenant: String,
+    /// How long the statement took.
+    pub(super) duration: Duration,
+}
+
+impl Claim {
+    /// Sends the statement and waits for what it brings.
+    pub(super) async fn run(mut self) -> Landed {
+        let (began, asked) = (Instant::now(), self.room.len());
+        let rows = self.send(asked).await;
+        let duration = began.elapsed();
+        let is_full = rows.as_ref().is_ok_and(|rows| rows.len() >= asked);
+        let found = match rows {
+            Ok(rows) => self.read(&rows, asked).await,
+            Err(error) => Err(error),
+        };
+        Landed {
+            session: self.session,
+            room: self.room,
+            found,
+            is_full,
+            last_tenant: self.last_tenant,
+            duration,
         }
     }
 
-    /// Hands back what a claim got whose answer was lost: it may have been committed.
-    ///
-    /// Nobody else claims for this worker from this queue, so what runs there without anybody
-    /// here knowing is such a job. Tries until the database is back; nothing can be claimed
-    /// before that either.
-    async fn hand_back_unheard(&self, session: &Session) {
-        loop {
-            tokio::time::sleep(self.poll_interval.min(LONGEST_PAUSE)).await;
-            let (worker, held) = (session.worker_id, self.leases.held());
-            match rescue::hand_back_unheard(&self.db, worker, &self.queue, &held).await {
-                Ok(0) => return,
-                Ok(n_jobs) => {
-                    tracing::info!(queue = %self.queue, n_jobs, "handed back, claimed without an answer");
-                    return;
-                }
-                Err(error) => {
-                    tracing::warn!(queue = %self.queue, error = %error, "claims wait for the database");
-                }
-            }
-        }
-    }
-
-    fn report_slots(&self) {
-        let (n_slots, n_busy) = self.slots.count();
-        let [slots, busy] = [n_slots, n_busy].map(|n| u32::try_from(n).unwrap_or(u32::MAX));
-        WorkerSlots {
-            queue: &self.queue,
-            slots,
-            busy,
-        }
-        .emit();
-    }
-
-    /// Waits for a session: without a heartbeat nothing may be claimed.
-    async fn session(&mut self) -> Arc<Session> {
-        loop {
-            if let Some(session) = self.session.borrow_and_update().clone() {
-                return session;
-            }
-            if self.session.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
-    }
-
-    /// Claims up to `room` jobs and hands them to execution; returns how many.
-    async fn claim(
-        &mut self,
-        session: &Session,
-        room: usize,
-        reverse: bool,
-    ) -> sqlx::Result<usize> {
-        let order = if reverse { [3, 2, 1, 0] } else { [0, 1, 2, 3] };
-        let is_full_look = self.bell.look.swap(false, Ordering::AcqRel);
-        let began = Instant::now();
-        let (rule, queue) = (self.rule, Arc::clone(&self.queue));
+    async fn send(&self, most: usize) -> sqlx::Result<Vec<PgRow>> {
+        let (rule, queue) = (self.rule, &*self.queue);
         let statement = if rule.is_fair { CLAIM_FAIR } else { CLAIM };
         let mut claim = sqlx::query(statement)
-            .bind(&*queue)
-            .bind(i64::try_from(room).unwrap_or(1))
-            .bind(order)
-            .bind(self.floor.of(order, is_full_look, began))
-            .bind(session.worker_id)
+            .bind(queue)
+            .bind(i64::try_from(most).unwrap_or(1))
+            .bind(self.order)
+            .bind(self.floors)
+            .bind(self.session.worker_id)
             .bind(&self.kinds.names)
             .bind(&self.kinds.timeouts)
             .bind(rule.is_any());
@@ -228,57 +130,36 @@ impl Claimer {
         }
         let claim = async |conn: &mut PgConnection| {
             if rule.is_any() {
-                rule::locked(conn, &queue, async |tx| claim.fetch_all(tx).await).await
+                rule::locked(conn, queue, async |tx| claim.fetch_all(tx).await).await
             } else {
                 claim.fetch_all(conn).await
             }
         };
-        let rows = self.db.run(claim).await?;
-        JobClaimed {
-            queue: &self.queue,
-            n: rows.len(),
-            duration: began.elapsed(),
+        self.db.run(claim).await
+    }
+
+    /// Reads what was claimed, in the order in which it is to begin.
+    async fn read(&mut self, rows: &[PgRow], asked: usize) -> sqlx::Result<Vec<Found>> {
+        let found = rows.iter().map(|row| self.found(row));
+        let mut found = found.collect::<sqlx::Result<Vec<_>>>()?;
+        if self.rule.is_fair {
+            self.take_turns(rows, asked).await?;
         }
-        .emit();
-        let mut found = rows
-            .iter()
-            .map(|row| self.found(row))
-            .collect::<sqlx::Result<Vec<_>>>()?;
-        if rule.is_fair {
-            self.take_turns(&rows, room).await?;
-        }
-        self.floor
-            .raise(found.iter().map(|f| (f.lease.priority, f.run_at)));
         // The UPDATE returns rows as it meets them; start them as they were due.
-        let turn = |priority: i16| order.iter().position(|p| *p == priority);
+        let turn = |priority: i16| self.order.iter().position(|p| *p == priority);
         found.sort_by_key(|f| (f.place, turn(f.lease.priority), f.run_at, f.lease.id));
-        let n_claimed = found.len();
-        for Found { lease, .. } in found {
-            let cancel = session.cancel.child_token();
-            self.leases.insert(lease.lease_id, cancel.clone());
-            let claimed = Claimed {
-                lease: Arc::new(lease),
-                worker_id: session.worker_id,
-                cancel,
-                session: session.cancel.clone(),
-                seat: self.slots.seat(),
-            };
-            if self.claimed.send(claimed).await.is_err() {
-                break; // stopping: the rest is handed back with everything unfinished
-            }
-        }
-        Ok(n_claimed)
+        Ok(found)
     }
 
     /// Remembers whose turn it was, for the next claim to begin after.
-    async fn take_turns(&mut self, rows: &[PgRow], room: usize) -> sqlx::Result<()> {
+    async fn take_turns(&mut self, rows: &[PgRow], asked: usize) -> sqlx::Result<()> {
         // A claim that the queue's limit cut off is not short: the next one begins after it.
-        let mut asked = i64::try_from(room).unwrap_or(i64::MAX);
+        let mut n_open = i64::try_from(asked).unwrap_or(i64::MAX);
         if let Some(row) = rows.first() {
             self.last_tenant = row.try_get("last_tenant")?;
-            asked = row.try_get("n_open")?;
+            n_open = row.try_get("n_open")?;
         }
-        if i64::try_from(rows.len()).unwrap_or(i64::MAX) < asked {
+        if i64::try_from(rows.len()).unwrap_or(i64::MAX) < n_open {
             let (queue, cursor) = (&*self.queue, &*self.last_tenant);
             let next = self
                 .db
@@ -289,69 +170,6 @@ impl Claimer {
         Ok(())
     }
 
-    /// Sleeps until there may be work again and says what ended the sleep.
-    async fn sleep(&mut self, woken_by: Wake) -> Wake {
-        self.report_slots();
-        let bell = Arc::clone(&self.bell);
-        let wake = bell.rung.notified();
-        // Whoever inserted while another transaction held the notification relies on this look.
-        if matches!(woken_by, Wake::Notify | Wake::Drain) {
-            // Under a stream of notifications a new rule would else never be learnt.
-            if self.rule_read.elapsed() >= self.poll_interval {
-                self.next_due().await;
-            }
-            return tokio::select! {
-                () = wake => Wake::Notify,
-                () = tokio::time::sleep(self.trailing_poll) => Wake::Timer,
-            };
-        }
-        // What lies below the floor must not wait for a rare poll, nor room that others made.
-        let longest = if self.rule.is_limited {
-            self.poll_interval.min(LIMITED_POLL)
-        } else if self.floor.was_full {
-            self.poll_interval
-        } else {
-            self.poll_interval.min(FULL_LOOK_EVERY)
-        };
-        let due = self.next_due().await.unwrap_or(longest);
-        let (nap, reason) = if due < longest {
-            (due, Wake::Timer)
-        } else {
-            (longest, Wake::Poll)
-        };
-        tokio::select! {
-            () = wake => Wake::Notify,
-            () = tokio::time::sleep(nap) => reason,
-        }
-    }
-
-    /// Returns how soon the next job falls due, and reads the queue's rule along with it.
-    async fn next_due(&mut self) -> Option<Duration> {
-        let next = sqlx::query(NEXT_DUE).bind(&*self.queue);
-        let row = self.db.run(async |conn| next.fetch_one(conn).await).await;
-        let row = row.ok()?;
-        if let Ok(rule) = Rule::from_row(&row) {
-            self.rule = rule;
-            self.rule_read = Instant::now();
-            self.slots.claim_ahead(!rule.is_limited);
-            self.bell.limited.store(rule.is_limited, Ordering::Release);
-        }
-        let due: Option<i64> = row.try_get("due_ms").ok()?;
-        // One that fell due meanwhile is due at once.
-        due.map(|ms| u64::try_from(ms).unwrap_or(0))
-            .map(Duration::from_millis)
-    }
-}
-
-/// A claimed row.
-struct Found {
-    lease: Lease,
-    run_at: DateTime<Utc>,
-    /// Where tenants take turns, its place among what was claimed with it; else 0.
-    place: i64,
-}
-
-impl Claimer {
     fn found(&self, row: &PgRow) -> sqlx::Result<Found> {
         let kind: &str = row.try_get("kind")?;
         let known = self.kinds.names.iter().find(|name| **name == kind);
@@ -389,4 +207,12 @@ impl Claimer {
             place,
         })
     }
+}
+
+/// A claimed row.
+pub(super) struct Found {
+    pub(super) lease: Lease,
+    pub(super) run_at: DateTime<Utc>,
+    /// Where tenants take turns, its place among what was claimed with it; else 0.
+    place: i64,
 }

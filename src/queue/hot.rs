@@ -1,6 +1,6 @@
 //! The hot statements, in one list: what a plan must look like for the queue to stay fast.
 
-use super::{claim, complete, lane, rescue};
+use super::{claim, claimer, complete, lane, rescue};
 use crate::observe::gauge;
 
 /// A statement that runs all the time, and the plan it is written for.
@@ -46,7 +46,7 @@ pub(super) const HOT: &[HotStatement] = &[
     },
     HotStatement {
         name: "next_due",
-        sql: claim::NEXT_DUE,
+        sql: claimer::NEXT_DUE,
         types: &["text"],
         indexes: &[READY],
         may_gather: false,

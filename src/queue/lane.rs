@@ -13,7 +13,8 @@ use tower::layer::util::Identity;
 
 use super::{
     backend::ClaimedJobs,
-    claim::{Claimer, KnownKinds},
+    claim::KnownKinds,
+    claimer::Claimer,
     execute::{Claimed, Execution, Executor},
     floor::Floor,
     lease::Leases,
@@ -29,8 +30,8 @@ const DISCOVER_EVERY: Duration = Duration::from_secs(5);
 /// Most queues one daemon serves; the rest wait for another daemon or a configuration.
 const MOST_QUEUES: usize = 256;
 
-/// Claimed jobs on their way to apalis; seats are what bounds them.
-const CLAIMED: usize = 256;
+/// Claims on their way to apalis; seats are what bounds their jobs.
+const CLAIMED: usize = 4;
 
 /// Queues that have jobs due, by a loose scan of `jobs_ready`: one probe per queue, not per row.
 pub(super) const DISCOVER: &str = "
@@ -85,6 +86,8 @@ impl<C: Send + Sync + 'static> Lanes<C> {
             rule: Rule::default(),
             rule_read: Instant::now(),
             last_tenant: String::new(),
+            turn: 0,
+            unheard: Vec::new(),
             bell: self.sleepers.bell(queue),
             session: self.session.clone(),
             leases: self.leases.clone(),
@@ -95,7 +98,10 @@ impl<C: Send + Sync + 'static> Lanes<C> {
         };
         self.claimers.spawn(claimer.run());
         let context = WorkerContext::from(queue);
-        let (jobs, execution) = (ClaimedJobs(jobs), Execution(Arc::clone(&self.executor)));
+        let (jobs, execution) = (
+            ClaimedJobs::new(jobs),
+            Execution(Arc::clone(&self.executor)),
+        );
         let worker: Worker<Claimed, _, _, _> =
             Worker::new(context, jobs, execution, Identity::new());
         let queue = queue.to_owned();

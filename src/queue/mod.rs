@@ -1,7 +1,7 @@
 //! The durable queue, in the order a job passes through it:
 //!
 //! 1. [`enqueue`] — arguments become a row;
-//! 2. `claim` — rows become leases;
+//! 2. `claim` — rows become leases, when `claimer` says so;
 //! 3. `execute` — a lease runs and has an outcome;
 //! 4. `complete` — an outcome becomes one fenced state change;
 //! 5. what happened is seen: in `observe`'s events, in the history, in the dead letters.
@@ -15,6 +15,7 @@
 
 mod backend;
 mod claim;
+mod claimer;
 mod complete;
 mod connect;
 pub mod control;

@@ -41,14 +41,50 @@ pub(super) struct Slots {
     pace: AtomicU64,
 }
 
+/// Seats that a claim may fill, kept for it; those it does not fill are free again when dropped.
+#[derive(Debug)]
+pub(super) struct Room {
+    slots: Arc<Slots>,
+    n: usize,
+}
+
+impl Room {
+    /// Returns how many seats are left in it.
+    pub(super) const fn len(&self) -> usize {
+        self.n
+    }
+
+    /// Seats a claimed job.
+    pub(super) fn seat(&mut self) -> Seat {
+        match self.n.checked_sub(1) {
+            Some(left) => self.n = left,
+            // More than was asked for: seated all the same, for it runs.
+            None => drop(self.slots.n_seated.fetch_add(1, Ordering::AcqRel)),
+        }
+        Seat(Arc::clone(&self.slots))
+    }
+
+    /// Gives seats back until `most` are left.
+    pub(super) fn shrink(&mut self, most: usize) {
+        let n_less = self.n.saturating_sub(most);
+        self.n -= n_less;
+        self.slots.free(n_less);
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.shrink(0);
+    }
+}
+
 /// A job's seat, taken at its claim; free again when dropped.
 #[derive(Debug)]
 pub(super) struct Seat(Arc<Slots>);
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.0.n_seated.fetch_sub(1, Ordering::AcqRel);
-        self.0.freed.notify_one();
+        self.0.free(1);
     }
 }
 
@@ -102,23 +138,42 @@ impl Slots {
         self.is_ahead.store(may, Ordering::Relaxed);
     }
 
-    /// Waits for at least one free seat and returns how many a claim may fill.
+    /// Waits for at least one free seat and keeps what a claim may fill.
     ///
     /// While there is a backlog it waits a moment for more of them, so that short jobs are claimed
     /// by the batch and not one by one as they end.
-    pub(super) async fn room(&self, is_backlog: bool) -> usize {
+    pub(super) async fn room(self: &Arc<Self>, is_backlog: bool) -> Room {
         let room = self.wait_for(1).await;
-        let enough = (self.n_seats() / 2).clamp(1, LARGEST_CLAIM);
+        let enough = self.enough();
         if is_backlog && room < enough {
             drop(tokio::time::timeout(GATHER, self.wait_for(enough)).await);
         }
-        self.n_free().clamp(1, LARGEST_CLAIM)
+        self.keep()
     }
 
-    /// Seats a claimed job. One claimer per queue does so, within the [`Slots::room`] it was told.
-    pub(super) fn seat(self: &Arc<Self>) -> Seat {
-        self.n_seated.fetch_add(1, Ordering::AcqRel);
-        Seat(Arc::clone(self))
+    /// Waits for room that is worth a claim beside another one.
+    pub(super) async fn more_room(self: &Arc<Self>) -> Room {
+        self.wait_for(self.enough()).await;
+        self.keep()
+    }
+
+    fn enough(&self) -> usize {
+        (self.n_seats() / 2).clamp(1, LARGEST_CLAIM)
+    }
+
+    /// Keeps the free seats, as many as a claim takes. One claimer per queue does so, and only it.
+    fn keep(self: &Arc<Self>) -> Room {
+        let n = self.n_free().clamp(1, LARGEST_CLAIM);
+        self.n_seated.fetch_add(n, Ordering::AcqRel);
+        let slots = Arc::clone(self);
+        Room { slots, n }
+    }
+
+    fn free(&self, n: usize) {
+        if n > 0 {
+            self.n_seated.fetch_sub(n, Ordering::AcqRel);
+            self.freed.notify_one();
+        }
     }
 
     /// Waits until so many seats are free.
@@ -168,7 +223,7 @@ mod tests {
     #[test]
     fn short_attempts_open_seats_and_one_long_one_closes_them() {
         let slots = Slots::new(10);
-        let seat = slots.seat();
+        let seat = slots.keep().seat();
         seat.ran(Duration::from_millis(10));
         assert_eq!(slots.n_free(), 10 + 50 - 1, "five per slot within 50 ms");
         seat.ran(Duration::from_secs(10));
@@ -178,19 +233,33 @@ mod tests {
     #[test]
     fn however_short_the_attempts_seats_have_an_end() {
         let slots = Slots::new(3);
-        slots.seat().ran(Duration::ZERO);
+        slots.keep().seat().ran(Duration::ZERO);
         assert_eq!(slots.n_free(), 3 + LARGEST_CLAIM);
     }
 
     #[tokio::test]
     async fn a_claim_waits_until_a_seat_is_free() {
         let slots = Slots::new(1);
-        let seat = slots.seat();
+        let seat = slots.keep().seat();
         let room = slots.room(false);
         let freed = async {
             tokio::task::yield_now().await;
             drop(seat);
         };
-        assert_eq!(futures::join!(room, freed).0, 1);
+        assert_eq!(futures::join!(room, freed).0.len(), 1);
+    }
+
+    #[test]
+    fn seats_kept_for_a_claim_are_free_again_where_it_does_not_fill_them() {
+        let slots = Slots::new(10);
+        let mut room = slots.keep();
+        assert_eq!((room.len(), slots.n_free()), (10, 0));
+        let seat = room.seat();
+        room.shrink(5);
+        assert_eq!((room.len(), slots.n_free()), (5, 4));
+        drop(room);
+        assert_eq!(slots.n_free(), 9);
+        drop(seat);
+        assert_eq!(slots.n_free(), 10);
     }
 }
