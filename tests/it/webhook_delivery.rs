@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use crate::{
     process,
     queue_rig::Rig,
-    webhook_rig::{Endpoint, KEY, Reply, daemon, hook},
+    webhook_rig::{Endpoint, KEY, Reply, daemon, daemon_with, hook},
 };
 
 async fn noop(rig: &Rig, args: &str) -> i64 {
@@ -72,6 +72,27 @@ async fn an_event_is_signed_and_tried_until_the_endpoint_takes_it() {
         .await;
     let told = format!("SELECT count(*) FROM ingestd.webhook_deliveries WHERE webhook_id = {id}");
     assert_eq!(rig.ask::<i64>(&told).await, 6);
+    assert!(daemon.terminate().success());
+}
+
+#[tokio::test]
+async fn an_endpoint_cannot_have_the_attempts_used_up_at_once() {
+    let (rig, folder) = (Rig::new().await, TempDir::new().unwrap());
+    let endpoint = Endpoint::start([Reply::With(503, "retry-after", "0")]).await;
+    let patient = [
+        ("INGESTD_KINDS__SYSTEM__WEBHOOK__RETRY_FIRST", "1h"),
+        ("INGESTD_KINDS__SYSTEM__WEBHOOK__RETRY_CAP", "6h"),
+    ];
+    let mut daemon = daemon_with(&rig, folder.path(), &endpoint, &patient).await;
+    let kinds = [("kinds", "'{system.noop}'")];
+    hook(&rig, &endpoint.url(), "job.completed", &kinds).await;
+    noop(&rig, "{}").await;
+    endpoint.until(1).await;
+    rig.until("EXISTS (SELECT FROM ingestd.job_attempts WHERE kind = 'system.webhook')")
+        .await;
+    let waits = "SELECT count(*) FROM ingestd.jobs
+                 WHERE attempt = 1 AND state = 'held' AND run_at > now() + interval '20 min'";
+    assert_eq!(rig.ask::<i64>(waits).await, 1);
     assert!(daemon.terminate().success());
 }
 
