@@ -7,7 +7,7 @@ use super::run::RunId;
 use crate::queue::{
     JobId,
     control::{self, Cancelled, Retried},
-    dead,
+    dead::{self, Begin},
 };
 
 /// Cancels a job, and with the job that drives a batch run the run.
@@ -77,7 +77,7 @@ pub async fn replay_edited(
     id: JobId,
     args: &Value,
 ) -> sqlx::Result<Option<JobId>> {
-    let new = dead::replay_edited(&mut *conn, id, args).await?;
+    let new = dead::replay_with(&mut *conn, id, Some(args), Begin::AfterItsSteps).await?;
     open_again(conn, new).await?;
     Ok(new)
 }
