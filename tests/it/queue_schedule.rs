@@ -219,7 +219,7 @@ async fn what_is_wrong_is_marked_and_stops_nobody_else() {
     )
     .await;
     rig.until("EXISTS (SELECT FROM ingestd.job_history)").await;
-    rig.until("(SELECT count(*) = 4 FROM ingestd.schedules WHERE last_error IS NOT NULL)")
+    rig.until("(SELECT count(*) = 5 FROM ingestd.schedules WHERE last_error IS NOT NULL)")
         .await;
     let marked = "SELECT string_agg(name || ': ' || last_error, E'\\n' ORDER BY name)
                   FROM ingestd.schedules WHERE last_error IS NOT NULL";
@@ -230,12 +230,16 @@ async fn what_is_wrong_is_marked_and_stops_nobody_else() {
         "{marked}"
     );
     assert!(
-        lines[1].contains("new bad line") && lines[1].contains("every day"),
+        lines[1].contains("never again") && lines[1].contains("ever comes"),
         "{marked}"
     );
-    assert!(lines[2].contains("Mars/Base"), "{marked}");
     assert!(
-        lines[3].contains("no such kind") && lines[3].contains("t.wrong"),
+        lines[2].contains("new bad line") && lines[2].contains("every day"),
+        "{marked}"
+    );
+    assert!(lines[3].contains("Mars/Base"), "{marked}");
+    assert!(
+        lines[4].contains("no such kind") && lines[4].contains("t.wrong"),
         "{marked}"
     );
     assert_eq!(
