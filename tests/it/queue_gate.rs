@@ -470,6 +470,29 @@ async fn an_insert_wakes_the_keeper_and_only_a_gated_one() {
 }
 
 #[tokio::test]
+async fn a_transaction_that_goes_on_silences_no_gate() {
+    let rig = Rig::new().await;
+    let setup = Setup::of([done("t.gated").queue("gated")]);
+    let setup = setup.with(|q| q.poll_interval = Duration::from_hours(1));
+    let engine = setup.start(rig.url()).await;
+    let woken = "ingestd_wakeups_total{queue=\"gated\",reason=\"notify\"}";
+    until_true("it listens", || counter(woken) >= 1.0).await;
+    let insert = "INSERT INTO ingestd.jobs (kind, gate_key) VALUES ('t.gated', 'k')";
+    let mut long = rig.pool().begin().await.unwrap();
+    sqlx::query(insert).execute(&mut *long).await.unwrap();
+    for n in 1..=3 {
+        rig.sql(insert).await;
+        rig.until(&format!("(SELECT count(*) = {n} FROM ingestd.job_history)"))
+            .await;
+    }
+    // Its own job is announced when it is there.
+    long.commit().await.unwrap();
+    rig.until("(SELECT count(*) = 4 FROM ingestd.job_history)")
+        .await;
+    stop(engine).await;
+}
+
+#[tokio::test]
 async fn the_most_specific_pattern_counts() {
     let rig = Rig::new().await;
     for (pattern, n) in [("*", 9), ("a*", 8), ("a:b*", 7), ("a:b", 6), ("z", 5)] {
