@@ -337,10 +337,11 @@ async fn release(conn: &mut PgConnection, kinds: &[&'static str]) -> sqlx::Resul
 }
 
 /// Hands back what worker $1 runs in queue $2 (null: in all), but for the leases $3. What somebody
-/// cancelled is left to [`CANCELLED`].
+/// cancelled is left to [`CANCELLED`]. Of one queue it is what never began: that keeps the slot and
+/// the token that its gate admitted it with.
 const HAND_BACK: &str = "
     UPDATE ingestd.jobs
-    SET state = CASE WHEN gate_key IS NULL THEN 'queued' ELSE 'held' END,
+    SET state = CASE WHEN gate_key IS NULL OR $2 IS NOT NULL THEN 'queued' ELSE 'held' END,
         lease_id = NULL, worker_id = NULL, deadline_at = NULL,
         attempt = greatest(attempt - 1, 0)
     WHERE shard = 0 AND worker_id = $1 AND state = 'running' AND NOT cancel_requested
