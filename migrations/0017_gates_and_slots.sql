@@ -42,3 +42,9 @@ CREATE CONSTRAINT TRIGGER wake_gate AFTER INSERT ON ingestd.jobs
   DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
   WHEN (NEW.gate_key IS NOT NULL AND ingestd.marks_gate(NEW.gate_key, NEW.run_at))
   EXECUTE FUNCTION ingestd.wake_gate();
+
+-- ── what a worker serves ────────────────────────────────────────────────────
+
+ALTER TABLE ingestd.workers ADD COLUMN slots jsonb;
+COMMENT ON COLUMN ingestd.workers.slots IS 'Per queue that it serves its slots and how many were taken at the last heartbeat: {"default": [10, 3]}. Null: before the first one, or of an older version.';
+COMMENT ON COLUMN ingestd.workers.queues IS 'The queues that it knew when it started; those that it serves stand in slots.';
