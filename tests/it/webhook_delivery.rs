@@ -97,6 +97,33 @@ async fn an_endpoint_cannot_have_the_attempts_used_up_at_once() {
 }
 
 #[tokio::test]
+async fn a_delivery_that_fails_after_its_lease_was_lost_notes_nothing() {
+    let (rig, folder) = (Rig::new().await, TempDir::new().unwrap());
+    let endpoint = Endpoint::start([Reply::Silence]).await;
+    let hasty = [("INGESTD_WEBHOOKS__TIMEOUT", "3s")];
+    let mut daemon = daemon_with(&rig, folder.path(), &endpoint, &hasty).await;
+    let kinds = [("kinds", "'{system.noop}'")];
+    hook(&rig, &endpoint.url(), "job.completed", &kinds).await;
+    noop(&rig, "{}").await;
+    endpoint.until(1).await;
+    // Its job is another worker's by the time it gives up waiting for an answer.
+    rig.sql(
+        "UPDATE ingestd.jobs SET lease_id = nextval('ingestd.lease_seq'),
+           deadline_at = now() + interval '1 h'
+         WHERE kind = 'system.webhook' AND state = 'running'",
+    )
+    .await;
+    process::until("the lease is found lost", || async {
+        daemon.log().contains("lease lost")
+    })
+    .await;
+    let noted = "SELECT count(*) FROM ingestd.webhook_deliveries";
+    assert_eq!(rig.ask::<i64>(noted).await, 0);
+    rig.sql("DELETE FROM ingestd.jobs").await;
+    assert!(daemon.terminate().success());
+}
+
+#[tokio::test]
 async fn a_daemon_killed_between_completion_and_delivery_leaves_the_delivery_to_the_next() {
     let (rig, folder) = (Rig::new().await, TempDir::new().unwrap());
     let endpoint = Endpoint::start([Reply::Silence]).await;
