@@ -15,7 +15,7 @@ use crate::{
     ingest::system::bulk::Action,
     queue::{
         JobId,
-        dead::{self, DeadGroup, DeadLetter},
+        dead::{self, Begin, DeadGroup, DeadLetter},
         read::{self, JobState},
     },
 };
@@ -59,6 +59,7 @@ pub(super) enum DeadCommand {
     #[command(after_help = r#"Examples:
   ingestd dead retry 42
   ingestd dead retry 42 --args '{"sleep_ms": 5}'
+  ingestd dead retry 42 --afresh
   ingestd dead retry --all --kind product_import.run --dry-run
   ingestd dead retry --all --fingerprint 8f14e45fceea167a --rate 50 --wait"#)]
     Retry(RetryArgs),
@@ -95,6 +96,10 @@ pub(super) struct RetryArgs {
     /// Other arguments for the new job, a JSON object of at most 256 KiB; the letter keeps its own.
     #[arg(long, value_name = "JSON", conflicts_with = "all")]
     args: Option<String>,
+    /// Begin as if nothing had been done: without the steps that are, under new idempotency keys, so
+    /// that effects outside are had again.
+    #[arg(long, conflicts_with = "all")]
+    afresh: bool,
     /// All that fit the flags below.
     #[arg(long)]
     all: bool,
@@ -144,7 +149,12 @@ pub(super) async fn run(command: DeadCommand, session: &mut Session) -> Result<E
         }
         DeadCommand::Retry(args) => {
             one_by_one(&args.bulk)?;
-            retry(&args.ids, args.args.as_deref(), session).await
+            let begin = if args.afresh {
+                Begin::Afresh
+            } else {
+                Begin::AfterItsSteps
+            };
+            retry(&args.ids, args.args.as_deref(), begin, session).await
         }
         DeadCommand::Purge(args) => purge(args, session).await,
     }
@@ -245,14 +255,19 @@ fn not_found(id: JobId) -> Failure {
 }
 
 /// Replays each letter in a transaction of its own: one that cannot be is no reason to leave others.
-async fn retry(ids: &[i64], args: Option<&str>, session: &mut Session) -> Result<Exit, Failure> {
+async fn retry(
+    ids: &[i64],
+    args: Option<&str>,
+    begin: Begin,
+    session: &mut Session,
+) -> Result<Exit, Failure> {
     let args = args.map(parse_args).transpose()?;
     if args.is_some() && ids.len() > 1 {
         return Err(Failure::say(Exit::Usage, "--args are those of one job").hint("say one ID"));
     }
     let (mut reports, mut lines, mut refused) = (Vec::new(), Vec::new(), Vec::new());
     for id in ids.iter().copied().map(JobId) {
-        let new = replay(id, args.as_ref(), session).await?;
+        let new = replay(id, args.as_ref(), begin, session).await?;
         reports.push(json!({ "id": id, "new_id": new }));
         match new {
             Some(new) => lines.push(format!("dead letter {id} is job {new} now")),
@@ -276,17 +291,16 @@ async fn retry(ids: &[i64], args: Option<&str>, session: &mut Session) -> Result
 async fn replay(
     id: JobId,
     args: Option<&Value>,
+    begin: Begin,
     session: &mut Session,
 ) -> sqlx::Result<Option<JobId>> {
     let actor = session.actor.clone();
     let mut tx = session.begin().await?;
-    let new = match args {
-        Some(args) => crate::runs::replay_edited(&mut tx, id, args).await?,
-        None => crate::runs::replay(&mut tx, id).await?,
-    };
+    let new = crate::runs::replay_with(&mut tx, id, args, begin).await?;
     if let Some(new) = new {
+        let (args_edited, afresh) = (args.is_some(), begin == Begin::Afresh);
         let change = Change {
-            detail: json!({ "new_id": new, "args_edited": args.is_some() }),
+            detail: json!({ "new_id": new, "args_edited": args_edited, "afresh": afresh }),
             ..Change::of("dead.retry", format!("job/{id}"))
         };
         change.note(&mut tx, &actor).await?;

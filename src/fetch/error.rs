@@ -69,11 +69,15 @@ pub enum FetchError {
 impl FetchError {
     /// Says whether the same request would be refused again, for as long as the URL and the
     /// configuration are the same.
+    ///
+    /// An address is final where the URL names it; a name that led to it may lead elsewhere in a
+    /// minute.
     #[must_use]
-    pub const fn is_final(&self) -> bool {
-        matches!(
-            self,
-            Self::BadUrl(_) | Self::Scheme | Self::Port(_) | Self::Address { .. }
-        )
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::BadUrl(_) | Self::Scheme | Self::Port(_) => true,
+            Self::Address { host, .. } => host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok(),
+            _ => false,
+        }
     }
 }

@@ -6,7 +6,13 @@ use std::sync::Arc;
 
 use sqlx::PgPool;
 
-use crate::{blob, config::Config, fetch::Fetcher, notify::webhook, queue::Kind};
+use crate::{
+    blob,
+    config::Config,
+    fetch::Fetcher,
+    notify::webhook,
+    queue::{Kind, Retry},
+};
 
 pub mod product_import;
 pub mod system;
@@ -42,15 +48,26 @@ pub fn kinds(config: &Config) -> Vec<Kind<Context>> {
             let mut kind = *kind;
             if let Some(o) = config.kinds.get(kind.name) {
                 kind.timeout = o.timeout.unwrap_or(kind.timeout);
-                kind.retry.max_attempts = o.max_attempts.unwrap_or(kind.retry.max_attempts);
-                kind.retry.first = o.retry_first.unwrap_or(kind.retry.first);
-                kind.retry.factor = o.retry_factor.unwrap_or(kind.retry.factor);
-                kind.retry.cap = o.retry_cap.unwrap_or(kind.retry.cap);
-                kind.retry.jitter = o.retry_jitter.unwrap_or(kind.retry.jitter);
             }
+            kind.retry = retry(config, kind.name, kind.retry);
             kind
         })
         .collect()
+}
+
+/// Returns a kind's `retry` with the configuration's overrides applied.
+#[must_use]
+pub fn retry(config: &Config, kind: &str, retry: Retry) -> Retry {
+    let Some(o) = config.kinds.get(kind) else {
+        return retry;
+    };
+    Retry {
+        max_attempts: o.max_attempts.unwrap_or(retry.max_attempts),
+        first: o.retry_first.unwrap_or(retry.first),
+        factor: o.retry_factor.unwrap_or(retry.factor),
+        cap: o.retry_cap.unwrap_or(retry.cap),
+        jitter: o.retry_jitter.unwrap_or(retry.jitter),
+    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use metrics_exporter_prometheus::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::label::LineLoss;
 use super::metric::{self, Metric, Shape};
 use super::process;
 
@@ -64,6 +65,11 @@ impl Exporter {
         exporter
             .counter(&metric::LISTENER_RECONNECTS, &[])
             .absolute(0);
+        for &reason in LineLoss::ALL {
+            exporter
+                .counter(&metric::LOG_LINES_LOST, &[reason.as_str()])
+                .absolute(0);
+        }
         exporter
     }
 

@@ -47,6 +47,18 @@ labels! {
 }
 
 labels! {
+    /// Why a line of a job's log was lost.
+    LineLoss {
+        /// As much is kept in memory as may be, and the database did not take it.
+        NoRoom = "no_room",
+        /// The database refused it for good.
+        Refused = "refused",
+        /// The engine stopped while the database was away.
+        Stopped = "stopped",
+    }
+}
+
+labels! {
     /// Who holds the xmin horizon back.
     HorizonHolder {
         /// A session with an open transaction.

@@ -12,9 +12,9 @@ noted AS (
 )
 INSERT INTO ingestd.dead_jobs
   (shard, id, kind, args, queue, priority, max_attempts, unique_key, gate_key, run_id, tenant,
-   meta, attempt, crashes, reason, error, fingerprint, created_at, replayed_from)
+   meta, attempt, crashes, reason, error, fingerprint, created_at, origin_id, replayed_from)
 SELECT shard, id, kind, args, queue, priority, max_attempts, unique_key, gate_key, run_id, tenant,
-       meta, attempt, crashes + (NOT $7)::int::smallint, $3, $4, $6, created_at,
+       meta, attempt, crashes + (NOT $7)::int::smallint, $3, $4, $6, created_at, origin_id,
        CASE WHEN meta ->> 'replayed_from' ~ '^[0-9]{1,18}$' THEN (meta ->> 'replayed_from')::bigint END
 FROM gone
 RETURNING id, kind, args, run_id, error

@@ -193,6 +193,7 @@ impl Claim {
             run_id: row.try_get("run_id")?,
             tenant: row.try_get("tenant")?,
             gate_key: row.try_get("gate_key")?,
+            origin_id: row.try_get("origin_id")?,
             waited_ms: (started_at - run_at).num_milliseconds(),
             age_ms: (started_at - created_at?).num_milliseconds(),
         };

@@ -65,4 +65,4 @@ WHERE j.shard = 0 AND j.id = ANY (ARRAY(
   SELECT id FROM first UNION ALL SELECT id FROM second
   UNION ALL SELECT id FROM third UNION ALL SELECT id FROM fourth))
 RETURNING j.id, j.lease_id, j.kind, j.priority, j.args, j.attempt, j.crashes,
-          j.max_attempts, j.run_id, j.tenant, j.gate_key, j.run_at, j.created_at, j.started_at
+          j.max_attempts, j.run_id, j.tenant, j.gate_key, j.origin_id, j.run_at, j.created_at, j.started_at

@@ -80,7 +80,7 @@ SET state = 'running', lease_id = nextval('ingestd.lease_seq'), worker_id = $5,
     deadline_at = clock_timestamp() + ($7::interval[])[array_position($6, j.kind)]
 WHERE j.shard = 0 AND j.id = ANY (ARRAY(SELECT id FROM locked))
 RETURNING j.id, j.lease_id, j.kind, j.priority, j.args, j.attempt, j.crashes,
-          j.max_attempts, j.run_id, j.tenant, j.gate_key, j.run_at, j.created_at, j.started_at,
+          j.max_attempts, j.run_id, j.tenant, j.gate_key, j.origin_id, j.run_at, j.created_at, j.started_at,
           (SELECT n FROM open) AS n_open,
           (SELECT n FROM chosen WHERE chosen.id = j.id) AS place,
           (SELECT coalesce(tenant, '') FROM chosen ORDER BY n DESC LIMIT 1) AS last_tenant

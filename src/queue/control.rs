@@ -86,30 +86,59 @@ pub async fn cancel_run(conn: &mut PgConnection, run_id: i64) -> sqlx::Result<(u
     Ok((waiting, running))
 }
 
+/// What became of the job of a run that was to be started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Restarted {
+    /// It goes on: with a new lease where it ran, as it is where it waits.
+    GoesOn,
+    /// It ran and somebody had cancelled it: it is cancelled now, and nothing goes on.
+    Cancelled,
+    /// There was none.
+    NoJob,
+}
+
+const RESTART: &str = "
+    WITH back AS (
+      UPDATE ingestd.jobs
+      SET state = CASE WHEN gate_key IS NULL THEN 'queued' ELSE 'held' END,
+          lease_id = NULL, worker_id = NULL, deadline_at = NULL,
+          run_at = now(), last_error = 'the run made no progress; its lease was taken away'
+      WHERE shard = 0 AND run_id = $1 AND state = 'running' AND NOT cancel_requested
+      RETURNING id)
+    SELECT (SELECT count(*) FROM back)
+         + (SELECT count(*) FROM ingestd.jobs
+            WHERE shard = 0 AND run_id = $1 AND state <> 'running')";
+
 /// Takes the lease of a run's job away, so that another worker goes on with it.
 ///
-/// For runs that stopped making progress. Returns whether there was such a job;
-/// a job that waits already counts.
+/// For runs that stopped making progress. A job that waits already goes on as it is. One whose
+/// cancellation was asked for is cancelled: back in the queue, its next claim would forget that.
 ///
 /// # Errors
 ///
 /// What Postgres says.
-pub async fn restart_run(conn: &mut PgConnection, run_id: i64) -> sqlx::Result<bool> {
-    let n_jobs: i64 = sqlx::query_scalar(
-        "WITH back AS (
-           UPDATE ingestd.jobs
-           SET state = CASE WHEN gate_key IS NULL THEN 'queued' ELSE 'held' END,
-               lease_id = NULL, worker_id = NULL, deadline_at = NULL,
-               run_at = now(), last_error = 'the run made no progress; its lease was taken away'
-           WHERE shard = 0 AND run_id = $1 AND state = 'running' RETURNING id)
-         SELECT (SELECT count(*) FROM back)
-              + (SELECT count(*) FROM ingestd.jobs
-                 WHERE shard = 0 AND run_id = $1 AND state <> 'running')",
+pub async fn restart_run(conn: &mut PgConnection, run_id: i64) -> sqlx::Result<Restarted> {
+    let n_jobs: i64 = sqlx::query_scalar(RESTART)
+        .bind(run_id)
+        .fetch_one(&mut *conn)
+        .await?;
+    // A statement of its own: it sees what somebody cancelled while the first one waited.
+    let cancelled: Vec<(i64, i64)> = sqlx::query_as(
+        "SELECT id, lease_id FROM ingestd.jobs
+         WHERE shard = 0 AND run_id = $1 AND state = 'running' AND cancel_requested ORDER BY id",
     )
     .bind(run_id)
-    .fetch_one(conn)
+    .fetch_all(&mut *conn)
     .await?;
-    Ok(n_jobs > 0)
+    let mut n_cancelled = 0;
+    for (id, lease_id) in cancelled {
+        n_cancelled += u64::from(finish_cancelled(&mut *conn, id, lease_id).await?);
+    }
+    Ok(match (n_jobs, n_cancelled) {
+        (1.., _) => Restarted::GoesOn,
+        (_, 1..) => Restarted::Cancelled,
+        _ => Restarted::NoJob,
+    })
 }
 
 /// What became of a request to try again.
@@ -233,18 +262,19 @@ pub async fn resume(conn: &mut PgConnection, queue: &str) -> sqlx::Result<bool> 
     Ok(resumed.is_some())
 }
 
-/// Ends a running job whose cancellation was asked for and whose worker is gone.
+/// Ends a running job whose cancellation was asked for and whose worker is gone; returns whether
+/// the lease was still held.
 pub(super) async fn finish_cancelled(
     conn: &mut PgConnection,
     id: i64,
     lease_id: i64,
-) -> sqlx::Result<()> {
-    sqlx::query(include_str!("finish.sql"))
+) -> sqlx::Result<bool> {
+    let gone: Option<i64> = sqlx::query_scalar(include_str!("finish.sql"))
         .bind([id])
         .bind([lease_id])
         .bind("cancelled")
         .bind(None::<Vec<serde_json::Value>>) // no output
-        .execute(conn)
+        .fetch_optional(conn)
         .await?;
-    Ok(())
+    Ok(gone.is_some())
 }

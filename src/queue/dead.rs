@@ -36,22 +36,24 @@ pub fn fingerprint(error: &str) -> i64 {
     i64::from_be_bytes(first)
 }
 
+/// $2 other arguments, $3 whether to begin afresh.
 const REPLAY: &str = "
     WITH letter AS (
       SELECT * FROM ingestd.dead_jobs
       WHERE shard = 0 AND id = $1 AND replayed_at IS NULL FOR UPDATE),
     job AS (
       INSERT INTO ingestd.jobs (kind, args, queue, priority, max_attempts, unique_key,
-        gate_key, run_id, tenant, meta)
+        gate_key, run_id, tenant, origin_id, meta)
       SELECT kind, coalesce($2, args), queue, priority, max_attempts, unique_key, gate_key, run_id,
-        tenant, (coalesce(meta, '{}') - 'args_edited') || jsonb_build_object('replayed_from', id)
+        tenant, CASE WHEN NOT $3 THEN coalesce(origin_id, id) END,
+        (coalesce(meta, '{}') - 'args_edited') || jsonb_build_object('replayed_from', id)
           || CASE WHEN $2 IS NULL THEN '{}' ELSE jsonb_build_object('args_edited', true) END
       FROM letter
       ON CONFLICT (shard, unique_key) WHERE unique_key IS NOT NULL DO NOTHING
       RETURNING id),
     moved AS (
       UPDATE ingestd.job_steps s SET job_id = job.id
-      FROM job WHERE s.job_id = $1 AND s.shard = 0 AND $3)
+      FROM job WHERE s.job_id = $1 AND s.shard = 0 AND $2 IS NULL AND NOT $3)
     UPDATE ingestd.dead_jobs d SET replayed_to = job.id, replayed_at = now()
     FROM job WHERE d.shard = 0 AND d.id = $1
     RETURNING d.replayed_to";
@@ -59,58 +61,39 @@ const REPLAY: &str = "
 /// Where a replay begins.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Begin {
-    /// After the steps that the dead letter has done; they become the new job's.
+    /// After the steps that the dead letter has done, which become the new job's. What it does
+    /// outside has the same idempotency keys, so that an effect of the step that did not finish is
+    /// not had twice.
     #[default]
     AfterItsSteps,
-    /// At the beginning, as if nothing had been done.
+    /// At the beginning, as if nothing had been done: without its steps, under keys of its own.
     Afresh,
 }
 
 /// Puts a dead letter back to work as a new job with all its attempts before it.
 ///
-/// It goes on after the steps it has done; see [`replay_from`].
+/// It goes on after the steps it has done; see [`replay_with`].
 ///
 /// # Errors
 ///
 /// What Postgres says.
 pub async fn replay(conn: &mut PgConnection, id: JobId) -> sqlx::Result<Option<JobId>> {
-    replay_from(conn, id, Begin::AfterItsSteps).await
+    replay_with(conn, id, None, Begin::AfterItsSteps).await
 }
 
-/// Puts a dead letter back to work, to begin where the caller says.
+/// Puts a dead letter back to work, to begin where the caller says, with other arguments where
+/// `args`, a JSON object of at most 256 KiB, are given.
 ///
 /// The letter stays as it was, with a mark of where it went; a letter is replayed once. The job's
-/// `meta` says where it came from. Returns `None` where there is no such letter, or it was
-/// replayed already, or an unfinished job holds its unique key.
-///
-/// # Errors
-///
-/// What Postgres says.
-pub async fn replay_from(
-    conn: &mut PgConnection,
-    id: JobId,
-    begin: Begin,
-) -> sqlx::Result<Option<JobId>> {
-    replay_with(conn, id, None, begin).await
-}
-
-/// As [`replay`], with other arguments, a JSON object of at most 256 KiB; the letter keeps its own.
-///
-/// The job's `meta` says that they were edited. It begins afresh: what was done with other
-/// arguments may not fit these.
+/// `meta` says where it came from, and whether its arguments were edited. With others it begins at
+/// the first step, for what was done with the old ones may not fit them, but under the same
+/// idempotency keys unless [`Begin::Afresh`]. Returns `None` where there is no such letter, or it
+/// was replayed already, or an unfinished job holds its unique key.
 ///
 /// # Errors
 ///
 /// What Postgres says: no object, or too large.
-pub async fn replay_edited(
-    conn: &mut PgConnection,
-    id: JobId,
-    args: &Value,
-) -> sqlx::Result<Option<JobId>> {
-    replay_with(conn, id, Some(args), Begin::Afresh).await
-}
-
-async fn replay_with(
+pub async fn replay_with(
     conn: &mut PgConnection,
     id: JobId,
     args: Option<&Value>,
@@ -119,7 +102,7 @@ async fn replay_with(
     sqlx::query_scalar(REPLAY)
         .bind(id)
         .bind(args)
-        .bind(begin == Begin::AfterItsSteps)
+        .bind(begin == Begin::Afresh)
         .fetch_optional(conn)
         .await
 }

@@ -26,6 +26,7 @@ use super::{
     record::{self, Records},
     rescue::{self, Rescuer},
     schedule,
+    served::Served,
     session::{Heart, Sessions},
     stats::{self, Stats},
     wake::{self, Sleepers},
@@ -141,6 +142,7 @@ struct Parts<C: 'static> {
     settings: config::Queue,
     concurrency: BTreeMap<String, usize>,
     leases: Leases,
+    served: Served,
     records: Records,
     session: Sessions,
     heart: std::thread::JoinHandle<()>,
@@ -166,7 +168,7 @@ impl<C: Send + Sync + 'static> Parts<C> {
         } = engine;
         let known = KnownKinds::of(&kinds);
         let (hard_stop, finished) = (CancellationToken::new(), CancellationToken::new());
-        let leases = Leases::default();
+        let (leases, served) = (Leases::default(), Served::default());
         let records = Records::new(options.clone(), settings.lost_after);
         let heart = Heart {
             options,
@@ -174,6 +176,7 @@ impl<C: Send + Sync + 'static> Parts<C> {
             trust_window: settings.trust_window,
             queues: kinds.iter().map(|kind| kind.queue.to_owned()).collect(),
             leases: leases.clone(),
+            served: served.clone(),
             hard_stop: hard_stop.clone(),
             finished: finished.clone(),
         };
@@ -190,6 +193,7 @@ impl<C: Send + Sync + 'static> Parts<C> {
             settings,
             concurrency,
             leases,
+            served,
             records,
             session,
             heart,
@@ -265,6 +269,7 @@ impl<C: Send + Sync + 'static> Parts<C> {
             known: Arc::clone(&self.known),
             session: self.session.clone(),
             leases: self.leases.clone(),
+            told: self.served.clone(),
             stop: self.stop.clone(),
             claimers: self.claimers.clone(),
             workers: self.workers.clone(),

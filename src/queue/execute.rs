@@ -395,6 +395,7 @@ mod tests {
             run_id: None,
             tenant: None,
             gate_key: None,
+            origin_id: None,
             waited_ms: 0,
             age_ms: 0,
         }

@@ -200,6 +200,8 @@ pub struct Lease {
     pub tenant: Option<String>,
     /// The limit that it counts against.
     pub gate_key: Option<String>,
+    /// The job whose work it goes on with, where it is a replay, or a replay of a replay.
+    pub origin_id: Option<JobId>,
     /// Milliseconds from the time it was due to the claim, on the database's clock.
     pub waited_ms: i64,
     /// Milliseconds from its INSERT to the claim, on the database's clock.
@@ -247,11 +249,14 @@ impl<C> JobContext<C> {
         &self.cancel
     }
 
-    /// Returns a key that is the same for every attempt of this job and step, to
-    /// hand to services outside the database (`Idempotency-Key`).
+    /// Returns a key that is the same for every attempt of this job and step, and of its replays,
+    /// to hand to services outside the database (`Idempotency-Key`).
+    ///
+    /// A replay that was asked to begin afresh has keys of its own.
     #[must_use]
     pub fn idempotency_key(&self, step: &str) -> String {
-        format!("ingestd-job-{}-{step}", self.lease.id)
+        let origin = self.lease.origin_id.unwrap_or(self.lease.id);
+        format!("ingestd-job-{origin}-{step}")
     }
 }
 

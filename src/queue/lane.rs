@@ -19,6 +19,7 @@ use super::{
     floor::Floor,
     lease::Leases,
     rule::Rule,
+    served::Served,
     session::Sessions,
     slot::Slots,
     wake::Sleepers,
@@ -53,6 +54,8 @@ pub(super) struct Lanes<C: 'static> {
     pub(super) known: Arc<KnownKinds>,
     pub(super) session: Sessions,
     pub(super) leases: Leases,
+    /// Told of each queue, for the heartbeat.
+    pub(super) told: Served,
     pub(super) stop: CancellationToken,
     pub(super) claimers: TaskTracker,
     pub(super) workers: TaskTracker,
@@ -76,12 +79,14 @@ impl<C: Send + Sync + 'static> Lanes<C> {
         let named = self.concurrency.get(queue).copied();
         let n_slots = named.unwrap_or(self.settings.concurrency.into());
         self.served.insert(queue.to_owned());
+        let slots = Slots::new(n_slots);
+        self.told.add(queue, &slots);
         let (sender, jobs) = mpsc::channel(CLAIMED);
         let claimer = Claimer {
             queue: queue.into(),
             db: self.db.clone(),
             kinds: Arc::clone(&self.known),
-            slots: Slots::new(n_slots),
+            slots,
             floor: Floor::default(),
             rule: Rule::default(),
             rule_read: Instant::now(),

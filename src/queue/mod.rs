@@ -39,6 +39,7 @@ mod rescue;
 mod retry;
 pub mod rule;
 pub mod schedule;
+mod served;
 mod session;
 mod slot;
 pub mod stats;

@@ -336,56 +336,73 @@ async fn release(conn: &mut PgConnection, kinds: &[&'static str]) -> sqlx::Resul
     tx.commit().await
 }
 
+/// Hands back what worker $1 runs in queue $2 (null: in all), but for the leases $3. What somebody
+/// cancelled is left to [`CANCELLED`]. Of one queue it is what never began: that keeps the slot and
+/// the token that its gate admitted it with.
+const HAND_BACK: &str = "
+    UPDATE ingestd.jobs
+    SET state = CASE WHEN gate_key IS NULL OR $2 IS NOT NULL THEN 'queued' ELSE 'held' END,
+        lease_id = NULL, worker_id = NULL, deadline_at = NULL,
+        attempt = greatest(attempt - 1, 0)
+    WHERE shard = 0 AND worker_id = $1 AND state = 'running' AND NOT cancel_requested
+      AND ($2::text IS NULL OR queue = $2) AND lease_id <> ALL ($3)";
+
+/// What of the same is cancelled, also while the statement before this one waited for its lock.
+const CANCELLED: &str = "
+    SELECT id, lease_id FROM ingestd.jobs
+    WHERE shard = 0 AND worker_id = $1 AND state = 'running' AND cancel_requested
+      AND ($2::text IS NULL OR queue = $2) AND lease_id <> ALL ($3) ORDER BY id";
+
 /// Hands back what a stopping worker did not finish: at once, and not as an attempt.
 ///
 /// What somebody cancelled meanwhile is cancelled: back in the queue it would run again. Returns
 /// how many jobs went back.
 pub(super) async fn hand_back(pool: &PgPool, worker_id: i64) -> sqlx::Result<u64> {
     let mut conn = pool.acquire().await?;
-    let back = sqlx::query(
-        "UPDATE ingestd.jobs
-         SET state = CASE WHEN gate_key IS NULL THEN 'queued' ELSE 'held' END,
-             lease_id = NULL, worker_id = NULL, deadline_at = NULL,
-             attempt = greatest(attempt - 1, 0)
-         WHERE shard = 0 AND worker_id = $1 AND state = 'running' AND NOT cancel_requested",
-    )
-    .bind(worker_id)
-    .execute(&mut *conn)
-    .await?;
-    let cancelled: Vec<(i64, i64)> = sqlx::query_as(
-        "SELECT id, lease_id FROM ingestd.jobs
-         WHERE shard = 0 AND worker_id = $1 AND state = 'running' ORDER BY id",
-    )
-    .bind(worker_id)
-    .fetch_all(&mut *conn)
-    .await?;
-    for (id, lease_id) in cancelled {
-        super::control::finish_cancelled(&mut conn, id, lease_id).await?;
-    }
-    Ok(back.rows_affected())
+    let (n_back, _) = hand_back_but(&mut conn, worker_id, None, &[]).await?;
+    Ok(n_back)
 }
 
 /// Hands back what a worker runs in a queue according to the database, but for the leases that it
-/// holds; returns how many jobs. They were claimed by a statement whose answer was lost.
+/// holds; returns how many jobs. They were claimed by a statement whose answer was lost; one that
+/// somebody cancelled since is cancelled.
 pub(super) async fn hand_back_unheard(
     db: &Bounded,
     worker_id: i64,
     queue: &str,
     held: &[i64],
 ) -> sqlx::Result<u64> {
-    let hand_back = sqlx::query(
-        "UPDATE ingestd.jobs
-         SET state = CASE WHEN gate_key IS NULL THEN 'queued' ELSE 'held' END,
-             lease_id = NULL, worker_id = NULL, deadline_at = NULL,
-             attempt = greatest(attempt - 1, 0)
-         WHERE shard = 0 AND worker_id = $1 AND state = 'running' AND queue = $2
-           AND lease_id <> ALL ($3)",
-    )
-    .bind(worker_id)
-    .bind(queue)
-    .bind(held);
-    let back = db.run(async |conn| hand_back.execute(conn).await).await?;
-    Ok(back.rows_affected())
+    let handed = db.run(async |conn| hand_back_but(conn, worker_id, Some(queue), held).await);
+    let (n_back, n_cancelled) = handed.await?;
+    Ok(n_back + n_cancelled)
+}
+
+/// Returns how many jobs went back and how many were cancelled instead. Cut off in the middle it
+/// may be repeated.
+async fn hand_back_but(
+    conn: &mut PgConnection,
+    worker_id: i64,
+    queue: Option<&str>,
+    held: &[i64],
+) -> sqlx::Result<(u64, u64)> {
+    let back = sqlx::query(HAND_BACK)
+        .bind(worker_id)
+        .bind(queue)
+        .bind(held)
+        .execute(&mut *conn)
+        .await?;
+    let cancelled: Vec<(i64, i64)> = sqlx::query_as(CANCELLED)
+        .bind(worker_id)
+        .bind(queue)
+        .bind(held)
+        .fetch_all(&mut *conn)
+        .await?;
+    let mut n_cancelled = 0;
+    for (id, lease_id) in cancelled {
+        let finished = super::control::finish_cancelled(&mut *conn, id, lease_id).await?;
+        n_cancelled += u64::from(finished);
+    }
+    Ok((back.rows_affected(), n_cancelled))
 }
 
 fn millis(duration: Duration) -> i64 {

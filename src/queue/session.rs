@@ -11,11 +11,12 @@ use std::{
 };
 
 use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
+use serde_json::Value;
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::lease::Leases;
+use super::{lease::Leases, served::Served};
 
 /// One life of a worker.
 #[derive(Debug)]
@@ -37,6 +38,7 @@ pub(super) struct Heart {
     pub(super) trust_window: Duration,
     pub(super) queues: Vec<String>,
     pub(super) leases: Leases,
+    pub(super) served: Served,
     /// Parent of every session's token.
     pub(super) hard_stop: CancellationToken,
     /// Fires when everything is finished or handed back: the heart may stop.
@@ -115,8 +117,9 @@ impl Heart {
             }
             let sent = Instant::now();
             let left = trusted_until.saturating_duration_since(sent);
-            let running = self.leases.running();
-            match tokio::time::timeout(self.interval.min(left), beat(conn, id, &running)).await {
+            let (running, slots) = (self.leases.running(), self.served.told());
+            let beat = beat(conn, id, &running, &slots);
+            match tokio::time::timeout(self.interval.min(left), beat).await {
                 Ok(Ok(Some(to_stop))) => {
                     trusted_until = sent + self.trust_window;
                     wait = self.interval;
@@ -201,11 +204,16 @@ fn place() -> Option<String> {
     ))
 }
 
-/// Beats once; returns which of the `running` leases somebody cancelled or took away, or `None`
+/// Beats once, and tells what slots there are; returns which of the `running` leases somebody cancelled or took away, or `None`
 /// when the worker was given up.
-async fn beat(conn: &mut PgConnection, id: i64, running: &[i64]) -> sqlx::Result<Option<Vec<i64>>> {
+async fn beat(
+    conn: &mut PgConnection,
+    id: i64,
+    running: &[i64],
+    slots: &Value,
+) -> sqlx::Result<Option<Vec<i64>>> {
     sqlx::query_scalar(
-        "UPDATE ingestd.workers w SET heartbeat_at = clock_timestamp(), beat = beat + 1
+        "UPDATE ingestd.workers w SET heartbeat_at = clock_timestamp(), beat = beat + 1, slots = $3
          WHERE w.id = $1 AND w.ended_at IS NULL
          RETURNING ARRAY(SELECT unnest($2::bigint[]) EXCEPT
                          SELECT j.lease_id FROM ingestd.jobs j
@@ -214,6 +222,7 @@ async fn beat(conn: &mut PgConnection, id: i64, running: &[i64]) -> sqlx::Result
     )
     .bind(id)
     .bind(running)
+    .bind(slots)
     .fetch_optional(conn)
     .await
 }

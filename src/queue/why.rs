@@ -73,11 +73,11 @@ pub enum Code {
     NoWorker,
     /// No live daemon knows its kind.
     KindUnknown,
-    /// No live daemon named its queue when it started.
+    /// No live daemon serves its queue, or, of older versions, named it when it started.
     QueueUnnamed,
     /// Others are before it.
     Behind,
-    /// Others of its queue run, and perhaps all slots are taken.
+    /// All slots of its queue are taken; of older daemons: perhaps they are.
     Busy,
     /// Nothing: it is due now.
     Due,
@@ -122,9 +122,21 @@ struct Facts {
     n_running: i64,
     n_workers: i64,
     n_workers_of_queue: i64,
+    /// Every live worker told what it serves; then these are no guess.
+    is_told: bool,
+    n_slots: i64,
+    n_taken: i64,
+    told_at: Option<DateTime<Utc>>,
     is_kind_known: bool,
     is_suspect_out: bool,
     n_ahead: i64,
+}
+
+impl Facts {
+    /// Says whether all slots of the job's queue were taken when the workers last told.
+    fn is_full(&self) -> bool {
+        self.is_told && self.n_slots > 0 && self.n_taken >= self.n_slots
+    }
 }
 
 /// What is known of a job's gate.
@@ -372,8 +384,11 @@ fn no_worker(facts: &Facts) -> Option<Reason> {
     // Daemons find queues by themselves, so it is only worth a word where none has.
     let is_overdue = facts.now - facts.run_at > PROMPT;
     (facts.n_workers_of_queue == 0 && facts.n_running == 0 && is_overdue).then(|| {
-        let text =
-            format!("No live daemon named queue {queue} when it started, and none serves it yet.");
+        let text = if facts.is_told {
+            format!("No live daemon serves queue {queue} yet.")
+        } else {
+            format!("No live daemon named queue {queue} when it started, and none serves it yet.")
+        };
         say(Code::QueueUnnamed, text)
             .advise("daemons find queues within seconds, 256 at most; name it under [queues]")
     })
@@ -400,11 +415,16 @@ fn in_line(facts: &Facts) -> Reason {
         );
         return say(Code::Behind, text).advise("more slots under [queues], or more daemons");
     }
-    if *n_running > 0 && facts.now - facts.run_at > PROMPT {
-        let text = format!(
-            "It is next; {} jobs of queue {queue} run, perhaps in all slots.",
-            more(*n_running)
-        );
+    let is_guessed = !facts.is_told && *n_running > 0 && facts.now - facts.run_at > PROMPT;
+    if facts.is_full() || is_guessed {
+        let text = if facts.is_told {
+            let age = facts.told_at.map(|at| ago(facts, at)).unwrap_or_default();
+            let n_slots = facts.n_slots;
+            format!("It is next; {age} ago all {n_slots} slots of queue {queue} were taken.")
+        } else {
+            let n = more(*n_running);
+            format!("It is next; {n} jobs of queue {queue} run, perhaps in all slots.")
+        };
         return say(Code::Busy, text).advise("more slots under [queues], or more daemons");
     }
     say(

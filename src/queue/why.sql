@@ -10,7 +10,7 @@ WITH job AS MATERIALIZED (
 ),
 live AS MATERIALIZED (
   -- A worker's row begins anew after every lost heartbeat; its process registered its kinds once.
-  SELECT w.queues, (
+  SELECT w.queues, w.slots, w.heartbeat_at, (
     SELECT min(o.started_at) FROM ingestd.workers o
     WHERE o.host = w.host AND o.place IS NOT DISTINCT FROM w.place AND o.pid = w.pid) AS began_at
   FROM ingestd.workers w
@@ -27,7 +27,13 @@ SELECT clock_timestamp() AS now, job.state, job.kind, job.queue, job.attempt, jo
           SELECT FROM ingestd.jobs r
           WHERE r.shard = 0 AND r.state = 'running' AND r.queue = job.queue LIMIT $2) c) AS n_running,
        (SELECT count(*) FROM live) AS n_workers,
-       (SELECT count(*) FROM live WHERE job.queue = ANY (queues)) AS n_workers_of_queue,
+       (SELECT count(*) FROM live WHERE slots ? job.queue OR slots IS NULL AND job.queue = ANY (queues))
+         AS n_workers_of_queue,
+       -- What the heartbeats told of its slots; an older version tells nothing.
+       coalesce((SELECT bool_and(slots IS NOT NULL) FROM live), false) AS is_told,
+       coalesce((SELECT sum((slots -> job.queue ->> 0)::bigint)::bigint FROM live), 0) AS n_slots,
+       coalesce((SELECT sum((slots -> job.queue ->> 1)::bigint)::bigint FROM live), 0) AS n_taken,
+       (SELECT min(heartbeat_at) FROM live WHERE slots ? job.queue) AS told_at,
        EXISTS (SELECT FROM live WHERE job.seen_at >= began_at - interval '5 min') AS is_kind_known,
        EXISTS (SELECT FROM ingestd.jobs s
                WHERE s.shard = 0 AND s.state IN ('queued', 'running') AND s.crashes >= 2)

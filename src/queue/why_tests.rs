@@ -38,6 +38,10 @@ fn due() -> Facts {
         n_running: 0,
         n_workers: 1,
         n_workers_of_queue: 1,
+        is_told: false,
+        n_slots: 0,
+        n_taken: 0,
+        told_at: None,
         is_kind_known: true,
         is_suspect_out: false,
         n_ahead: 0,
@@ -137,6 +141,30 @@ fn what_nobody_takes_has_its_reason() {
         waiting(|f| (f.run_at, f.n_running) = (secs(-60), 5)),
         [C::Busy]
     );
+}
+
+#[test]
+fn where_workers_tell_of_their_slots_nothing_is_guessed() {
+    let told = |n_taken, run_at| {
+        let facts = Facts {
+            run_at,
+            n_running: 5,
+            is_told: true,
+            n_slots: 12,
+            n_taken,
+            told_at: Some(secs(-4)),
+            ..due()
+        };
+        reasons(ID, &facts, None).remove(0)
+    };
+    let full = told(12, secs(-1));
+    assert_eq!(full.code, Code::Busy);
+    assert!(
+        full.text.contains("4s ago all 12 slots of queue q"),
+        "{}",
+        full.text
+    );
+    assert_eq!(told(11, secs(-60)).code, Code::Due);
 }
 
 #[test]

@@ -6,7 +6,7 @@
 use sqlx::PgConnection;
 
 use super::run::RunId;
-use crate::queue::{self, NewJob};
+use crate::queue::{self, NewJob, control::Restarted};
 
 /// Cancels an unfinished run and its jobs; what was committed stays.
 ///
@@ -58,7 +58,8 @@ pub async fn pause(conn: &mut PgConnection, id: RunId) -> sqlx::Result<bool> {
 /// Lets a paused run go on from its cursor.
 ///
 /// Returns `false` where the run is not paused; then nothing may be committed. A job of the run
-/// that has not noticed the pause yet loses its lease, so that exactly one goes on.
+/// that has not noticed the pause yet loses its lease, so that exactly one goes on; one that
+/// somebody cancelled ends so, and another job goes on in its place.
 ///
 /// # Errors
 ///
@@ -72,7 +73,7 @@ pub async fn resume(conn: &mut PgConnection, id: RunId) -> sqlx::Result<bool> {
     if is_paused != Some(true) {
         return Ok(false);
     }
-    let had_job = queue::control::restart_run(&mut *conn, id.0).await?;
+    let restarted = queue::control::restart_run(&mut *conn, id.0).await?;
     let kind: Option<String> = sqlx::query_scalar(
         "UPDATE ingestd.runs SET state = 'pending'
          WHERE id = $1 AND state = 'paused' RETURNING job_kind",
@@ -82,7 +83,7 @@ pub async fn resume(conn: &mut PgConnection, id: RunId) -> sqlx::Result<bool> {
     .await?
     .flatten();
     let Some(kind) = kind else { return Ok(false) };
-    if !had_job {
+    if restarted != Restarted::GoesOn {
         enqueue_driver(conn, id, kind).await?;
     }
     Ok(true)
@@ -90,7 +91,8 @@ pub async fn resume(conn: &mut PgConnection, id: RunId) -> sqlx::Result<bool> {
 
 /// Puts a failed, cancelled or stuck batch run back to work from its cursor, with all retries before it.
 ///
-/// Returns `false` where there is no such run, it completed, or it is no batch.
+/// A job of the run that was cancelled and has not noticed yet ends cancelled, and another job goes
+/// on. Returns `false` where there is no such run, it completed, or it is no batch.
 ///
 /// # Errors
 ///
@@ -106,7 +108,7 @@ pub async fn reset(conn: &mut PgConnection, id: RunId) -> sqlx::Result<bool> {
     if is_batch != Some(true) {
         return Ok(false);
     }
-    let had_job = queue::control::restart_run(&mut *conn, id.0).await?;
+    let restarted = queue::control::restart_run(&mut *conn, id.0).await?;
     let kind: Option<String> = sqlx::query_scalar(
         "UPDATE ingestd.runs SET state = 'pending', finished_at = NULL, error = NULL,
            error_detail = NULL, retry_count = 0
@@ -116,7 +118,7 @@ pub async fn reset(conn: &mut PgConnection, id: RunId) -> sqlx::Result<bool> {
     .fetch_optional(&mut *conn)
     .await?;
     let Some(kind) = kind else { return Ok(false) };
-    if !had_job {
+    if restarted != Restarted::GoesOn {
         enqueue_driver(conn, id, kind).await?;
     }
     Ok(true)

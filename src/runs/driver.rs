@@ -7,7 +7,7 @@ use super::run::RunId;
 use crate::queue::{
     JobId,
     control::{self, Cancelled, Retried},
-    dead,
+    dead::{self, Begin},
 };
 
 /// Cancels a job, and with the job that drives a batch run the run.
@@ -62,22 +62,22 @@ pub async fn retry_job(conn: &mut PgConnection, id: JobId) -> sqlx::Result<Retri
 ///
 /// What Postgres says.
 pub async fn replay(conn: &mut PgConnection, id: JobId) -> sqlx::Result<Option<JobId>> {
-    let new = dead::replay(&mut *conn, id).await?;
-    open_again(conn, new).await?;
-    Ok(new)
+    replay_with(conn, id, None, Begin::default()).await
 }
 
-/// As [`replay`], with other arguments, a JSON object of at most 256 KiB; the letter keeps its own.
+/// As [`replay`], with other arguments where `args`, a JSON object of at most 256 KiB, are given,
+/// and to begin where the caller says; see [`dead::replay_with`].
 ///
 /// # Errors
 ///
 /// What Postgres says: no object, or too large.
-pub async fn replay_edited(
+pub async fn replay_with(
     conn: &mut PgConnection,
     id: JobId,
-    args: &Value,
+    args: Option<&Value>,
+    begin: Begin,
 ) -> sqlx::Result<Option<JobId>> {
-    let new = dead::replay_edited(&mut *conn, id, args).await?;
+    let new = dead::replay_with(&mut *conn, id, args, begin).await?;
     open_again(conn, new).await?;
     Ok(new)
 }

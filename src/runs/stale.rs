@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::PgPool;
 
 use super::{control::enqueue_driver, run::RunId};
-use crate::queue;
+use crate::queue::{self, control::Restarted};
 
 /// What one look for stale runs did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -26,6 +26,11 @@ const STALE: &str = "
 
 const RETRY: &str = "
     UPDATE ingestd.runs SET state = 'pending', retry_count = retry_count + 1
+    WHERE id = $1 AND state = 'running'
+      AND heartbeat_at < clock_timestamp() - $2 * interval '1 millisecond'";
+
+const CANCEL: &str = "
+    UPDATE ingestd.runs SET state = 'cancelled', finished_at = clock_timestamp()
     WHERE id = $1 AND state = 'running'
       AND heartbeat_at < clock_timestamp() - $2 * interval '1 millisecond'";
 
@@ -78,11 +83,14 @@ pub async fn recover_stale(
 }
 
 /// Takes the lease of the run's job away, or enqueues a new job; `false` where the run went on
-/// meanwhile, and nothing was done.
+/// meanwhile, and nothing was done, or where somebody had cancelled the job, and the run is
+/// cancelled with it.
 async fn retry(pool: &PgPool, id: RunId, kind: String, stale_ms: i64) -> sqlx::Result<bool> {
     let mut tx = pool.begin().await?;
-    let had_job = queue::control::restart_run(&mut tx, id.0).await?;
-    let retried = sqlx::query(RETRY)
+    let restarted = queue::control::restart_run(&mut tx, id.0).await?;
+    // Nobody asked for it to go on, and somebody for its job to end.
+    let is_cancelled = restarted == Restarted::Cancelled;
+    let retried = sqlx::query(if is_cancelled { CANCEL } else { RETRY })
         .bind(id)
         .bind(stale_ms)
         .execute(&mut *tx)
@@ -90,10 +98,14 @@ async fn retry(pool: &PgPool, id: RunId, kind: String, stale_ms: i64) -> sqlx::R
     if retried.rows_affected() == 0 {
         return Ok(false); // dropped, the transaction rolls back
     }
-    if !had_job {
+    if restarted == Restarted::NoJob {
         enqueue_driver(&mut tx, id, kind).await?;
     }
     tx.commit().await?;
+    if is_cancelled {
+        tracing::warn!(run_id = id.0, "stale run cancelled, as its job was");
+        return Ok(false);
+    }
     tracing::warn!(run_id = id.0, "stale run started again");
     Ok(true)
 }

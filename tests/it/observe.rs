@@ -231,6 +231,9 @@ fn emit_every_event() {
         error,
     }
     .emit();
+    for &reason in observe::LineLoss::ALL {
+        observe::LogLinesLost { reason, n: 1 }.emit();
+    }
     let result = observe::RowResult::Inserted;
     observe::RowsIngested {
         kind,

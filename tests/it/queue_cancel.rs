@@ -197,6 +197,76 @@ async fn one_that_fails_meanwhile_is_not_tried_again() {
 }
 
 #[tokio::test]
+async fn a_cancel_that_its_retry_waits_for_is_heeded() {
+    let rig = Rig::new().await;
+    let gate = Arc::new(Semaphore::new(0));
+    let opened = Arc::clone(&gate);
+    let fails = play("t.races", move |_| {
+        let gate = Arc::clone(&gate);
+        async move {
+            gate.acquire().await?.forget();
+            Err(anyhow::anyhow!("no").into())
+        }
+    });
+    // Neither notification nor heartbeat tells the engine, and nobody rescues the job.
+    let setup = Setup::of([fails]).polling().with(|q| {
+        q.heartbeat_interval = Duration::from_hours(1);
+        q.trust_window = Duration::from_hours(2);
+        q.lost_after = Duration::from_hours(3);
+    });
+    let engine = setup.start(rig.url()).await;
+    let id = insert(&rig, "t.races").await;
+    rig.until("EXISTS (SELECT FROM ingestd.jobs WHERE state = 'running')")
+        .await;
+    let mut canceller = rig.pool().begin().await.unwrap();
+    let cancelled = control::cancel(&mut canceller, JobId(id)).await.unwrap();
+    assert_eq!(cancelled, Cancelled::Requested);
+    opened.add_permits(1);
+    rig.until(
+        "EXISTS (SELECT FROM pg_stat_activity
+                 WHERE datname = current_database() AND wait_event_type = 'Lock'
+                   AND query LIKE '-- Puts jobs back%')",
+    )
+    .await;
+    // The retry saw the job as it was before, and finds it cancelled once it may go on.
+    canceller.commit().await.unwrap();
+    rig.until("EXISTS (SELECT FROM ingestd.job_history WHERE state = 'cancelled')")
+        .await;
+    assert_eq!(rig.ask::<i64>("SELECT count(*) FROM ingestd.jobs").await, 0);
+    stop(engine).await;
+}
+
+#[tokio::test]
+async fn one_claimed_without_an_answer_is_not_forgotten() {
+    let rig = Rig::new().await;
+    let engine = rig.play([done("t.unheard"), done("t.bait")]).await;
+    // What a claim leaves whose answer was lost, and somebody cancelled it since.
+    rig.sql(
+        "INSERT INTO ingestd.jobs (kind, run_at) VALUES ('t.unheard', now() + interval '1 h');
+         UPDATE ingestd.jobs SET state = 'running', lease_id = nextval('ingestd.lease_seq'),
+           attempt = 1, worker_id = (SELECT id FROM ingestd.workers), cancel_requested = true,
+           deadline_at = now() + interval '1 h';
+         CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+           $$BEGIN RAISE EXCEPTION 'no'; END$$;
+         CREATE TRIGGER refuse BEFORE UPDATE ON ingestd.jobs
+           FOR EACH ROW WHEN (NEW.kind = 't.bait') EXECUTE FUNCTION refuse()",
+    )
+    .await;
+    // A claim that fails has its worker look for what it does not know of.
+    let bait = insert(&rig, "t.bait").await;
+    rig.until(
+        "EXISTS (SELECT FROM ingestd.all_jobs WHERE kind = 't.unheard' AND state = 'cancelled')",
+    )
+    .await;
+    rig.sql(&format!(
+        "DROP TRIGGER refuse ON ingestd.jobs; UPDATE ingestd.jobs SET run_at = now() WHERE id = {bait}"
+    ))
+    .await;
+    rig.until_idle().await;
+    stop(engine).await;
+}
+
+#[tokio::test]
 async fn a_run_is_cancelled_with_all_its_jobs() {
     let rig = Rig::new().await;
     let engine = rig.play([obedient("t.of_run"), done("t.other")]).await;

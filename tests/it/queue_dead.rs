@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use ingestd::queue::{
     JobError, JobId, Reason,
-    dead::{self, DeadGroup},
+    dead::{self, Begin, DeadGroup},
     filter::{DeadFilter, Filter, Fingerprint, LiveFilter},
     read::{self, JobState},
 };
@@ -256,7 +256,7 @@ async fn a_letter_is_replayed_with_other_arguments() {
         .await;
     rig.until("EXISTS (SELECT FROM ingestd.dead_jobs)").await;
     let worse = json!({ "is": "worse" });
-    let second = dead::replay_edited(&mut conn, JobId(id), &worse)
+    let second = dead::replay_with(&mut conn, JobId(id), Some(&worse), Begin::AfterItsSteps)
         .await
         .unwrap()
         .unwrap();
@@ -277,7 +277,7 @@ async fn a_letter_is_replayed_with_other_arguments() {
     assert_eq!(then.meta.unwrap()["args_edited"], true);
     assert!(then.fingerprint.is_some() && then.fingerprint == first.fingerprint);
     let good = json!({ "is": "good" });
-    let third = dead::replay_edited(&mut conn, second, &good)
+    let third = dead::replay_with(&mut conn, second, Some(&good), Begin::AfterItsSteps)
         .await
         .unwrap()
         .unwrap();
@@ -285,7 +285,7 @@ async fn a_letter_is_replayed_with_other_arguments() {
         .await;
     assert_eq!(find(third).await.args, Some(good));
     assert_eq!(
-        dead::replay_edited(&mut conn, second, &json!({}))
+        dead::replay_with(&mut conn, second, Some(&json!({})), Begin::AfterItsSteps)
             .await
             .unwrap(),
         None
@@ -307,7 +307,7 @@ async fn arguments_that_are_none_leave_the_letter_alone() {
         (json!({ "large": large }), "args_at_most_256_kib"),
     ] {
         let mut conn = rig.pool().acquire().await.unwrap();
-        let error = dead::replay_edited(&mut conn, JobId(1), &args)
+        let error = dead::replay_with(&mut conn, JobId(1), Some(&args), Begin::AfterItsSteps)
             .await
             .unwrap_err();
         let error = error.into_database_error().unwrap();

@@ -470,6 +470,76 @@ async fn an_insert_wakes_the_keeper_and_only_a_gated_one() {
 }
 
 #[tokio::test]
+async fn a_transaction_that_goes_on_silences_no_gate() {
+    let rig = Rig::new().await;
+    let setup = Setup::of([done("t.gated").queue("gated")]);
+    let setup = setup.with(|q| q.poll_interval = Duration::from_hours(1));
+    let engine = setup.start(rig.url()).await;
+    let woken = "ingestd_wakeups_total{queue=\"gated\",reason=\"notify\"}";
+    until_true("it listens", || counter(woken) >= 1.0).await;
+    let insert = "INSERT INTO ingestd.jobs (kind, gate_key) VALUES ('t.gated', 'k')";
+    let mut long = rig.pool().begin().await.unwrap();
+    sqlx::query(insert).execute(&mut *long).await.unwrap();
+    for n in 1..=3 {
+        rig.sql(insert).await;
+        rig.until(&format!("(SELECT count(*) = {n} FROM ingestd.job_history)"))
+            .await;
+    }
+    // Its own job is announced when it is there.
+    long.commit().await.unwrap();
+    rig.until("(SELECT count(*) = 4 FROM ingestd.job_history)")
+        .await;
+    stop(engine).await;
+}
+
+#[tokio::test]
+async fn what_was_claimed_and_did_not_begin_keeps_its_token() {
+    let rig = Rig::new().await;
+    let (slow, permits, _) = waiting("t.slow");
+    let setup = Setup::of([slow, done("t.short"), done("t.bait")]).slots("default", 1);
+    let engine = setup.start(rig.url()).await;
+    // It learns that its jobs are short, and claims ahead.
+    rig.sql("INSERT INTO ingestd.jobs (kind) SELECT 't.short' FROM generate_series(1, 40)")
+        .await;
+    rig.until_idle().await;
+    // The bucket has one token, and the next comes in a day.
+    set(&rig, "api", rate(0.000_01, 1)).await;
+    rig.sql("INSERT INTO ingestd.jobs (kind) VALUES ('t.slow')")
+        .await;
+    rig.until("(SELECT state = 'running' FROM ingestd.jobs)")
+        .await;
+    insert(&rig, "t.short", "api", 1, "1").await;
+    rig.until("(SELECT count(*) = 2 FROM ingestd.jobs WHERE state = 'running')")
+        .await;
+    let lease = "SELECT lease_id FROM ingestd.jobs WHERE gate_key = 'api'";
+    let lease: i64 = rig.ask(lease).await;
+    rig.until(&format!(
+        "(SELECT lease_id IS DISTINCT FROM {lease} FROM ingestd.jobs WHERE gate_key = 'api')"
+    ))
+    .await;
+    permits.add_permits(1);
+    rig.until_idle().await;
+    // Neither does one pay twice whose claim was not answered.
+    rig.sql(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+           $$BEGIN RAISE EXCEPTION 'no'; END$$;
+         CREATE TRIGGER refuse BEFORE UPDATE ON ingestd.jobs
+           FOR EACH ROW WHEN (NEW.kind = 't.bait') EXECUTE FUNCTION refuse();
+         INSERT INTO ingestd.jobs (kind, gate_key) VALUES ('t.short', 'api');
+         UPDATE ingestd.jobs SET state = 'running', lease_id = nextval('ingestd.lease_seq'),
+           attempt = 1, worker_id = (SELECT id FROM ingestd.workers WHERE ended_at IS NULL),
+           deadline_at = now() + interval '1 h';
+         INSERT INTO ingestd.jobs (kind) VALUES ('t.bait')",
+    )
+    .await;
+    rig.until("NOT EXISTS (SELECT FROM ingestd.jobs WHERE gate_key = 'api' AND state = 'running')")
+        .await;
+    rig.sql("DROP TRIGGER refuse ON ingestd.jobs").await;
+    rig.until_idle().await;
+    stop(engine).await;
+}
+
+#[tokio::test]
 async fn the_most_specific_pattern_counts() {
     let rig = Rig::new().await;
     for (pattern, n) in [("*", 9), ("a*", 8), ("a:b*", 7), ("a:b", 6), ("z", 5)] {

@@ -14,7 +14,7 @@ use ingestd::{
 };
 use tokio::sync::Semaphore;
 
-use crate::queue_rig::{Ctx, Rig, Setup, play, stop, until, until_true};
+use crate::queue_rig::{Ctx, Rig, Setup, counter, play, stop, until, until_true};
 
 const PROGRESS: &str = "
     SELECT string_agg(concat_ws(' ', attempt, n_done, n_total, note), ', ') FROM ingestd.job_progress";
@@ -227,6 +227,7 @@ async fn what_is_said_while_postgres_is_away_blocks_nobody_and_is_bounded() {
         "(SELECT sum(coalesce(substring(message FROM '^(\\d+) lines are missing')::int, 1))
                       = 4000 FROM ingestd.job_logs)";
     until(&pool, accounted).await;
+    assert!(counter("ingestd_log_lines_lost_total{reason=\"no_room\"}") >= 1.0);
     let n_bytes: i64 =
         sqlx::query_scalar("SELECT sum(octet_length(message)) FROM ingestd.job_logs")
             .fetch_one(&pool)
@@ -236,5 +237,41 @@ async fn what_is_said_while_postgres_is_away_blocks_nobody_and_is_bounded() {
     assert!(n_bytes < 17 << 20, "{n_bytes}");
     until(&pool, "NOT EXISTS (SELECT FROM ingestd.jobs)").await;
     stop(engine).await;
+    pool.close().await;
+}
+
+#[tokio::test]
+async fn a_stop_while_postgres_is_away_leaves_no_writer_behind() {
+    let mut cluster = private_cluster().await;
+    let pool = cluster.connect().await.unwrap();
+    let (go_on, said) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let (waits, says) = (Arc::clone(&go_on), Arc::clone(&said));
+    let chatty = play("t.last_words", move |ctx| {
+        let (go_on, said) = (Arc::clone(&waits), Arc::clone(&says));
+        async move {
+            pass(&go_on).await;
+            ctx.log(LogLevel::Info, "is anybody there?");
+            said.add_permits(1);
+            Ok(Done::new())
+        }
+    });
+    let setup = Setup::of([chatty]).with(|q| q.hard_stop = Duration::from_millis(100));
+    let engine = setup.start(&cluster.database_url()).await;
+    crate::queue_rig::run(
+        &pool,
+        "INSERT INTO ingestd.jobs (kind) VALUES ('t.last_words')",
+    )
+    .await;
+    until(&pool, "(SELECT state = 'running' FROM ingestd.jobs)").await;
+    cluster.kill9().await.unwrap();
+    go_on.add_permits(1);
+    said.acquire().await.unwrap().forget();
+    let lost = "ingestd_log_lines_lost_total{reason=\"stopped\"}";
+    let before = counter(lost);
+    let hurry = tokio_util::sync::CancellationToken::new();
+    hurry.cancel();
+    engine.stop(hurry).await;
+    // It says what it could not write, and ends.
+    until_true("the line is counted as lost", || counter(lost) > before).await;
     pool.close().await;
 }

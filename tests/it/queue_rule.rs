@@ -163,3 +163,89 @@ async fn turns_go_round_and_pass_over_tenants_whose_time_has_not_come() {
     assert!(first.iter().any(|of| *of == "b"), "{order:?}");
     stop(engine).await;
 }
+
+#[tokio::test]
+async fn turns_go_round_where_a_limit_lets_one_run_at_a_time() {
+    let rig = Rig::new().await;
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&order);
+    let noting = play("t.notes", move |ctx| {
+        let tenant = ctx.lease().tenant.clone().unwrap_or_default();
+        noted.lock().unwrap().push(tenant);
+        async { Ok(Done::new()) }
+    });
+    stop(rig.play([noting.clone()]).await).await;
+    set_fair(&rig, "default", true).await;
+    limit(&rig, "default", Some(1)).await;
+    rig.sql(
+        "INSERT INTO ingestd.jobs (kind, tenant)
+         SELECT 't.notes', tenant FROM unnest('{a, b, c}'::text[]) tenant, generate_series(1, 4)",
+    )
+    .await;
+    let engine = Setup::of([noting])
+        .slots("default", 4)
+        .start(rig.url())
+        .await;
+    rig.until_idle().await;
+    let order: Vec<String> = order.lock().unwrap().clone();
+    assert_eq!(order.len(), 12);
+    for round in order.windows(3) {
+        assert!(
+            ["a", "b", "c"]
+                .iter()
+                .all(|of| round.iter().any(|tenant| tenant == of)),
+            "{order:?}"
+        );
+    }
+    stop(engine).await;
+}
+
+#[tokio::test]
+async fn a_tenant_with_an_empty_name_has_its_turns_too() {
+    let rig = Rig::new().await;
+    let engine = rig.play([done("t.named")]).await;
+    set_fair(&rig, "default", true).await;
+    rig.sql(
+        "INSERT INTO ingestd.jobs (kind, tenant)
+         SELECT 't.named', tenant
+         FROM unnest(ARRAY['', 'a', NULL]) tenant, generate_series(1, 3)",
+    )
+    .await;
+    rig.until("(SELECT count(*) = 9 FROM ingestd.job_history)")
+        .await;
+    stop(engine).await;
+}
+
+#[tokio::test]
+async fn a_new_rule_is_learnt_under_a_stream_of_notifications() {
+    let rig = Rig::new().await;
+    // Its workers never come to rest: they sleep until the next notification.
+    let setup = Setup::of([done("t.busy").queue("busy")])
+        .with(|q| q.trailing_poll = Duration::from_hours(1));
+    let engine = setup.start(rig.url()).await;
+    rig.sql("INSERT INTO ingestd.jobs (kind) VALUES ('t.busy')")
+        .await;
+    rig.until_idle().await;
+    let stream = async {
+        loop {
+            rig.sql("SELECT pg_notify('ingestd_wake', 'busy')").await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let learnt = async {
+        // Set as SQL users do, without a word to the workers.
+        rig.sql(
+            "INSERT INTO ingestd.queues (queue, max_running) VALUES ('busy', 1)
+               ON CONFLICT (queue) DO UPDATE SET max_running = 1;
+             INSERT INTO ingestd.jobs (kind) VALUES ('t.busy')",
+        )
+        .await;
+        rig.until("(SELECT count(*) = 2 FROM ingestd.job_history)")
+            .await;
+    };
+    tokio::select! {
+        () = stream => {}
+        () = learnt => {}
+    }
+    stop(engine).await;
+}

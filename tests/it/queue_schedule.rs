@@ -126,6 +126,30 @@ async fn once_is_once_after_any_number_of_ticks() {
 }
 
 #[tokio::test]
+async fn many_missed_ticks_are_made_up_for_in_transactions_of_bounded_size() {
+    let rig = Rig::new().await;
+    let engine = rig.play([done("t.many")]).await;
+    rig.sql(
+        "INSERT INTO ingestd.schedules (name, cron, kind, missed, missed_max, next_at)
+         VALUES ('many', '* * * * * *', 't.many', 'all', 10000,
+                 date_trunc('second', now()) - interval '1300 s')",
+    )
+    .await;
+    rig.until("(SELECT next_at > now() FROM ingestd.schedules)")
+        .await;
+    // The time at which a transaction began tells which ticks it handled.
+    let largest = "SELECT max(n) FROM (
+                     SELECT count(*) AS n FROM ingestd.schedule_ticks GROUP BY handled_at) handled";
+    let largest: i64 = rig.ask(largest).await;
+    assert!(largest <= 500, "{largest}");
+    let all = "SELECT count(*) >= 1300 AND bool_and(result = 'enqueued')
+                 AND count(*) = extract(epoch FROM max(tick_at) - min(tick_at)) + 1
+               FROM ingestd.schedule_ticks";
+    assert!(rig.ask::<bool>(all).await);
+    stop(engine).await;
+}
+
+#[tokio::test]
 async fn a_tick_is_handled_once_even_when_next_at_is_set_back() {
     let rig = Rig::new().await;
     let engine = rig.play([done("t.yearly"), done("t.other")]).await;
@@ -219,7 +243,7 @@ async fn what_is_wrong_is_marked_and_stops_nobody_else() {
     )
     .await;
     rig.until("EXISTS (SELECT FROM ingestd.job_history)").await;
-    rig.until("(SELECT count(*) = 4 FROM ingestd.schedules WHERE last_error IS NOT NULL)")
+    rig.until("(SELECT count(*) = 5 FROM ingestd.schedules WHERE last_error IS NOT NULL)")
         .await;
     let marked = "SELECT string_agg(name || ': ' || last_error, E'\\n' ORDER BY name)
                   FROM ingestd.schedules WHERE last_error IS NOT NULL";
@@ -230,12 +254,16 @@ async fn what_is_wrong_is_marked_and_stops_nobody_else() {
         "{marked}"
     );
     assert!(
-        lines[1].contains("new bad line") && lines[1].contains("every day"),
+        lines[1].contains("never again") && lines[1].contains("ever comes"),
         "{marked}"
     );
-    assert!(lines[2].contains("Mars/Base"), "{marked}");
     assert!(
-        lines[3].contains("no such kind") && lines[3].contains("t.wrong"),
+        lines[2].contains("new bad line") && lines[2].contains("every day"),
+        "{marked}"
+    );
+    assert!(lines[3].contains("Mars/Base"), "{marked}");
+    assert!(
+        lines[4].contains("no such kind") && lines[4].contains("t.wrong"),
         "{marked}"
     );
     assert_eq!(

@@ -367,13 +367,87 @@ async fn a_replay_goes_on_after_the_steps_or_begins_afresh() {
         assert_eq!(worked.all(), expected);
         let last = "SELECT max(id) FROM ingestd.dead_jobs";
         let last = JobId(rig.ask(last).await);
-        let replayed = dead::replay_from(&mut conn, last, begin).await.unwrap();
+        let replayed = dead::replay_with(&mut conn, last, None, begin)
+            .await
+            .unwrap();
         assert!(replayed.is_some());
     }
     rig.until("(SELECT count(*) = 4 FROM ingestd.dead_jobs)")
         .await;
     assert_eq!(worked.all(), "one one one");
     stop(engine).await;
+}
+
+#[tokio::test]
+async fn a_replay_has_the_same_keys_outside_until_it_begins_afresh() {
+    let (rig, keys) = (Rig::new().await, Worked::default());
+    let noted = keys.clone();
+    let engine = rig
+        .play([play("t.charges", move |ctx| {
+            let noted = noted.clone();
+            async move {
+                noted.on(&ctx.idempotency_key("charge"));
+                Err(JobError::fatal(anyhow::anyhow!(
+                    "who knows whether it was charged"
+                )))
+            }
+        })])
+        .await;
+    let first: i64 = rig
+        .ask("INSERT INTO ingestd.jobs (kind) VALUES ('t.charges') RETURNING id")
+        .await;
+    let mut conn = rig.pool().acquire().await.unwrap();
+    let (mut id, other) = (first, serde_json::json!({ "amount": 2 }));
+    for (n_dead, args, begin) in [
+        (1, None, Begin::AfterItsSteps),
+        (2, Some(&other), Begin::AfterItsSteps),
+        (3, None, Begin::Afresh),
+    ] {
+        rig.until(&format!(
+            "(SELECT count(*) = {n_dead} FROM ingestd.dead_jobs)"
+        ))
+        .await;
+        let new = dead::replay_with(&mut conn, JobId(id), args, begin);
+        id = new.await.unwrap().unwrap().0;
+    }
+    rig.until("(SELECT count(*) = 4 FROM ingestd.dead_jobs)")
+        .await;
+    // What SQL replays goes on with what began afresh.
+    let afresh = id;
+    rig.sql(&format!("SELECT ingestd.replay({afresh})")).await;
+    rig.until("(SELECT count(*) = 5 FROM ingestd.dead_jobs)")
+        .await;
+    let expected = [first, first, first, afresh, afresh];
+    let expected = expected.map(|id| format!("ingestd-job-{id}-charge"));
+    assert_eq!(keys.all(), expected.join(" "));
+    stop(engine).await;
+}
+
+#[tokio::test]
+async fn sql_replays_after_the_steps_too() {
+    let rig = Rig::new().await;
+    rig.sql(
+        "INSERT INTO ingestd.job_kinds (kind, queue, max_attempts, timeout_secs)
+           VALUES ('t.k', 'default', 1, 60);
+         INSERT INTO ingestd.dead_jobs (id, kind, args, queue, priority, attempt, crashes, reason,
+           error, fingerprint, created_at)
+         SELECT -n, 't.k', '{}', 'default', 1, 1, 0, 'fatal', 'no', 1, now()
+         FROM generate_series(1, 3) n;
+         INSERT INTO ingestd.job_steps (job_id, step, result, lease_id, attempt)
+         SELECT -n, 'one', '1', 1, 1 FROM generate_series(1, 3) n",
+    )
+    .await;
+    for (call, n_steps, origin) in [
+        ("ingestd.replay(-1)", 1, Some(-1)),
+        ("ingestd.replay(-2, args => '{\"a\": 1}')", 0, Some(-2)),
+        ("ingestd.replay(-3, afresh => true)", 0, None),
+    ] {
+        let job: i64 = rig.ask(&format!("SELECT {call}")).await;
+        let steps = format!("SELECT count(*) FROM ingestd.job_steps WHERE job_id = {job}");
+        assert_eq!(rig.ask::<i64>(&steps).await, n_steps, "{call}");
+        let of = format!("SELECT origin_id FROM ingestd.jobs WHERE id = {job}");
+        assert_eq!(rig.ask::<Option<i64>>(&of).await, origin, "{call}");
+    }
 }
 
 #[tokio::test]

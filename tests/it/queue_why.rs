@@ -8,7 +8,7 @@ use ingestd::queue::{
 };
 use tokio::sync::Semaphore;
 
-use crate::queue_rig::{Rig, done, play, stop};
+use crate::queue_rig::{Rig, Setup, done, play, stop};
 
 async fn explain(rig: &Rig, id: i64) -> Why {
     let mut conn = rig.pool().acquire().await.unwrap();
@@ -275,4 +275,47 @@ async fn a_gate_says_what_it_lets_through() {
         why.reasons[0].advice.as_ref().unwrap().contains("'host:*'"),
         "{why:?}"
     );
+}
+
+#[tokio::test]
+async fn a_full_queue_is_told_from_one_that_has_room() {
+    let rig = Rig::new().await;
+    let gate = Arc::new(Semaphore::new(0));
+    let waits = Arc::clone(&gate);
+    let waiting = play("t.waits", move |_| {
+        let gate = Arc::clone(&waits);
+        async move {
+            gate.acquire().await?.forget();
+            Ok(Done::new())
+        }
+    });
+    let engine = Setup::of([waiting])
+        .slots("default", 2)
+        .start(rig.url())
+        .await;
+    insert(&rig, "kind", "'t.waits'").await;
+    let told = |n: u32| format!("(SELECT slots -> 'default' = '[2, {n}]' FROM ingestd.workers)");
+    rig.until(&told(1)).await;
+    insert(&rig, "kind", "'t.waits'").await;
+    rig.until(&told(2)).await;
+    let next = insert(&rig, "kind", "'t.waits'").await;
+    let reason = explain(&rig, next).await.reasons.remove(0);
+    assert_eq!(reason.code, Code::Busy);
+    assert!(reason.text.contains("all 2 slots"), "{}", reason.text);
+    // A queue that turns up is told of as well.
+    let elsewhere = insert(
+        &rig,
+        "kind, queue, run_at",
+        "'t.waits', 'elsewhere', now() - interval '1 min'",
+    )
+    .await;
+    rig.until("(SELECT slots -> 'elsewhere' IS NOT NULL FROM ingestd.workers)")
+        .await;
+    rig.until(&format!(
+        "(SELECT state = 'running' FROM ingestd.jobs WHERE id = {elsewhere})"
+    ))
+    .await;
+    gate.add_permits(4);
+    rig.until_idle().await;
+    stop(engine).await;
 }

@@ -227,6 +227,60 @@ async fn a_reset_takes_a_stuck_run_from_its_worker() {
     assert_eq!(rig.ask::<i64>("SELECT count(*) FROM ledger").await, 6);
 }
 
+/// A run whose handler hears of no cancellation until it looks, and its job's id.
+async fn deaf_run(rig: &Rig, gate: &Arc<Semaphore>) -> (ingestd::queue::Running, RunId, i64) {
+    let setup = Setup::of([batch(gate, &Arc::new(AtomicBool::new(false)))]).polling();
+    let setup = setup.with(|q| q.heartbeat_interval = Duration::from_hours(1));
+    let engine = setup.start(rig.url()).await;
+    let id = create(rig, Some("t.batch")).await;
+    drive(rig, id, "t.batch").await;
+    rig.until("(SELECT count(*) = 2 FROM ledger)").await;
+    (engine, id, rig.ask("SELECT id FROM ingestd.jobs").await)
+}
+
+#[tokio::test]
+async fn a_cancelled_job_stays_so_when_its_run_is_resumed_or_reset() {
+    for by_reset in [false, true] {
+        let rig = rig_with_ledger().await;
+        let gate = Arc::new(Semaphore::new(2));
+        let (engine, id, job) = deaf_run(&rig, &gate).await;
+        let mut conn = rig.pool().acquire().await.unwrap();
+        if by_reset {
+            assert!(runs::cancel(&mut conn, id).await.unwrap());
+            assert!(runs::reset(&mut conn, id).await.unwrap());
+        } else {
+            assert!(runs::pause(&mut conn, id).await.unwrap());
+            rig.sql(&format!("SELECT ingestd.cancel({job})")).await;
+            assert!(runs::resume(&mut conn, id).await.unwrap());
+        }
+        let ended = format!("SELECT state FROM ingestd.all_jobs WHERE id = {job}");
+        assert_eq!(rig.ask::<String>(&ended).await, "cancelled");
+        // Another job does the rest, and the first is refused at its next chunk.
+        gate.add_permits(1000);
+        rig.until("(SELECT state = 'completed' FROM ingestd.runs)")
+            .await;
+        assert_eq!(rig.ask::<String>(BATCH).await, "completed 12 6 6 6 6");
+        rig.until_idle().await;
+        stop(engine).await;
+    }
+}
+
+#[tokio::test]
+async fn a_stale_run_whose_job_was_cancelled_is_cancelled_with_it() {
+    let rig = rig_with_ledger().await;
+    let gate = Arc::new(Semaphore::new(2));
+    let (engine, id, job) = deaf_run(&rig, &gate).await;
+    rig.sql(&format!("SELECT ingestd.cancel({job})")).await;
+    rig.sql(SILENCE).await;
+    assert_eq!(recover(&rig).await, Recovered::default());
+    assert_eq!(state(&rig, id).await, RunState::Cancelled);
+    let jobs = "SELECT string_agg(state, ',') FROM ingestd.all_jobs";
+    assert_eq!(rig.ask::<String>(jobs).await, "cancelled");
+    gate.add_permits(1000);
+    stop(engine).await;
+    assert_eq!(rig.ask::<String>(BATCH).await, "cancelled 4 2 2 2 2");
+}
+
 const STALE_AFTER: Duration = Duration::from_mins(15);
 const SILENCE: &str = "UPDATE ingestd.runs SET heartbeat_at = now() - interval '16 minutes'
                        WHERE state = 'running'";

@@ -86,10 +86,10 @@ async fn a_pump_may_die_at_any_step() {
 async fn a_clock_that_was_ahead_leaves_no_schedule_behind() {
     let rig = Rig::new().await;
     // As it stands after the clock ran a year ahead, ticked there, and was set back: of the next
-    // ten minutes every second tick became a job, the others were missed.
+    // ten minutes every second tick became a job, the others were missed; the last one failed.
     rig.sql(
-        "INSERT INTO ingestd.schedules (name, cron, kind, missed, next_at, last_at)
-         VALUES ('ahead', '* * * * * *', 't.ticks', 'all',
+        "INSERT INTO ingestd.schedules (name, cron, kind, missed, last_error, next_at, last_at)
+         VALUES ('ahead', '* * * * * *', 't.ticks', 'all', 'no such kind',
                  date_trunc('second', now()) + interval '1 year 1 s',
                  date_trunc('second', now()) + interval '1 year');
          INSERT INTO ingestd.schedule_ticks (schedule, tick_at, result, job_id)

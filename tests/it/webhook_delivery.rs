@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use crate::{
     process,
     queue_rig::Rig,
-    webhook_rig::{Endpoint, KEY, Reply, daemon, hook},
+    webhook_rig::{Endpoint, KEY, Reply, daemon, daemon_with, hook},
 };
 
 async fn noop(rig: &Rig, args: &str) -> i64 {
@@ -72,6 +72,54 @@ async fn an_event_is_signed_and_tried_until_the_endpoint_takes_it() {
         .await;
     let told = format!("SELECT count(*) FROM ingestd.webhook_deliveries WHERE webhook_id = {id}");
     assert_eq!(rig.ask::<i64>(&told).await, 6);
+    assert!(daemon.terminate().success());
+}
+
+#[tokio::test]
+async fn an_endpoint_cannot_have_the_attempts_used_up_at_once() {
+    let (rig, folder) = (Rig::new().await, TempDir::new().unwrap());
+    let endpoint = Endpoint::start([Reply::With(503, "retry-after", "0")]).await;
+    let patient = [
+        ("INGESTD_KINDS__SYSTEM__WEBHOOK__RETRY_FIRST", "1h"),
+        ("INGESTD_KINDS__SYSTEM__WEBHOOK__RETRY_CAP", "6h"),
+    ];
+    let mut daemon = daemon_with(&rig, folder.path(), &endpoint, &patient).await;
+    let kinds = [("kinds", "'{system.noop}'")];
+    hook(&rig, &endpoint.url(), "job.completed", &kinds).await;
+    noop(&rig, "{}").await;
+    endpoint.until(1).await;
+    rig.until("EXISTS (SELECT FROM ingestd.job_attempts WHERE kind = 'system.webhook')")
+        .await;
+    let waits = "SELECT count(*) FROM ingestd.jobs
+                 WHERE attempt = 1 AND state = 'held' AND run_at > now() + interval '20 min'";
+    assert_eq!(rig.ask::<i64>(waits).await, 1);
+    assert!(daemon.terminate().success());
+}
+
+#[tokio::test]
+async fn a_delivery_that_fails_after_its_lease_was_lost_notes_nothing() {
+    let (rig, folder) = (Rig::new().await, TempDir::new().unwrap());
+    let endpoint = Endpoint::start([Reply::Silence]).await;
+    let hasty = [("INGESTD_WEBHOOKS__TIMEOUT", "3s")];
+    let mut daemon = daemon_with(&rig, folder.path(), &endpoint, &hasty).await;
+    let kinds = [("kinds", "'{system.noop}'")];
+    hook(&rig, &endpoint.url(), "job.completed", &kinds).await;
+    noop(&rig, "{}").await;
+    endpoint.until(1).await;
+    // Its job is another worker's by the time it gives up waiting for an answer.
+    rig.sql(
+        "UPDATE ingestd.jobs SET lease_id = nextval('ingestd.lease_seq'),
+           deadline_at = now() + interval '1 h'
+         WHERE kind = 'system.webhook' AND state = 'running'",
+    )
+    .await;
+    process::until("the lease is found lost", || async {
+        daemon.log().contains("lease lost")
+    })
+    .await;
+    let noted = "SELECT count(*) FROM ingestd.webhook_deliveries";
+    assert_eq!(rig.ask::<i64>(noted).await, 0);
+    rig.sql("DELETE FROM ingestd.jobs").await;
     assert!(daemon.terminate().success());
 }
 

@@ -163,6 +163,16 @@ pub(crate) fn write_secret(folder: &Path) {
 
 /// Starts a daemon that may deliver to an endpoint, and tries again quickly.
 pub(crate) async fn daemon(rig: &Rig, folder: &Path, endpoint: &Endpoint) -> Daemon {
+    daemon_with(rig, folder, endpoint, &[]).await
+}
+
+/// As [`daemon`], with settings that go before its own.
+pub(crate) async fn daemon_with(
+    rig: &Rig,
+    folder: &Path,
+    endpoint: &Endpoint,
+    others: &[(&str, &str)],
+) -> Daemon {
     write_secret(folder);
     let (ports, secrets) = (
         format!("[{}]", endpoint.address.port()),
@@ -177,6 +187,9 @@ pub(crate) async fn daemon(rig: &Rig, folder: &Path, endpoint: &Endpoint) -> Dae
         ("INGESTD_KINDS__SYSTEM__NOOP__MAX_ATTEMPTS", "1"),
         ("INGESTD_LOG__FILTER", "debug"),
     ];
+    let mut settings = settings.to_vec();
+    settings.retain(|(name, _)| others.iter().all(|(other, _)| other != name));
+    settings.extend(others);
     Daemon::start(rig.url(), folder, &settings).await
 }
 

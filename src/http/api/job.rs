@@ -19,6 +19,7 @@ use super::enqueue;
 use crate::queue::{
     JobId,
     control::{self, Cancelled, Change, MAX_SNOOZE, Retried},
+    dead::Begin,
     read::{self, Attempt, JobDetail, JobFilter, JobState},
     record::{self, JobLine, ProgressRow, StepRow},
     why::{self, Why},
@@ -190,29 +191,35 @@ async fn noted(
 
 type Located = (StatusCode, [(HeaderName, String); 1], Json<JobDetail>);
 
-/// What a dead letter is replayed with.
+/// What a dead letter is replayed with: one of the two at least.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct Edited {
-    args: Map<String, Value>,
+    args: Option<Map<String, Value>>,
+    /// As if nothing had been done.
+    #[serde(default)]
+    afresh: bool,
 }
 
 /// `POST /jobs/{id}/retry`: 200 where it waited and is due now, 201 where it was a dead letter and
-/// is a new job, which is shown; with a body it has other arguments, and the letter keeps its own.
+/// is a new job, which is shown; with a body it has other arguments, and the letter keeps its own,
+/// or begins afresh.
 pub(in crate::http) async fn retry(
     State(app): State<Arc<AppState>>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<i64>,
     edited: Option<http::Json<Edited>>,
 ) -> Result<Located, Problem> {
-    let args = edited.map(|http::Json(Edited { args })| Value::Object(args));
+    let is_edited = edited.is_some();
+    let (args, begin) = edited.map_or(Ok((None, Begin::AfterItsSteps)), how)?;
     let mut tx = app.db.begin().await?;
-    let retried = match &args {
-        // Only of a dead letter: a waiting job may have begun with those it has.
-        Some(args) => crate::runs::replay_edited(&mut tx, JobId(id), args)
+    let retried = if is_edited {
+        // Only of a dead letter: a waiting job may have begun with what it has.
+        crate::runs::replay_with(&mut tx, JobId(id), args.as_ref(), begin)
             .await
-            .map(|new| new.map_or(Retried::NotFound, Retried::Replayed)),
-        None => crate::runs::retry_job(&mut tx, JobId(id)).await,
+            .map(|new| new.map_or(Retried::NotFound, Retried::Replayed))
+    } else {
+        crate::runs::retry_job(&mut tx, JobId(id)).await
     };
     let (status, now) = match retried.map_err(enqueue::refused)? {
         Retried::DueNow => (StatusCode::OK, JobId(id)),
@@ -222,11 +229,25 @@ pub(in crate::http) async fn retry(
     let job = read::find(&mut *tx, now)
         .await?
         .ok_or_else(|| no_job(now.0))?;
-    let detail = json!({ "job": now, "args_edited": args.is_some() });
+    let (args_edited, afresh) = (args.is_some(), begin == Begin::Afresh);
+    let detail = json!({ "job": now, "args_edited": args_edited, "afresh": afresh });
     let (object, tenant) = (format!("job/{id}"), job.row.tenant.as_deref());
     audit::record(&mut tx, &caller, "job.retry", &object, tenant, Some(detail)).await?;
     tx.commit().await?;
     Ok((status, [(LOCATION, location(now))], Json(job)))
+}
+
+/// Reads how a dead letter is to be replayed.
+fn how(http::Json(edited): http::Json<Edited>) -> Result<(Option<Value>, Begin), Problem> {
+    let begin = match edited {
+        Edited { afresh: true, .. } => Begin::Afresh,
+        Edited { args: Some(_), .. } => Begin::AfterItsSteps,
+        Edited { .. } => {
+            let problem = Problem::new(Trouble::BadJson);
+            return Err(problem.detail("a body has args, or afresh: true, or both"));
+        }
+    };
+    Ok((edited.args.map(Value::Object), begin))
 }
 
 /// Writes the audit log's line for a change to one job.

@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{
     fetch::{FetchError, Request, Response},
-    ingest::Context,
-    queue::{Done, Job, JobContext, JobError, Retry},
+    ingest::{self, Context},
+    queue::{self, Done, Job, JobContext, JobError, Retry},
 };
 
 /// Longest time that the other side's `Retry-After` puts a delivery off.
@@ -90,7 +90,10 @@ impl Job for Deliver {
         tx.commit().await?;
         let error = anyhow::anyhow!(error).context(format!("webhook {}", self.webhook));
         Err(match then {
-            Then::Retry(after) => JobError::Retry { error, after },
+            Then::Retry(after) => JobError::Retry {
+                error,
+                after: after.map(|after| after.max(backoff(ctx))),
+            },
             Then::GiveUp | Then::Pause => JobError::Fatal(error),
         })
     }
@@ -169,7 +172,7 @@ enum Unsent {
 /// How a delivery that failed goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Then {
-    /// Later, by the kind's backoff or when the other side said.
+    /// Later, by the kind's backoff or when the other side said, but no sooner than that.
     Retry(Option<Duration>),
     /// No later attempt can succeed.
     GiveUp,
@@ -219,6 +222,14 @@ fn judge(sent: Result<Response, Unsent>, now: DateTime<Utc>) -> Verdict {
         error: format!("the endpoint answered {status}{why}"),
         then,
     }
+}
+
+/// Returns the kind's own wait after this attempt: what the other side asks for may be longer but
+/// not shorter, or ten times "at once" would use up all attempts within seconds.
+fn backoff(ctx: &JobContext<Context>) -> Duration {
+    let policy = ingest::retry(&ctx.state().config, Deliver::KIND, Deliver::RETRY);
+    let attempt = u16::try_from(ctx.lease().attempt).unwrap_or(1);
+    queue::delay(&policy, attempt, fastrand::f64())
 }
 
 /// Reads `Retry-After` (RFC 9110, 10.2.3): seconds, or a date; at most [`LONGEST_WAIT`].

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use tracing::{debug, info, warn};
 
-use crate::observe::label::{EnqueueSource, ErrorKind, Outcome};
+use crate::observe::exporter::Exporter;
+use crate::observe::label::{EnqueueSource, ErrorKind, LineLoss, Outcome};
 use crate::observe::meter::JobMeters;
+use crate::observe::metric;
 
 /// Jobs were inserted, all of one kind into one queue.
 #[derive(Debug)]
@@ -157,6 +159,33 @@ impl JobFinished<'_> {
                 queue,
                 kind, job, attempt, duration_ms, error, "lease lost, outcome not written"
             ),
+        }
+    }
+}
+
+/// Lines of jobs' logs were lost.
+#[derive(Debug, Clone, Copy)]
+pub struct LogLinesLost {
+    /// Why.
+    pub reason: LineLoss,
+    /// How many; 0 says nothing.
+    pub n: usize,
+}
+
+impl LogLinesLost {
+    /// Counts the lines, and logs it where there are any; at DEBUG where each line is lost by itself.
+    pub fn emit(self) {
+        let Self { reason, n } = self;
+        if n == 0 {
+            return;
+        }
+        let counter = Exporter::get().counter(&metric::LOG_LINES_LOST, &[reason.as_str()]);
+        counter.increment(u64::try_from(n).unwrap_or(u64::MAX));
+        match reason {
+            LineLoss::NoRoom => debug!(n, reason = reason.as_str(), "log lines lost"),
+            LineLoss::Refused | LineLoss::Stopped => {
+                warn!(n, reason = reason.as_str(), "log lines lost");
+            }
         }
     }
 }

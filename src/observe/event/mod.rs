@@ -11,7 +11,7 @@ mod watch;
 
 pub use daemon::{HttpServed, ListenerChanged, ReadinessChanged};
 pub use ingest::{BytesIngested, RowsIngested};
-pub use job::{JobDeduplicated, JobEnqueued, JobErrored, JobFinished};
+pub use job::{JobDeduplicated, JobEnqueued, JobErrored, JobFinished, LogLinesLost};
 pub use queue::{
     GateAdmitted, JobClaimed, LeaseFenced, LeasesRescued, ScheduleTicked, WorkerSlots, WorkerWoken,
 };

@@ -12,12 +12,17 @@ use super::{
     Record, Records, lock,
     pad::{Line, Progress},
 };
-use crate::db;
+use crate::{
+    db,
+    observe::{LineLoss, LogLinesLost},
+};
 
 /// The longest that something said waits for being written while the database is there.
 const EVERY: Duration = Duration::from_secs(1);
 /// How long to wait after the database did not take it.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How long after the stop the rest is tried to be written: the engine waits for a second more.
+const LAST_TRIES: Duration = Duration::from_secs(4);
 /// Most rows of one statement.
 const BATCH: usize = 1000;
 
@@ -40,10 +45,29 @@ impl Batch {
 }
 
 impl Records {
-    /// Writes what is said, at most every second and at once when an attempt ended that said
-    /// something, until `stop` fires and everything is written.
+    /// Writes what is said until `stop` fires and everything is written; gives the rest up where
+    /// the database does not take it for [`LAST_TRIES`] after that.
     pub(in crate::queue) async fn write_for_ever(self, stop: CancellationToken) {
         let mut batch = Batch::default();
+        let too_late = async {
+            stop.cancelled().await;
+            tokio::time::sleep(LAST_TRIES).await;
+        };
+        tokio::select! {
+            () = self.write_until(&stop, &mut batch) => return,
+            () = too_late => {}
+        }
+        self.gather(&mut batch);
+        LogLinesLost {
+            reason: LineLoss::Stopped,
+            n: batch.lines.len(),
+        }
+        .emit();
+    }
+
+    /// Writes what is said, at most every second and at once when an attempt ended that said
+    /// something, until `stop` fires and everything is written.
+    async fn write_until(&self, stop: &CancellationToken, batch: &mut Batch) {
         loop {
             tokio::select! {
                 () = self.0.said.notified() => {}
@@ -54,8 +78,8 @@ impl Records {
                 () = stop.cancelled() => {}
                 () = tokio::time::sleep(EVERY) => {}
             }
-            self.gather(&mut batch);
-            while let Err(error) = self.write(&mut batch).await {
+            self.gather(batch);
+            while let Err(error) = self.write(batch).await {
                 tracing::warn!(error = %error, "progress and log lines wait for the database");
                 tokio::time::sleep(PAUSE).await;
             }
@@ -109,6 +133,8 @@ impl Records {
                 Ok(()) => {}
                 Err(error) if db::is_refusal(&error) => {
                     tracing::error!(error = %error, n_notes, n_lines, "progress and log lines dropped");
+                    let reason = LineLoss::Refused;
+                    LogLinesLost { reason, n: n_lines }.emit();
                 }
                 Err(error) => {
                     batch.in_doubt = true;

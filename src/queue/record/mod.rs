@@ -30,7 +30,10 @@ use self::{
     step::Steps,
 };
 use super::job::{JobContext, JobId, Lease, LeaseId};
-use crate::db::{self, Bounded};
+use crate::{
+    db::{self, Bounded},
+    observe::{LineLoss, LogLinesLost},
+};
 
 pub use pad::LogLevel;
 pub use read::{
@@ -164,8 +167,12 @@ impl<C> JobContext<C> {
         let (message, n_bytes) = (message.into(), &self.record.records.0.n_bytes);
         let has_room = n_bytes.load(Ordering::Relaxed) < MOST_BYTES;
         self.record.say(|pad| {
+            let n_lost = pad.n_lost();
             let grown = pad.say(level, message, has_room);
             n_bytes.fetch_add(grown, Ordering::Relaxed);
+            let n = usize::from(pad.n_lost() > n_lost);
+            let reason = LineLoss::NoRoom;
+            LogLinesLost { reason, n }.emit();
         });
     }
 }

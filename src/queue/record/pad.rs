@@ -103,6 +103,11 @@ impl Pad {
         lost + self.push(level, storable(message))
     }
 
+    /// Returns how many lines found no room since the last one that did.
+    pub(super) const fn n_lost(&self) -> u32 {
+        self.n_lost
+    }
+
     /// Says that lines were lost, if some were.
     fn note_loss(&mut self) -> usize {
         match std::mem::take(&mut self.n_lost) {

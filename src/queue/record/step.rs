@@ -154,7 +154,7 @@ impl<C> JobContext<C> {
     /// `name`, 1 to 200 characters, stands for one step of the job for ever; where steps repeat,
     /// it counts them (`"page 7"`). A result is at most 256 KiB of JSON; those of one job are at
     /// most 1,000 and 8 MiB. A replayed dead letter goes on with the steps it had, unless it is
-    /// replayed fresh.
+    /// replayed afresh.
     ///
     /// The result is saved after `work` has ended: where the process dies between the two, the
     /// step is done again. What it does outside the database should therefore know

@@ -280,7 +280,9 @@ fn ticks(
     to: DateTime<Utc>,
 ) -> Result<Vec<DateTime<Utc>>, BackfillError> {
     let mut ticks = Vec::new();
-    let mut before = from - TimeDelta::milliseconds(1);
+    // At the calendar's very beginning there is nothing before.
+    let before = from.checked_sub_signed(TimeDelta::milliseconds(1));
+    let mut before = before.unwrap_or(from);
     while let Some(at) = timetable.next_after(before)
         && at < to
     {
@@ -333,6 +335,15 @@ mod tests {
         let expected = ["00", "01", "02"].map(|h| at(&format!("2026-01-01T{h}:00:00Z")));
         assert_eq!(found, expected);
         assert_eq!(written(&expected[1]), "2026-01-01T01:00:00Z");
+    }
+
+    #[test]
+    fn a_range_may_begin_where_time_does() {
+        let yearly = Timetable::parse("0 0 1 1 *", "UTC").unwrap();
+        for from in [DateTime::<Utc>::MIN_UTC, at("0000-01-01T00:00:00Z")] {
+            let found = ticks(&yearly, from, from + TimeDelta::days(800));
+            assert!(found.is_ok_and(|ticks| ticks.len() <= 3), "{from:?}");
+        }
     }
 
     #[test]

@@ -14,6 +14,10 @@ pub(super) const FRESH: Duration = Duration::from_mins(1);
 /// than may be made up for, so that a round can tell which are left out.
 pub(super) const MOST_TICKS: usize = 2 * MAX_MISSED as usize;
 
+/// Most jobs that one round makes: it is one transaction, and must end well within the time that a
+/// statement of the queue may take. The rest stay due for the next.
+pub(super) const MOST_JOBS: usize = 500;
+
 /// What is to become of due ticks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Decision {
@@ -26,13 +30,15 @@ pub(super) struct Decision {
 }
 
 /// Decides about the ticks from `next_at` up to `now`, at most `most_ticks` of them, which is more
-/// than the definition makes up for. What is due beyond that is for the next decision.
+/// than the definition makes up for. What is due beyond that is for the next decision, and so is
+/// what would become more than `most_jobs` jobs.
 pub(super) fn decide(
     timetable: &Timetable,
     definition: &Definition,
     next_at: DateTime<Utc>,
     now: DateTime<Utc>,
     most_ticks: usize,
+    most_jobs: usize,
 ) -> Decision {
     let mut ticks = vec![next_at];
     let mut next_at = timetable.next_after(next_at);
@@ -52,6 +58,9 @@ pub(super) fn decide(
     if definition.overlap == Overlap::Queue && kept.len() > 1 {
         // One at a time: the others stay due until this one's job is finished.
         next_at = kept.drain(1..).next();
+    }
+    if kept.len() > most_jobs {
+        next_at = kept.drain(most_jobs..).next();
     }
     Decision {
         kept,
@@ -160,11 +169,12 @@ mod tests {
                 now += chrono::TimeDelta::seconds(away);
                 let mut batch = Vec::new();
                 while next_at <= now {
-                    let decision = decide(&timetable, &definition, next_at, now, 40);
+                    let decision = decide(&timetable, &definition, next_at, now, 40, 7);
                     if std::mem::take(&mut dies) {
                         continue; // rolled back: nothing of it stays
                     }
                     prop_assert!(definition.overlap == Overlap::Allow || decision.kept.len() <= 1);
+                    prop_assert!(decision.kept.len() <= 7);
                     batch.extend(decision.missed.into_iter().map(|at| (at, false)));
                     batch.extend(decision.kept.into_iter().map(|at| (at, true)));
                     next_at = decision.next_at.unwrap();

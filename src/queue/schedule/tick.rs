@@ -10,7 +10,7 @@ use twox_hash::XxHash3_64;
 
 use super::{
     Definition, Overlap,
-    decide::{Decision, FRESH, MOST_TICKS, decide},
+    decide::{Decision, FRESH, MOST_JOBS, MOST_TICKS, decide},
 };
 use crate::{
     db,
@@ -107,7 +107,14 @@ async fn enqueue_ticks(
         kept,
         missed,
         next_at,
-    } = decide(timetable, &due.definition, due.next_at, due.now, MOST_TICKS);
+    } = decide(
+        timetable,
+        &due.definition,
+        due.next_at,
+        due.now,
+        MOST_TICKS,
+        MOST_JOBS,
+    );
     for _ in 0..note_ticks(&mut *tx, &due.name, &missed, TickResult::Missed).await? {
         told(due, TickResult::Missed, None);
     }

@@ -191,6 +191,36 @@ async fn a_dead_letter_is_replayed_once_and_purged() {
 }
 
 #[tokio::test]
+async fn a_dead_letter_may_begin_afresh() {
+    let world = World::create().await;
+    sqlx::query(
+        "INSERT INTO ingestd.dead_jobs (id, kind, args, queue, priority, attempt, crashes, reason,
+           error, fingerprint, created_at)
+         SELECT n, 'system.noop', '{}', 'default', 1, 3, 0, 'exhausted', 'no', 42, now()
+         FROM generate_series(900, 901) n",
+    )
+    .execute(world.db.pool())
+    .await
+    .unwrap();
+    world.run("dead retry 900 --afresh").ok();
+    world.run("dead retry 901").ok();
+    world.run("dead retry --all --afresh").code(64);
+    let origins: Vec<Option<i64>> =
+        sqlx::query_scalar("SELECT origin_id FROM ingestd.jobs ORDER BY id")
+            .fetch_all(world.db.pool())
+            .await
+            .unwrap();
+    assert_eq!(origins, [None, Some(901)]);
+    let noted: Vec<bool> = sqlx::query_scalar(
+        "SELECT (detail -> 'afresh')::boolean FROM ingestd.audit_log ORDER BY object",
+    )
+    .fetch_all(world.db.pool())
+    .await
+    .unwrap();
+    assert_eq!(noted, [true, false]);
+}
+
+#[tokio::test]
 async fn a_run_is_shown_cancelled_and_reset() {
     let world = World::create().await;
     let id: i64 = sqlx::query_scalar(

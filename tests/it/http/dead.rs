@@ -73,6 +73,7 @@ async fn a_letter_is_replayed_with_the_arguments_sent() {
         (json!({ "args": [1] }), 400, "bad-json"),
         (json!({ "arg": {} }), 400, "bad-json"),
         (json!({}), 400, "bad-json"),
+        (json!({ "afresh": false }), 400, "bad-json"),
     ] {
         problem(retry(901, body).await.unwrap(), status, name).await;
     }
@@ -90,6 +91,22 @@ async fn a_letter_is_replayed_with_the_arguments_sent() {
         (&letter["args"], &letter["replayed_to"]),
         (&json!({}), &job["id"])
     );
+    // One goes on with the letter's work, another begins as if nothing had been done.
+    let afresh = retry(902, json!({ "afresh": true })).await.unwrap();
+    assert_eq!(afresh.status(), 201);
+    let origins: Vec<Option<i64>> =
+        sqlx::query_scalar("SELECT origin_id FROM ingestd.jobs WHERE run_at <= now() ORDER BY id")
+            .fetch_all(server.pool())
+            .await
+            .unwrap();
+    assert_eq!(origins, [Some(901), None]);
+    let noted: bool = sqlx::query_scalar(
+        "SELECT (detail -> 'afresh')::boolean FROM ingestd.audit_log WHERE object = 'job/902'",
+    )
+    .fetch_one(server.pool())
+    .await
+    .unwrap();
+    assert!(noted);
     // What waits keeps the arguments it has.
     let waiting = server.insert("system.noop", "2030-01-01Z").await;
     let response = retry(waiting, json!({ "args": {} })).await.unwrap();
