@@ -29,10 +29,11 @@ async fn ahead(rig: &Rig, setup: Setup) -> ingestd::queue::Running {
     rig.sql("INSERT INTO ingestd.jobs (kind) SELECT 't.short' FROM generate_series(1, 40)")
         .await;
     rig.until_idle().await;
-    // One statement, so one claim: the slow job takes the slot, the other is claimed ahead.
+    // One statement, so one claim: the slow job takes the slot, the other is claimed ahead. Not by
+    // its priority, for every eighth claim takes those in reverse.
     rig.sql(
-        "INSERT INTO ingestd.jobs (kind, priority)
-         SELECT CASE n WHEN 1 THEN 't.slow' ELSE 't.short' END, CASE n WHEN 1 THEN 0 ELSE 1 END
+        "INSERT INTO ingestd.jobs (kind, run_at)
+         SELECT CASE n WHEN 1 THEN 't.slow' ELSE 't.short' END, now() - (2 - n) * interval '1 s'
          FROM generate_series(1, 2) n",
     )
     .await;
