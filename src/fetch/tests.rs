@@ -241,7 +241,7 @@ async fn nothing_is_sent_to_where_nobody_should_look() {
         // What a name leads to may be another thing in a minute.
         let may_pass = match &error {
             FetchError::Dns(_) => true,
-            FetchError::Address { host, .. } => host.ends_with(".test"),
+            FetchError::Address { host, .. } => host.contains(".test"),
             _ => false,
         };
         assert_eq!(error.is_final(), !may_pass, "{url}: {error}");

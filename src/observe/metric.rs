@@ -145,7 +145,7 @@ metrics! {
     LISTENER_RECONNECTS = Counter, "ingestd_listener_reconnects_total", "connections", &[], "Times the listener's connection was made again after it was lost.";
     LEASES_RESCUED = Counter, "ingestd_leases_rescued_total", "leases", &["queue", "action"], "Leases taken back from workers that fell silent or overran, by what became of the job: retry or dead.";
     LEASE_LOST = Counter, "ingestd_lease_lost_total", "leases", BY_QUEUE, "Outcomes refused because the worker's lease was gone.";
-    LOG_LINES_LOST = Counter, "ingestd_log_lines_lost_total", "lines", &["reason"], "Lines of jobs' logs that were not written: no_room (the database was away for too long), refused (by the database), stopped (while the database was away).";
+    LOG_LINES_LOST = Counter, "ingestd_log_lines_lost_total", "lines", &["reason"], "Lines of jobs' logs that were not written, by reason: no room in memory while the database was away, refused by it, stopped while it was away.";
 
     GATE_HELD_JOBS = Gauge, "ingestd_gate_held_jobs", "jobs", BY_GATE, "Jobs that wait for a gate, by its pattern; none: no pattern fits their key.", of_database;
     GATE_ADMITTED = Counter, "ingestd_gate_admitted_total", "jobs", BY_GATE, "Held jobs that this process let go, by the pattern of their gate; none: no pattern fits their key.";
