@@ -28,6 +28,7 @@ mod runs;
 mod schedules;
 mod service;
 mod session;
+mod token;
 mod webhooks;
 
 use std::{path::PathBuf, time::Duration};
@@ -116,6 +117,9 @@ enum Command {
     /// Lists, adds, pauses, tries and removes webhooks, and shows their deliveries.
     #[command(subcommand, after_help = webhooks::EXAMPLES)]
     Webhooks(webhooks::WebhooksCommand),
+    /// Makes, lists and revokes the tokens of the HTTP interface.
+    #[command(subcommand, after_help = token::EXAMPLES)]
+    Token(token::TokenCommand),
     /// Imports a product file and shows its progress.
     Import(import::ImportArgs),
     /// Checks and shows the configuration.
@@ -202,6 +206,7 @@ impl Cli {
             Command::Schedules(command) => schedules::run(command, session).await,
             Command::Runs(command) => runs::run(command, session).await,
             Command::Webhooks(command) => webhooks::run(command, session).await,
+            Command::Token(command) => token::run(command, session).await,
             Command::Import(args) => import::run(&args, session).await,
             _ => Ok(Exit::Ok), // the commands without a session returned above
         }
