@@ -38,12 +38,14 @@ pub(in crate::http) struct Params {
 /// `GET /jobs`: unfinished, finished and dead ones, newest first.
 pub(in crate::http) async fn list(
     State(app): State<Arc<AppState>>,
+    Extension(caller): Extension<Caller>,
     Query(params): Query<Params>,
 ) -> Result<Json<Page<JobLine>>, Problem> {
     let filter = JobFilter {
         queue: params.queue.as_deref(),
         kind: params.kind.as_deref(),
         state: params.state,
+        tenants: caller.tenants.list(),
     };
     let before = params.cursor.map(|Cursor(id)| JobId(id));
     let rows = read::list(&app.db, filter, before, params.limit.n_read()).await?;
@@ -66,20 +68,22 @@ pub(in crate::http) struct Shown {
 /// `GET /jobs/{id}`: one job, wherever it is, with its failed attempts.
 pub(in crate::http) async fn show(
     State(app): State<Arc<AppState>>,
+    Extension(caller): Extension<Caller>,
     Path(id): Path<i64>,
-) -> Result<Json<Shown>, Problem> {
+) -> Result<Json<Value>, Problem> {
     let job = read::find(&app.db, JobId(id))
         .await?
         .ok_or_else(|| no_job(id))?;
     let attempts = read::attempts(&app.db, JobId(id)).await?;
     let steps = record::steps(&app.db, JobId(id)).await?;
     let progress = record::progress(&app.db, &[JobId(id)]).await?;
-    Ok(Json(Shown {
+    let shown = Shown {
         job,
         progress: progress.into_values().next(),
         steps,
         attempts,
-    }))
+    };
+    caller.seen(shown).map(Json)
 }
 
 /// `POST /jobs/{id}/cancel`: 200 where it waited and is gone, 202 where its handler was told.
@@ -206,6 +210,9 @@ pub(in crate::http) async fn retry(
     edited: Option<http::Json<Edited>>,
 ) -> Result<Located, Problem> {
     let args = edited.map(|http::Json(Edited { args })| Value::Object(args));
+    if let Some(args) = &args {
+        enqueue::not_anothers_run(&app, &caller, args).await?;
+    }
     let mut tx = app.db.begin().await?;
     let retried = match &args {
         // Only of a dead letter: a waiting job may have begun with those it has.
