@@ -19,6 +19,7 @@ mod import;
 mod interrupt;
 mod jobs;
 mod migrate;
+mod openapi;
 mod output;
 mod panic;
 mod progress;
@@ -127,6 +128,8 @@ enum Command {
     Config(config::ConfigCommand),
     /// Looks for what is wrong and says what to do about it.
     Doctor(doctor::DoctorArgs),
+    /// Prints the HTTP interface as OpenAPI 3.1.
+    Openapi(openapi::OpenapiArgs),
     /// Prints a completion script for a shell.
     Completions(completions::CompletionsArgs),
 }
@@ -189,6 +192,7 @@ impl Cli {
             Command::Completions(args) => {
                 return completions::run(&args, &mut Cli::command(), &output);
             }
+            Command::Openapi(_) => return openapi::run(&output),
             Command::Doctor(args) => return doctor::run(&args, loaded, &output).await,
             Command::Dev(args) => return dev::run(args, loaded?, &output).await,
             Command::Run(args) => return run::run(&args, loaded?.config, sources).await,

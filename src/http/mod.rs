@@ -11,6 +11,7 @@ mod caller;
 mod input;
 mod layer;
 mod once;
+mod openapi;
 mod origin;
 mod problem;
 mod reach;
@@ -37,6 +38,7 @@ pub use audit::record;
 pub use caller::Caller;
 pub use input::{Cursor, Json, Limit, Page, Path, Query};
 pub use once::is_repeated;
+pub use openapi::document as openapi;
 pub use problem::{Fault, Problem};
 pub use route::{Access, Payload, Reach, Route, docs};
 pub use serve::{bind, serve};
@@ -50,6 +52,7 @@ pub const ROUTES: &[Route] = &[
     route!(GET  "/healthz"                      Open    ready::healthz,   "Says that the process answers; asks nobody else."),
     route!(GET  "/readyz"                       Open    ready::readyz,    "200 where work may be sent here, else 503, with each check; `?verbose` adds times and the version."),
     route!(GET  "/metrics"                      Open    scrape::metrics,  "All metrics as Prometheus text."),
+    route!(GET  "/openapi.json"                 Open    openapi::show,    "This interface as an OpenAPI 3.1 document."),
     route!(GET  "/api/v1/queues"                Viewer Whole queue::list,      "What is in each queue, by state, each counted up to 10001; its oldest ages; whether it is paused."),
     route!(POST "/api/v1/queues/{queue}/pause"  Operator Whole queue::pause,     "Nothing more is claimed from the queue; what runs goes on."),
     route!(POST "/api/v1/queues/{queue}/resume" Operator Whole queue::resume,    "The queue goes on."),
@@ -153,6 +156,7 @@ mod tests {
                 "/healthz",
                 "/readyz",
                 "/metrics",
+                "/openapi.json",
                 session,
                 session
             ]

@@ -109,7 +109,7 @@ fn crates_stay_in_their_rooms() {
         "calamine",
     );
     only(&["fetch/"], "reqwest");
-    only(&["access/"], "ring::");
+    only(&["access/"], "use ring::");
     only(&["cli/"], "clap");
     only(&["cli/"], "indicatif");
 }

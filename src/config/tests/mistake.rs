@@ -286,8 +286,8 @@ ingestd.toml:2:22: queue.heartbeat_interval is 15s, must be at most half of queu
         r"
 ingestd.toml:1:19: auth.jwt_secret must have 32 bytes at least
   |
-1 | auth.jwt_secret = 'too short'
-  |                   ^^^^^^^^^^^",
+1 | auth.jwt_secret = …
+  |                   ^",
     );
 }
 

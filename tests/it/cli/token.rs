@@ -66,3 +66,61 @@ async fn what_is_no_token_is_refused() {
         .says("there is no token");
     assert_eq!(world.count("ingestd.api_tokens").await, 0);
 }
+
+/// The log at its most talkative, every answer and `config show` know no credential.
+#[tokio::test]
+async fn credentials_are_in_no_log_and_no_answer() {
+    const STATIC: &str = "canary-of-the-configuration";
+    const SECRET: &str = "canary-of-thirty-two-bytes-or-more";
+    let world = World::create().await;
+    let made = world.run("token create ops --role admin --json").json();
+    let token = made["token"].as_str().unwrap().to_owned();
+    let log = world.dir.path().join("daemon.log");
+    let mut command = world.command("run");
+    command
+        .env("INGESTD_HTTP__TOKEN", STATIC)
+        .env("INGESTD_AUTH__JWT_SECRET", SECRET)
+        .env("INGESTD_LOG__FILTER", "trace")
+        .stdout(std::process::Stdio::null())
+        .stderr(std::fs::File::create(&log).unwrap());
+    let daemon = super::Daemon(command.spawn().unwrap());
+    world.until_worker().await;
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let url = |path: &str| format!("http://127.0.0.1:{}{path}", world.port);
+    let wrong = format!("{}x", &token[..59]);
+    let user = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJjYW5hcnkifQ.Y2FuYXJ5";
+    let mut answers = String::new();
+    for credential in [STATIC, &token, &wrong, user, SECRET] {
+        for path in [
+            "/api/v1/tokens",
+            "/api/v1/session",
+            "/api/v1/nowhere",
+            "/readyz?verbose",
+        ] {
+            let ask = client.get(url(path)).bearer_auth(credential);
+            let answer = ask.send().await.unwrap();
+            answers += &format!("{:?}", answer.headers());
+            answers += &answer.text().await.unwrap();
+        }
+        let body = serde_json::json!({ "token": credential });
+        let opened = client
+            .post(url("/api/v1/session"))
+            .json(&body)
+            .send()
+            .await
+            .unwrap();
+        answers += &opened.text().await.unwrap();
+    }
+    assert_eq!(daemon.stop(), 0);
+    let mut show = world.command("config show --json");
+    show.env("INGESTD_HTTP__TOKEN", STATIC)
+        .env("INGESTD_AUTH__JWT_SECRET", SECRET);
+    answers += &super::ran(&mut show).ok();
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(log.contains("a credential was refused"), "{log}");
+    let secrets = [STATIC, &token[17..], &wrong[17..], user, SECRET];
+    for secret in secrets {
+        assert!(!log.contains(secret), "{secret} is in the log");
+        assert!(!answers.contains(secret), "{secret} is in an answer");
+    }
+}

@@ -10,6 +10,7 @@ mod health;
 mod import;
 mod job;
 mod once;
+mod openapi;
 mod probe;
 mod problem;
 mod record;
