@@ -1,5 +1,7 @@
 //! Whose data: another tenant's is not there, and what a role may not see is null.
 
+use std::fmt::Write as _;
+
 use ingestd::{
     access::Role,
     http::{Access, ROUTES, Reach},
@@ -9,7 +11,7 @@ use serde_json::{Value, json};
 use super::{
     access::refused,
     server::{Server, problem},
-    token::make,
+    token::{make, spoiled},
 };
 
 /// A job with a canary in its arguments, a run and a webhook of tenant `acme`; their ids.
@@ -39,7 +41,7 @@ async fn every_route_answers_each_caller_as_the_table_says() {
     let expired = make(&server, "expired", Role::Admin, &[]).await;
     let callers = [
         ("none", None),
-        ("bad", Some(format!("{}x", &expired[..59]))),
+        ("bad", Some(spoiled(&expired))),
         ("expired", Some(expired)),
         ("viewer", Some(make(&server, "v", Role::Viewer, &[]).await)),
         (
@@ -66,13 +68,13 @@ async fn every_route_answers_each_caller_as_the_table_says() {
         .unwrap();
     let mut table = String::from("| route |");
     for (name, _) in &callers {
-        table += &format!(" {name} |");
+        write!(table, " {name} |").unwrap();
     }
     table += "\n|---|";
     table += &"---|".repeat(callers.len());
     table.push('\n');
     for route in ROUTES {
-        table += &format!("| {} {} |", route.method, route.path);
+        write!(table, "| {} {} |", route.method, route.path).unwrap();
         for (_, token) in &callers {
             let (job, run, hook) = theirs(&server).await;
             let id = match route.access {
@@ -95,7 +97,7 @@ async fn every_route_answers_each_caller_as_the_table_says() {
                 status < 500 || route.path == "/readyz",
                 "{route:?} {status}"
             );
-            table += &format!(" {status} |");
+            write!(table, " {status} |").unwrap();
         }
         table.push('\n');
     }
