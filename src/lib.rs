@@ -21,6 +21,7 @@
 //! | [`daemon`] | builds the parts, starts them in order, drains them in reverse |
 //! | [`lifecycle`] | signals, soft and hard stop, the service manager |
 //! | [`observe`] | events that write log line and metric together; gauges |
+//! | [`access`] | who may do what: roles, tenants, tokens |
 //! | [`config`] | one file per section: struct, defaults, checks |
 //! | [`db`] | the pool and its sessions, the migrations, binary COPY |
 //! | [`blob`] | uploaded files |
@@ -40,6 +41,7 @@
 //! 6. Decisions about time are the database's; chance comes in as an argument where it is judged.
 //!
 //! The tests check what `use` lines can show of it.
+pub mod access;
 pub mod blob;
 pub mod cli;
 pub mod config;

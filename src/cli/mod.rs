@@ -19,6 +19,7 @@ mod import;
 mod interrupt;
 mod jobs;
 mod migrate;
+mod openapi;
 mod output;
 mod panic;
 mod progress;
@@ -28,6 +29,7 @@ mod runs;
 mod schedules;
 mod service;
 mod session;
+mod token;
 mod webhooks;
 
 use std::{path::PathBuf, time::Duration};
@@ -116,6 +118,9 @@ enum Command {
     /// Lists, adds, pauses, tries and removes webhooks, and shows their deliveries.
     #[command(subcommand, after_help = webhooks::EXAMPLES)]
     Webhooks(webhooks::WebhooksCommand),
+    /// Makes, lists and revokes the tokens of the HTTP interface.
+    #[command(subcommand, after_help = token::EXAMPLES)]
+    Token(token::TokenCommand),
     /// Imports a product file and shows its progress.
     Import(import::ImportArgs),
     /// Checks and shows the configuration.
@@ -123,6 +128,8 @@ enum Command {
     Config(config::ConfigCommand),
     /// Looks for what is wrong and says what to do about it.
     Doctor(doctor::DoctorArgs),
+    /// Prints the HTTP interface as OpenAPI 3.1.
+    Openapi(openapi::OpenapiArgs),
     /// Prints a completion script for a shell.
     Completions(completions::CompletionsArgs),
 }
@@ -185,6 +192,7 @@ impl Cli {
             Command::Completions(args) => {
                 return completions::run(&args, &mut Cli::command(), &output);
             }
+            Command::Openapi(_) => return openapi::run(&output),
             Command::Doctor(args) => return doctor::run(&args, loaded, &output).await,
             Command::Dev(args) => return dev::run(args, loaded?, &output).await,
             Command::Run(args) => return run::run(&args, loaded?.config, sources).await,
@@ -202,6 +210,7 @@ impl Cli {
             Command::Schedules(command) => schedules::run(command, session).await,
             Command::Runs(command) => runs::run(command, session).await,
             Command::Webhooks(command) => webhooks::run(command, session).await,
+            Command::Token(command) => token::run(command, session).await,
             Command::Import(args) => import::run(&args, session).await,
             _ => Ok(Exit::Ok), // the commands without a session returned above
         }

@@ -48,6 +48,20 @@ pub(super) fn resolve(
             value: &mut config.http.token,
             file: &mut config.http.token_file,
         },
+        Secret {
+            key: "auth.jwt_secret",
+            file_key: "auth.jwt_secret_file",
+            credential: "jwt-secret",
+            value: &mut config.auth.jwt_secret,
+            file: &mut config.auth.jwt_secret_file,
+        },
+        Secret {
+            key: "auth.jwt_public_key",
+            file_key: "auth.jwt_public_key_file",
+            credential: "jwt-public-key",
+            value: &mut config.auth.jwt_public_key,
+            file: &mut config.auth.jwt_public_key_file,
+        },
     ];
     let results = secrets.map(|secret| secret.resolve(origins, folder));
     results.into_iter().filter_map(Result::err).collect()

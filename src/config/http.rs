@@ -14,12 +14,12 @@ use super::{secret, unit};
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Http {
-    /// `http.listen`: address and port. Default `127.0.0.1:8477`; any other than a loopback address
-    /// needs a token.
+    /// `http.listen`: address and port. Default `127.0.0.1:8477`; from other machines nobody is
+    /// served without a credential.
     #[serde(with = "unit::address")]
     pub listen: SocketAddr,
-    /// `http.token`: the bearer token every request must carry, or `credential:NAME`. Secret; no
-    /// default: without it only loopback is served.
+    /// `http.token`: a bearer token that opens everything, or `credential:NAME`. Secret; no
+    /// default: without any credential, here, in `[auth]` or in the database, only loopback is served.
     #[serde(serialize_with = "secret::serialize")]
     pub token: Option<SecretString>,
     /// `http.token_file`: a file that holds the token, instead of `token`. No default.
@@ -40,14 +40,6 @@ pub struct Http {
 
 impl Http {
     pub(super) fn validate(&self, check: &mut Check<'_>) {
-        if self.token.is_none() && !self.listen.ip().is_loopback() {
-            let why = format!(
-                "is {}, which others can reach: set http.token or http.token_file as well, \
-                 or listen on 127.0.0.1",
-                self.listen
-            );
-            check.fail(&["listen"], &why);
-        }
         check.range("max_upload_bytes", self.max_upload_bytes, 1..=1 << 40);
         check.range("max_body_bytes", self.max_body_bytes, 1..=1 << 30);
         check.positive("request_timeout", self.request_timeout);

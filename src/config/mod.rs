@@ -3,6 +3,7 @@
 //! A *key* is the dotted name of one setting (`queue.lost_after`). The file
 //! `config/default.toml` names and explains every key; a test keeps the two equal.
 
+mod auth;
 mod check;
 mod credential;
 mod database;
@@ -36,6 +37,7 @@ use serde::{Deserialize, Serialize};
 
 use check::Check;
 
+pub use auth::Auth;
 pub use database::Database;
 pub use error::{ConfigError, Mistake};
 pub use fetch::Fetch;
@@ -58,6 +60,8 @@ pub use webhooks::Webhooks;
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
+    /// `[auth]`: who may call the HTTP interface.
+    pub auth: Auth,
     /// `[database]`: where Postgres is and how it is used.
     pub database: Database,
     /// `[fetch]`: requests to other servers.
@@ -121,6 +125,7 @@ impl Config {
     /// Finds what is wrong; `kinds` are those that a schedule may name, none: any.
     fn validate(&self, origins: &Origins, kinds: &[&str]) -> Vec<Mistake> {
         let mut check = Check::new(origins);
+        self.auth.validate(check.section("auth"));
         self.database.validate(check.section("database"));
         self.fetch.validate(check.section("fetch"));
         self.http.validate(check.section("http"));

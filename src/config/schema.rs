@@ -14,7 +14,12 @@ const ANY: &str = "*";
 const WHOLE: &str = "args";
 
 /// The keys whose values are never shown.
-const SECRETS: [&str; 2] = ["database.url", "http.token"];
+const SECRETS: [&str; 4] = [
+    "auth.jwt_public_key",
+    "auth.jwt_secret",
+    "database.url",
+    "http.token",
+];
 
 /// The names on the way to a key.
 pub(super) type Path = Vec<String>;

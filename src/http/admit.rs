@@ -1,36 +1,50 @@
-//! Who is let in: the token, or this machine; and nobody through a web page of somebody else's.
+//! Who is let in: a credential, or this machine; and nobody through a web page of somebody else's.
+//!
+//! Everything a route asks for is checked here, before its handler runs: how often, from where,
+//! who, which role, whose object.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Instant,
+};
 
 use axum::http::{
-    HeaderMap, Method, Uri,
-    header::{AUTHORIZATION, COOKIE, HOST, HeaderName, ORIGIN},
+    HeaderMap, Method,
+    header::{AUTHORIZATION, COOKIE, HOST},
     request::Parts,
     uri::Authority,
 };
 use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use super::{Problem, route::Access, trouble::Trouble};
+use super::{
+    AppState, Problem, audit,
+    caller::{Caller, Once},
+    origin,
+    route::Access,
+    trouble::Trouble,
+};
+use crate::{
+    access::{
+        Identity, Keyring, Role, Tenants,
+        limit::{Budget, Limiter, network},
+        token,
+    },
+    config::Config,
+};
 
 /// The name of the cookie that may hold the token, as document 001's clients send it.
-const COOKIE_NAME: &str = "token";
+pub(super) const COOKIE_NAME: &str = "token";
 
-const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+/// Cookies of that name that are tried; a browser may send several, of several paths.
+const MOST_COOKIES: usize = 4;
 
 /// The other end of the connection.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Peer(pub(super) SocketAddr);
-
-/// Who asks, once let in.
-#[derive(Debug, Clone)]
-pub struct Caller {
-    /// The audit log's word for them: `token`, or `local` where none is configured.
-    pub actor: &'static str,
-    /// The request's id.
-    pub request_id: String,
-}
 
 /// The configured token, as its hash: comparing hashes takes the same time
 /// whatever is sent, and tells nothing of the token's length.
@@ -53,42 +67,225 @@ impl std::fmt::Debug for Token {
     }
 }
 
-/// Lets a request in and names its actor, or says why not.
-pub(super) fn admit(
-    token: Option<&Token>,
-    access: Access,
-    parts: &Parts,
-) -> Result<&'static str, Problem> {
-    let is_read = [Method::GET, Method::HEAD, Method::OPTIONS].contains(&parts.method);
-    if !is_read && is_cross_site(&parts.headers, &parts.uri) {
-        return Err(Trouble::CrossSite.into());
+/// What requests are judged by, made once of the configuration.
+#[derive(Debug)]
+pub(super) struct Door {
+    token: Option<Token>,
+    keyring: Option<Keyring>,
+    callers: Limiter<String>,
+    addresses: Limiter<IpAddr>,
+    failures: Limiter<IpAddr>,
+}
+
+impl Door {
+    pub(super) fn new(config: &Arc<Config>) -> Self {
+        let auth = &config.auth;
+        Self {
+            token: config.http.token.as_ref().map(Token::new),
+            keyring: Keyring::new(config),
+            callers: Limiter::new(auth.requests_per_minute),
+            addresses: Limiter::new(auth.requests_per_minute_per_address),
+            failures: Limiter::new(auth.failures_per_minute),
+        }
     }
-    match (access, token) {
-        (Access::Open, _) => Ok("anyone"),
-        (Access::Guarded, Some(token)) => admit_token(token, &parts.headers),
-        (Access::Guarded, None) => admit_local(parts),
+
+    /// Says whether the configuration names a credential.
+    pub(super) const fn is_configured(&self) -> bool {
+        self.token.is_some() || self.keyring.is_some()
     }
 }
 
-fn admit_token(token: &Token, headers: &HeaderMap) -> Result<&'static str, Problem> {
-    let is_known = match headers.get(AUTHORIZATION) {
-        // What is said in the header counts, be there a good cookie beside it.
-        Some(value) => bearer(value.as_bytes()).is_some_and(|sent| token.is(sent)),
-        None => cookies(headers).any(|sent| token.is(sent.as_bytes())),
-    };
-    if is_known {
-        Ok("token")
-    } else {
-        Err(Trouble::Unauthorized.into())
+/// Lets a request in and says who asks, or says why not. What is left of the caller's budget goes
+/// to `budget`, be the request let in or not.
+pub(super) async fn admit(
+    app: &AppState,
+    access: Access,
+    parts: &Parts,
+    request_id: &str,
+    budget: &mut Option<Budget>,
+) -> Result<Caller, Problem> {
+    let is_read = [Method::GET, Method::HEAD, Method::OPTIONS].contains(&parts.method);
+    let origins = &app.config.auth.allowed_origins;
+    if !is_read && origin::is_cross_site(&parts.headers, &parts.uri, origins) {
+        return Err(Trouble::CrossSite.into());
     }
+    let caller = |identity: Identity| Caller {
+        actor: identity.actor,
+        role: identity.role,
+        tenants: identity.tenants,
+        request_id: request_id.to_owned(),
+        once: None::<Arc<Once>>,
+    };
+    let from = address(parts);
+    let Access::Role(role, _) = access else {
+        return Ok(caller(anyone()));
+    };
+    within(
+        app.door.addresses.take(network(from), Instant::now()),
+        budget,
+    )?;
+    let identity = identify(app, parts, from, request_id).await?;
+    let counted = app
+        .door
+        .callers
+        .take(identity.actor.clone(), Instant::now());
+    within(counted, budget)?;
+    if identity.role < role {
+        let text = format!("this takes the role {role}, and yours is {}", identity.role);
+        return Err(Problem::new(Trouble::Forbidden)
+            .detail(text)
+            .with("required_role", role));
+    }
+    Ok(caller(identity))
+}
+
+/// Keeps a budget for the answer's headers, and refuses where it is used up.
+fn within(taken: Option<Budget>, kept: &mut Option<Budget>) -> Result<(), Problem> {
+    let Some(taken) = taken else {
+        return Ok(());
+    };
+    *kept = Some(taken);
+    if taken.is_within {
+        return Ok(());
+    }
+    Err(too_many(taken, "too many requests within a minute"))
+}
+
+fn too_many(budget: Budget, why: &str) -> Problem {
+    Problem::new(Trouble::TooMany)
+        .detail(why)
+        .retry_after(budget.wait)
+}
+
+fn anyone() -> Identity {
+    Identity {
+        actor: "anyone".to_owned(),
+        role: Role::Viewer,
+        tenants: Tenants::Of(Vec::new()),
+    }
+}
+
+fn everything(actor: &str) -> Identity {
+    Identity {
+        actor: actor.to_owned(),
+        role: Role::Admin,
+        tenants: Tenants::All,
+    }
+}
+
+async fn identify(
+    app: &AppState,
+    parts: &Parts,
+    from: IpAddr,
+    request_id: &str,
+) -> Result<Identity, Problem> {
+    if !is_guarded(app).await? {
+        admit_local(parts)?;
+        return Ok(everything("local"));
+    }
+    let sent = credentials(&parts.headers)?;
+    if sent.is_empty() {
+        return Err(Trouble::Unauthorized.into());
+    }
+    prove(app, &sent, from, request_id).await
+}
+
+/// Says whether a credential is needed: one is configured, or there is a token.
+pub(super) async fn is_guarded(app: &AppState) -> Result<bool, Problem> {
+    Ok(app.door.is_configured() || token::is_any(&app.db).await?)
+}
+
+/// Finds out whose credential one of these is. Those that prove nothing are counted against the
+/// address and noted in the audit log, and once there were too many none is looked at any more.
+///
+/// # Errors
+///
+/// 401, or 429 for an address that tried too often.
+pub(super) async fn prove(
+    app: &AppState,
+    sent: &[&str],
+    from: IpAddr,
+    request_id: &str,
+) -> Result<Identity, Problem> {
+    let key = network(from);
+    let tried = app.door.failures.peek(key, Instant::now());
+    if let Some(tried) = tried.filter(|tried| !tried.is_within) {
+        return Err(too_many(
+            tried,
+            "too many wrong credentials from this address",
+        ));
+    }
+    let mut why = String::new();
+    for text in sent {
+        match check(app, text).await? {
+            Ok(identity) => return Ok(identity),
+            Err(reason) => why = reason,
+        }
+    }
+    app.door.failures.take(key, Instant::now());
+    let nobody = Caller {
+        actor: anyone().actor,
+        role: Role::Viewer,
+        tenants: Tenants::Of(Vec::new()),
+        request_id: request_id.to_owned(),
+        once: None,
+    };
+    let prefix = sent.iter().find_map(|text| token::prefix_of(text));
+    let detail = json!({ "why": why, "prefix": prefix });
+    let object = format!("address/{from}");
+    let mut conn = app.db.acquire().await?;
+    audit::record(
+        &mut conn,
+        &nobody,
+        "auth.refuse",
+        &object,
+        None,
+        Some(detail),
+    )
+    .await?;
+    tracing::info!(%from, why, "a credential was refused");
+    Err(Trouble::Unauthorized.into())
+}
+
+/// Checks one credential; the inner error says why it proves nothing.
+async fn check(app: &AppState, text: &str) -> Result<Result<Identity, String>, Problem> {
+    let door = &app.door;
+    if door
+        .token
+        .as_ref()
+        .is_some_and(|token| token.is(text.as_bytes()))
+    {
+        return Ok(Ok(everything("token")));
+    }
+    if text.starts_with(token::MARK) {
+        let found = token::check(&app.db, text).await?;
+        return Ok(found.ok_or_else(|| "no such token, or no longer".to_owned()));
+    }
+    let Some(keyring) = door.keyring.as_ref().filter(|_| text.contains('.')) else {
+        return Ok(Err("no such token".to_owned()));
+    };
+    let now: i64 = sqlx::query_scalar("SELECT extract(epoch FROM now())::bigint")
+        .fetch_one(&app.db)
+        .await?;
+    let checked = keyring.check(text, now).await;
+    Ok(checked.map_err(|refused| format!("a user's token: {refused}")))
+}
+
+/// Returns what may prove who asks. What is said in the header counts, be there a good cookie
+/// beside it.
+fn credentials(headers: &HeaderMap) -> Result<Vec<&str>, Problem> {
+    let Some(value) = headers.get(AUTHORIZATION) else {
+        return Ok(cookies(headers).take(MOST_COOKIES).collect());
+    };
+    let text = value.to_str().map_err(|_| Trouble::Unauthorized)?;
+    Ok(bearer(text).into_iter().collect())
 }
 
 /// Returns what follows the scheme, whose case does not matter (RFC 9110, 11.1).
-fn bearer(value: &[u8]) -> Option<&[u8]> {
+fn bearer(value: &str) -> Option<&str> {
     let (scheme, sent) = value.split_at_checked("Bearer ".len())?;
-    scheme
-        .eq_ignore_ascii_case(b"Bearer ")
-        .then(|| sent.trim_ascii())
+    let sent = sent.trim();
+    (scheme.eq_ignore_ascii_case("Bearer ") && !sent.is_empty()).then_some(sent)
 }
 
 fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
@@ -102,27 +299,39 @@ fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     pairs
         .filter(|(name, _)| name.trim() == COOKIE_NAME)
         .map(|(_, value)| value.trim().trim_matches('"'))
+        .filter(|value| !value.is_empty())
 }
 
-fn admit_local(parts: &Parts) -> Result<&'static str, Problem> {
+/// Returns the other end's address; unknown, which only a test can be, is nobody's.
+pub(super) fn address(parts: &Parts) -> IpAddr {
     let peer = parts.extensions.get::<Peer>();
-    if !peer.is_some_and(|Peer(address)| is_loopback(address.ip())) {
-        return Err(Trouble::ForeignPeer.into());
+    peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |Peer(address)| address.ip())
+}
+
+fn admit_local(parts: &Parts) -> Result<(), Problem> {
+    if !is_loopback(address(parts)) {
+        let text = "no credential is configured; on the daemon's machine, `ingestd token create \
+                    NAME --role ROLE` makes one";
+        return Err(Problem::new(Trouble::ForeignPeer).detail(text));
     }
+    if is_asked_locally(parts) {
+        Ok(())
+    } else {
+        Err(Trouble::ForeignHost.into())
+    }
+}
+
+/// Says whether the request names this machine by a name that is nobody else's.
+pub(super) fn is_asked_locally(parts: &Parts) -> bool {
     let mut hosts = parts.headers.get_all(HOST).iter();
     let host = hosts.next().and_then(|host| host.to_str().ok());
     let is_local = host.is_some_and(is_local_host) && hosts.next().is_none();
     // A request in absolute form names the host twice; both count.
-    let is_local = is_local
+    is_local
         && parts
             .uri
             .authority()
-            .is_none_or(|a| is_local_host(a.as_str()));
-    if is_local {
-        Ok("local")
-    } else {
-        Err(Trouble::ForeignHost.into())
-    }
+            .is_none_or(|a| is_local_host(a.as_str()))
 }
 
 fn is_loopback(address: IpAddr) -> bool {
@@ -139,29 +348,6 @@ fn is_local_host(host: &str) -> bool {
     let address = name.trim_start_matches('[').trim_end_matches(']');
     // RFC 6761, 6.3: no resolver sends localhost names elsewhere.
     name == "localhost" || name.ends_with(".localhost") || address.parse().is_ok_and(is_loopback)
-}
-
-/// Says whether a web page of another origin sent it.
-///
-/// Browsers say so in `Sec-Fetch-Site`; older ones send `Origin`, whose host
-/// must then be the one that was asked. Programs send neither.
-fn is_cross_site(headers: &HeaderMap, uri: &Uri) -> bool {
-    if let Some(site) = headers.get(SEC_FETCH_SITE) {
-        return site != "same-origin" && site != "none";
-    }
-    let Some(origin) = headers.get(ORIGIN) else {
-        return false;
-    };
-    let asked = headers.get(HOST).and_then(|host| host.to_str().ok());
-    let asked = uri.authority().map(Authority::as_str).or(asked);
-    let from = origin
-        .to_str()
-        .ok()
-        .and_then(|origin| origin.split_once("://"));
-    match (from, asked) {
-        (Some((_, from)), Some(asked)) => !from.eq_ignore_ascii_case(asked),
-        _ => true,
-    }
 }
 
 #[cfg(test)]

@@ -17,9 +17,16 @@ fn request(method: Method, headers: &[(&str, &str)]) -> Parts {
 }
 
 fn outcome(token: Option<&str>, parts: &Parts) -> Result<&'static str, Trouble> {
-    let token = token.map(|token| Token::new(&token.into()));
-    let admitted = admit(token.as_ref(), Access::Guarded, parts);
-    admitted.map_err(|problem| problem.trouble())
+    if parts.method != Method::GET && origin::is_cross_site(&parts.headers, &parts.uri, &[]) {
+        return Err(Trouble::CrossSite);
+    }
+    let Some(token) = token.map(|token| Token::new(&token.into())) else {
+        let admitted = admit_local(parts).map(|()| "local");
+        return admitted.map_err(|problem| problem.trouble());
+    };
+    let sent = credentials(&parts.headers).map_err(|problem| problem.trouble())?;
+    let is_known = sent.iter().any(|sent| token.is(sent.as_bytes()));
+    is_known.then_some("token").ok_or(Trouble::Unauthorized)
 }
 
 fn get(token: Option<&str>, headers: &[(&str, &str)]) -> Result<&'static str, Trouble> {
@@ -168,11 +175,34 @@ fn reading_across_sites_is_left_to_the_browser() {
 }
 
 #[test]
-fn open_routes_ask_for_nothing() {
-    let token = Token::new(&"s3cret".into());
-    let parts = request(Method::GET, &[("host", "probe.example")]);
-    assert_eq!(admit(Some(&token), Access::Open, &parts).unwrap(), "anyone");
-    assert_eq!(admit(None, Access::Open, &parts).unwrap(), "anyone");
+fn a_named_origin_may_ask_for_changes() {
+    let named = vec!["https://shop.example".to_owned()];
+    for (origin, is_cross) in [
+        ("https://shop.example", false),
+        ("https://SHOP.example", false),
+        ("http://shop.example", true),
+        ("https://shop.example.evil.example", true),
+        ("https://shop.example:444", true),
+        ("null", true),
+    ] {
+        for site in ["cross-site", "same-site"] {
+            let headers = [
+                ("host", "api.example"),
+                ("origin", origin),
+                ("sec-fetch-site", site),
+            ];
+            let parts = request(Method::POST, &headers);
+            let found = origin::is_cross_site(&parts.headers, &parts.uri, &named);
+            assert_eq!(found, is_cross, "{origin} {site}");
+        }
+    }
+}
+
+#[test]
+fn few_cookies_are_tried() {
+    let many = "token=a; ".repeat(50);
+    let parts = request(Method::GET, &[("cookie", &many)]);
+    assert_eq!(credentials(&parts.headers).unwrap().len(), MOST_COOKIES);
 }
 
 #[test]

@@ -3,9 +3,9 @@
 use serde_json::Value;
 use sqlx::PgConnection;
 
-use super::admit::Caller;
+use super::Caller;
 
-/// Writes one entry in the connection's transaction.
+/// Writes one entry in the connection's transaction, and the request's Idempotency-Key, if any.
 ///
 /// `action` is `noun.verb`, `object` is `noun/id`; `detail` says what changed.
 ///
@@ -24,13 +24,16 @@ pub async fn record(
         "INSERT INTO ingestd.audit_log (actor, action, object, tenant, request_id, detail)
          VALUES ($1, $2, $3, $4, $5, $6)",
     )
-    .bind(caller.actor)
+    .bind(&caller.actor)
     .bind(action)
     .bind(object)
     .bind(tenant)
     .bind(&caller.request_id)
     .bind(detail)
-    .execute(conn)
+    .execute(&mut *conn)
     .await?;
-    Ok(())
+    match &caller.once {
+        Some(once) => once.write(conn, object).await,
+        None => Ok(()),
+    }
 }

@@ -98,7 +98,12 @@ fn too_large(max: usize) -> Problem {
     Problem::new(Trouble::TooLarge).detail(format!("at most {max} bytes (http.max_body_bytes)"))
 }
 
-async fn read(body: Body, max: usize, deadline: Option<Deadline>) -> Result<Bytes, Problem> {
+/// Reads a body of at most `max` bytes, until the request's deadline.
+pub(super) async fn read(
+    body: Body,
+    max: usize,
+    deadline: Option<Deadline>,
+) -> Result<Bytes, Problem> {
     let bytes = axum::body::to_bytes(body, max);
     let read = match deadline {
         // The whole request has the same deadline; this future is polled first and wins.

@@ -1,10 +1,11 @@
-//! What happens around every handler, in this order: id, span, admission, time limit, panics;
+//! What happens around every handler, in this order: id, span, admission, whose object it is,
+//! whether it was answered before, time limit, panics;
 //! and on the way out: problems, headers, the event.
 
 use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Instant};
 
 use axum::{
-    extract::{MatchedPath, Request, State},
+    extract::{MatchedPath, RawPathParams, Request, State, rejection::RawPathParamsRejection},
     http::{
         HeaderMap, HeaderName, HeaderValue,
         header::{
@@ -19,12 +20,20 @@ use futures::FutureExt as _;
 use tracing::Instrument as _;
 
 use super::{
-    AppState, Problem, ROUTES,
-    admit::{Caller, admit},
-    route::{self, Access, Payload},
+    AppState, Caller, Problem, ROUTES,
+    admit::admit,
+    once::{self, Begun},
+    origin, reach,
+    route::{self, Access, Payload, Reach, Route},
     trouble::Trouble,
 };
-use crate::observe::HttpServed;
+use crate::{
+    access::{
+        Role,
+        limit::{self, Budget},
+    },
+    observe::HttpServed,
+};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -36,6 +45,7 @@ pub(super) struct Deadline(pub(super) Instant);
 pub(super) async fn around(
     State(app): State<Arc<AppState>>,
     matched: Option<MatchedPath>,
+    params: Result<RawPathParams, RawPathParamsRejection>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -45,24 +55,29 @@ pub(super) async fn around(
     let template = matched.as_ref().map_or("unmatched", MatchedPath::as_str);
     let span = tracing::info_span!("http", request_id, %method, route = template);
     let found = route::find(ROUTES, &method, template);
-    let access = found.map_or(Access::Guarded, |route| route.access);
-    let limit = match found.map(|route| route.payload) {
-        Some(Payload::Upload) => None,
-        _ => Some(app.config.http.request_timeout),
+    let origins = &app.config.auth.allowed_origins;
+    let origin = origin::allowed(request.headers(), origins).cloned();
+    let asked = Asked {
+        // What is not there is nobody's business but a caller's.
+        access: found.map_or(UNKNOWN, |route| route.access),
+        payload: found.map_or(Payload::Small, |route| route.payload),
+        id: params.ok().and_then(|params| {
+            let first = params.iter().next()?;
+            Some(first.1.to_owned())
+        }),
     };
-    let answer = async {
-        let (mut parts, body) = request.into_parts();
-        let actor = admit(app.token.as_ref(), access, &parts)?;
-        parts.extensions.insert(Caller {
-            actor,
-            request_id: request_id.clone(),
-        });
-        let request = Request::from_parts(parts, body);
-        answer(request, next, limit.map(|limit| Deadline(began + limit))).await
+    let is_document = found.is_some_and(Route::is_document);
+    let mut budget = None;
+    let answered = if let Some(response) = origin::preflight(&method, request.headers(), origins) {
+        Ok(response)
+    } else {
+        let answer = through(&app, request, &request_id, asked, &mut budget, next, began);
+        answer.instrument(span.clone()).await
     };
-    let answered = answer.instrument(span.clone()).await;
     span.in_scope(|| {
-        let response = finish(answered, &request_id);
+        let mut response = finish(answered, &request_id, is_document);
+        tell_budget(response.headers_mut(), budget);
+        origin::share(response.headers_mut(), origin.as_ref(), origins);
         let (status, duration) = (response.status().as_u16(), began.elapsed());
         HttpServed {
             method: method.as_str(),
@@ -73,6 +88,78 @@ pub(super) async fn around(
         .emit();
         response
     })
+}
+
+/// What is needed of who asks for a path that no route has.
+const UNKNOWN: Access = Access::Role(Role::Viewer, Reach::Filtered);
+
+/// What a request asks for, by the table.
+struct Asked {
+    access: Access,
+    payload: Payload,
+    /// The first parameter of the path.
+    id: Option<String>,
+}
+
+/// Lets a request in, sees whether it was answered before, and passes it on.
+async fn through(
+    app: &AppState,
+    request: Request,
+    request_id: &str,
+    asked: Asked,
+    budget: &mut Option<Budget>,
+    next: Next,
+    began: Instant,
+) -> Result<Response, Problem> {
+    let deadline = match asked.payload {
+        Payload::Upload => None,
+        _ => Some(Deadline(began + app.config.http.request_timeout)),
+    };
+    let (parts, body) = request.into_parts();
+    let mut caller = admit(app, asked.access, &parts, request_id, budget).await?;
+    let request = Request::from_parts(parts, body);
+    let Access::Role(_, reach) = asked.access else {
+        return run(request, caller, next, deadline).await;
+    };
+    reach::check(app, &caller, reach, asked.id.as_deref()).await?;
+    match once::begin(app, &caller.actor, asked.payload, deadline, request).await? {
+        Begun::Plain(request) => run(request, caller, next, deadline).await,
+        Begun::Known(response) => Ok(response),
+        Begun::New(request, once) => {
+            caller.once = Some(Arc::clone(&once));
+            let response = run(request, caller, next, deadline).await?;
+            Ok(once.keep(&app.db, response).await)
+        }
+    }
+}
+
+async fn run(
+    mut request: Request,
+    caller: Caller,
+    next: Next,
+    deadline: Option<Deadline>,
+) -> Result<Response, Problem> {
+    request.extensions_mut().insert(caller);
+    answer(request, next, deadline).await
+}
+
+/// Tells what is left of the caller's minute (draft-ietf-httpapi-ratelimit-headers).
+fn tell_budget(headers: &mut HeaderMap, budget: Option<Budget>) {
+    let Some(budget) = budget else {
+        return;
+    };
+    let (limit, left) = (budget.limit, budget.remaining);
+    let (period, wait) = (limit::PERIOD.as_secs(), budget.wait.as_secs() + 1);
+    for (name, text) in [
+        (
+            "ratelimit-policy",
+            format!("\"minute\";q={limit};w={period}"),
+        ),
+        ("ratelimit", format!("\"minute\";r={left};t={wait}")),
+    ] {
+        let value = HeaderValue::from_str(&text).ok();
+        headers.extend(value.map(|value| (HeaderName::from_static(name), value)));
+    }
 }
 
 /// Runs the handler within its time; a panic in it is a problem, not a lost connection.
@@ -116,17 +203,24 @@ fn request_id(headers: &HeaderMap) -> String {
 }
 
 /// Writes problems out and gives every response its headers.
-fn finish(answered: Result<Response, Problem>, request_id: &str) -> Response {
+fn finish(answered: Result<Response, Problem>, request_id: &str, is_document: bool) -> Response {
+    let render = |problem: Problem| {
+        if is_document {
+            problem.render_as_document(request_id)
+        } else {
+            problem.render(request_id)
+        }
+    };
     let mut response = match answered {
         Ok(mut response) => match problem_of(&mut response) {
             Some(problem) => {
-                let mut rendered = problem.render(request_id);
+                let mut rendered = render(problem);
                 keep(response.headers(), rendered.headers_mut());
                 rendered
             }
             None => response,
         },
-        Err(problem) => problem.render(request_id),
+        Err(problem) => render(problem),
     };
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(request_id) {

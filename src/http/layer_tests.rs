@@ -15,12 +15,14 @@ async fn boom() -> &'static str {
 #[tokio::test]
 async fn a_panic_is_a_problem() {
     let dir = tempfile::tempdir().unwrap();
+    let mut config = Config::default();
+    config.http.token = Some("s3cret".into());
     let app = Arc::new(AppState::new(
         PgPoolOptions::new()
             .connect_lazy("postgres://nowhere")
             .unwrap(),
         blob::Store::open(dir.path()).await.unwrap(),
-        Arc::new(Config::default()),
+        Arc::new(config),
         Health::new(|| true, CancellationToken::new()),
     ));
     let router = Router::new()
@@ -30,7 +32,7 @@ async fn a_panic_is_a_problem() {
     *request.uri_mut() = "/boom".parse().unwrap();
     request
         .headers_mut()
-        .insert("host", HeaderValue::from_static("localhost"));
+        .insert("authorization", HeaderValue::from_static("Bearer s3cret"));
     request
         .extensions_mut()
         .insert(Peer("127.0.0.1:1".parse().unwrap()));

@@ -7,9 +7,14 @@
 mod admit;
 mod api;
 mod audit;
+mod caller;
 mod input;
 mod layer;
+mod once;
+mod openapi;
+mod origin;
 mod problem;
+mod reach;
 mod ready;
 mod route;
 mod scrape;
@@ -22,16 +27,20 @@ use std::sync::Arc;
 
 use axum::{Router, extract::DefaultBodyLimit, middleware};
 
-use api::{dead, enqueue, gate, health, job, log, queue, run, schedule, stats, webhook};
+use api::{
+    dead, enqueue, gate, health, job, log, queue, run, schedule, session, stats, token, webhook,
+};
 use route::route;
 
 use crate::ingest::product_import::routes as product_import;
 
-pub use admit::Caller;
 pub use audit::record;
+pub use caller::Caller;
 pub use input::{Cursor, Json, Limit, Page, Path, Query};
+pub use once::is_repeated;
+pub use openapi::document as openapi;
 pub use problem::{Fault, Problem};
-pub use route::{Access, Payload, Route, docs};
+pub use route::{Access, Payload, Reach, Route, docs};
 pub use serve::{bind, serve};
 pub use state::{AppState, Health};
 pub use trouble::Trouble;
@@ -43,57 +52,64 @@ pub const ROUTES: &[Route] = &[
     route!(GET  "/healthz"                      Open    ready::healthz,   "Says that the process answers; asks nobody else."),
     route!(GET  "/readyz"                       Open    ready::readyz,    "200 where work may be sent here, else 503, with each check; `?verbose` adds times and the version."),
     route!(GET  "/metrics"                      Open    scrape::metrics,  "All metrics as Prometheus text."),
-    route!(GET  "/api/v1/queues"                Guarded queue::list,      "What is in each queue, by state, each counted up to 10001; its oldest ages; whether it is paused."),
-    route!(POST "/api/v1/queues/{queue}/pause"  Guarded queue::pause,     "Nothing more is claimed from the queue; what runs goes on."),
-    route!(POST "/api/v1/queues/{queue}/resume" Guarded queue::resume,    "The queue goes on."),
-    route!(GET  "/api/v1/health/database"       Guarded health::database,  "Who holds the xmin horizon, by name and with the last statement's shape; the live table's dead rows and sizes; the days ahead that have partitions; what is wrong with the plans of hot statements."),
-    route!(GET  "/api/v1/stats"                 Guarded stats::show,      "What ended in the last `?minutes=` (60, at most 1440), by queue and kind and minute by minute: outcomes, mean wait, run times; `?queue=`, `?kind=`. Daemons write it every few seconds."),
-    route!(GET  "/api/v1/jobs"                  Guarded job::list,        "Jobs, unfinished, finished and dead: `?queue=`, `?kind=`, `?state=`; running ones with their `progress`."),
-    route!(POST "/api/v1/queues/{queue}/limit"  Guarded queue::limit,     "At most `{max_running}` jobs of the queue run at once across all daemons; null: no limit."),
-    route!(POST "/api/v1/queues/{queue}/fair"   Guarded queue::fair,      "With `{fair: true}` the queue's tenants take turns."),
-    route!(GET  "/api/v1/gates"                 Guarded gate::list,       "The gates with their limits and the jobs behind them; last, with a null pattern, what no gate fits."),
-    route!(PUT  "/api/v1/gates/{pattern}"       Guarded gate::set,        "Sets `{max_running, rate_per_sec, burst}` of a key, or with `*` at its end of each key that begins so; what is left out is not limited."),
-    route!(DELETE "/api/v1/gates/{pattern}"     Guarded gate::remove,     "Removes a gate: its keys fall to the next pattern that fits, or to one job at a time."),
-    route!(POST "/api/v1/gates/{pattern}/pause" Guarded gate::pause,      "No job of its keys starts any more; what runs goes on. Where there is no such gate, one is made with the limits of now."),
-    route!(POST "/api/v1/gates/{pattern}/resume" Guarded gate::resume,    "The gate goes on."),
-    route!(POST "/api/v1/jobs"                  Guarded enqueue::enqueue, "Enqueues `{kind, args, queue, priority, run_at, max_attempts, unique_key, unique_for_secs, tenant, meta}`, of which only `kind` is required: 201, or 200 with the job that has the unique key: an unfinished one, or with `unique_for_secs` that of the same period, finished or not."),
-    route!(GET  "/api/v1/jobs/{id}"             Guarded job::show,        "One job: how far it has come, the steps it has done, its failed attempts."),
-    route!(GET  "/api/v1/jobs/{id}/logs"        Guarded log::list,         "What its attempts said, oldest first. `next_cursor` is where later lines will begin; `ended` says that no attempt is to come: its last lines are there a second later."),
-    route!(GET  "/api/v1/jobs/{id}/why"         Guarded job::why,         "What keeps the job from running: reasons, the most decisive first, each a `code`, a `text` and an `advice`."),
-    route!(PATCH "/api/v1/jobs/{id}"            Guarded job::change,      "Changes `{priority, run_at}` of an unfinished job; of a running one the priority only, for its next attempt."),
-    route!(POST "/api/v1/jobs/{id}/snooze"      Guarded job::snooze,      "Puts a waiting job off by `{delay_secs}`, from now or from its `run_at`, whichever is later."),
-    route!(POST "/api/v1/jobs/{id}/cancel"      Guarded job::cancel,      "200 where it waited and will not run, 202 where its handler was told to stop."),
-    route!(POST "/api/v1/jobs/{id}/retry"       Guarded job::retry,       "200 where it waited and is due now, 201 with the new job where it was a dead letter, with a body's `{args}` in place of its own; with `{afresh: true}` as if nothing had been done, under new idempotency keys."),
-    route!(GET  "/api/v1/dead"                  Guarded dead::list,       "Dead letters nobody replayed: `?queue=`, `?kind=`, `?reason=`, `?fingerprint=`, `?error=` (contains), `?tenant=`, `?run_id=`, `?died_after=`, `?died_before=`; `?replayed=true` for all."),
-    route!(GET  "/api/v1/dead/groups"           Guarded dead::groups,     "Dead letters nobody replayed by kind and fingerprint, the largest group first, counted up to 10,001, with an example: `?kind=`, `?limit=`."),
-    route!(POST "/api/v1/bulk"                  Guarded api::bulk::submit,   "Does `{action, filter, all, rate_per_sec, dry_run}` to many, as a run: `cancel` or `retry` to unfinished jobs by `{queue, kind, state, tenant, run_id, error, created_after, created_before, is_later}`, `replay` or `purge` to dead letters by the members of `GET /api/v1/dead`; 202 with the run, or with `dry_run` 200 with how many there are and the first few. An empty filter needs `all`."),
-    route!(GET  "/api/v1/runs"                  Guarded run::list,        "Runs: `?system=`."),
-    route!(GET  "/api/v1/runs/{id}"             Guarded run::show,        "One run."),
-    route!(POST "/api/v1/runs/{id}/pause"       Guarded run::pause,       "A batch run stops after what is committed, until it is resumed."),
-    route!(POST "/api/v1/runs/{id}/resume"      Guarded run::resume,      "A paused run goes on from where it was."),
-    route!(POST "/api/v1/runs/{id}/cancel"      Guarded run::cancel,      "The run and its jobs stop; what was committed stays."),
-    route!(POST "/api/v1/runs/{id}/reset"       Guarded run::reset,       "A failed, cancelled or stuck run goes on from where it was."),
-    route!(GET  "/api/v1/schedules"             Guarded schedule::list,   "Schedules, in words too, with their next and last ticks."),
-    route!(POST "/api/v1/schedules"             Guarded schedule::change::create, "Makes a schedule `{name, cron, kind, timezone, args, queue, priority, missed, missed_max, overlap, jitter_ms, paused}`, of which `name`, `cron` and `kind` are required: 201, 409 where the name is taken."),
-    route!(GET  "/api/v1/schedules/{name}"      Guarded schedule::show,   "One schedule: its next due times (`?n=10`) in its zone and in UTC, its last ticks, what a tick now would come to."),
-    route!(PUT  "/api/v1/schedules/{name}"      Guarded schedule::change::put, "Replaces what a user's schedule says, as in POST without `name` and `paused`: 200, or 201 where there was none; 409 where it is the configuration's or built in."),
-    route!(DELETE "/api/v1/schedules/{name}"    Guarded schedule::change::remove, "Removes a user's schedule; its jobs stay."),
-    route!(POST "/api/v1/schedules/{name}/pause"  Guarded schedule::act::pause, "Its ticks pass without a job, until a person lets it go on."),
-    route!(POST "/api/v1/schedules/{name}/resume" Guarded schedule::act::resume, "It goes on with its next tick; what passed is not made up for. 409 where the configuration pauses it."),
-    route!(POST "/api/v1/schedules/{name}/run"  Guarded schedule::act::run, "One job now, beside its ticks: 201; 409 where its jobs must not overlap and one is unfinished, unless `?force=true`."),
-    route!(POST "/api/v1/schedules/{name}/backfill" Guarded schedule::act::backfill, "A job for each tick from `from` on and before `to` that has none: `{from, to, limit, spacing_ms, priority, force, dry_run}`; at most 10000 at once."),
-    route!(GET    "/api/v1/webhooks"                 Guarded webhook::list,       "Webhooks: who is told of what."),
-    route!(POST   "/api/v1/webhooks"                 Guarded webhook::add,        "Makes a webhook of `{url, events, secret_ref, tenant, kinds, queues}`, of which the first three are required: 201."),
-    route!(GET    "/api/v1/webhooks/{id}"            Guarded webhook::show,       "One webhook."),
-    route!(DELETE "/api/v1/webhooks/{id}"            Guarded webhook::remove,     "The webhook is told nothing more, and the list of its deliveries goes with it."),
-    route!(POST   "/api/v1/webhooks/{id}/pause"      Guarded webhook::pause,      "What happens meanwhile is not told."),
-    route!(POST   "/api/v1/webhooks/{id}/resume"     Guarded webhook::resume,     "The webhook goes on."),
-    route!(POST   "/api/v1/webhooks/{id}/test"       Guarded webhook::test,       "202 with the job that delivers `webhook.test`."),
-    route!(GET    "/api/v1/webhooks/{id}/deliveries" Guarded webhook::deliveries, "The last 200 attempts to deliver, with status, time and error."),
-    route!(UPLOAD "/import/products"               Guarded product_import::upload, "Imports the products of an uploaded workbook or CSV, the form's field `file`: 202 with the job's id, 400 where it cannot be imported."),
-    route!(UPLOAD "/api/v1/import/products"        Guarded product_import::upload, "The same."),
-    route!(GET    "/import/status/{jobId}"         Guarded product_import::status, "How far an import is."),
-    route!(GET    "/api/v1/import/status/{jobId}"  Guarded product_import::status, "The same."),
+    route!(GET  "/openapi.json"                 Open    openapi::show,    "This interface as an OpenAPI 3.1 document."),
+    route!(GET  "/api/v1/queues"                Viewer Whole queue::list,      "What is in each queue, by state, each counted up to 10001; its oldest ages; whether it is paused."),
+    route!(POST "/api/v1/queues/{queue}/pause"  Operator Whole queue::pause,     "Nothing more is claimed from the queue; what runs goes on."),
+    route!(POST "/api/v1/queues/{queue}/resume" Operator Whole queue::resume,    "The queue goes on."),
+    route!(GET  "/api/v1/health/database"       Viewer Whole health::database,  "Who holds the xmin horizon, by name and with the last statement's shape; the live table's dead rows and sizes; the days ahead that have partitions; what is wrong with the plans of hot statements."),
+    route!(GET  "/api/v1/stats"                 Viewer Whole stats::show,      "What ended in the last `?minutes=` (60, at most 1440), by queue and kind and minute by minute: outcomes, mean wait, run times; `?queue=`, `?kind=`. Daemons write it every few seconds."),
+    route!(GET  "/api/v1/jobs"                  Viewer Filtered job::list,        "Jobs, unfinished, finished and dead: `?queue=`, `?kind=`, `?state=`; running ones with their `progress`."),
+    route!(POST "/api/v1/queues/{queue}/limit"  Admin Whole queue::limit,     "At most `{max_running}` jobs of the queue run at once across all daemons; null: no limit."),
+    route!(POST "/api/v1/queues/{queue}/fair"   Admin Whole queue::fair,      "With `{fair: true}` the queue's tenants take turns."),
+    route!(GET  "/api/v1/gates"                 Viewer Whole gate::list,       "The gates with their limits and the jobs behind them; last, with a null pattern, what no gate fits."),
+    route!(PUT  "/api/v1/gates/{pattern}"       Admin Whole gate::set,        "Sets `{max_running, rate_per_sec, burst}` of a key, or with `*` at its end of each key that begins so; what is left out is not limited."),
+    route!(DELETE "/api/v1/gates/{pattern}"     Admin Whole gate::remove,     "Removes a gate: its keys fall to the next pattern that fits, or to one job at a time."),
+    route!(POST "/api/v1/gates/{pattern}/pause" Operator Whole gate::pause,      "No job of its keys starts any more; what runs goes on. Where there is no such gate, one is made with the limits of now."),
+    route!(POST "/api/v1/gates/{pattern}/resume" Operator Whole gate::resume,    "The gate goes on."),
+    route!(POST "/api/v1/jobs"                  Operator Filtered enqueue::enqueue, "Enqueues `{kind, args, queue, priority, run_at, max_attempts, unique_key, unique_for_secs, tenant, meta}`, of which only `kind` is required: 201, or 200 with the job that has the unique key: an unfinished one, or with `unique_for_secs` that of the same period, finished or not."),
+    route!(GET  "/api/v1/jobs/{id}"             Viewer Job job::show,        "One job: how far it has come, the steps it has done, its failed attempts."),
+    route!(GET  "/api/v1/jobs/{id}/logs"        Operator Job log::list,         "What its attempts said, oldest first. `next_cursor` is where later lines will begin; `ended` says that no attempt is to come: its last lines are there a second later."),
+    route!(GET  "/api/v1/jobs/{id}/why"         Viewer Job job::why,         "What keeps the job from running: reasons, the most decisive first, each a `code`, a `text` and an `advice`."),
+    route!(PATCH "/api/v1/jobs/{id}"            Operator Job job::change,      "Changes `{priority, run_at}` of an unfinished job; of a running one the priority only, for its next attempt."),
+    route!(POST "/api/v1/jobs/{id}/snooze"      Operator Job job::snooze,      "Puts a waiting job off by `{delay_secs}`, from now or from its `run_at`, whichever is later."),
+    route!(POST "/api/v1/jobs/{id}/cancel"      Operator Job job::cancel,      "200 where it waited and will not run, 202 where its handler was told to stop."),
+    route!(POST "/api/v1/jobs/{id}/retry"       Operator Job job::retry,       "200 where it waited and is due now, 201 with the new job where it was a dead letter, with a body's `{args}` in place of its own; with `{afresh: true}` as if nothing had been done, under new idempotency keys."),
+    route!(GET  "/api/v1/dead"                  Viewer Filtered dead::list,       "Dead letters nobody replayed: `?queue=`, `?kind=`, `?reason=`, `?fingerprint=`, `?error=` (contains), `?tenant=`, `?run_id=`, `?died_after=`, `?died_before=`; `?replayed=true` for all."),
+    route!(GET  "/api/v1/dead/groups"           Viewer Whole dead::groups,     "Dead letters nobody replayed by kind and fingerprint, the largest group first, counted up to 10,001, with an example: `?kind=`, `?limit=`."),
+    route!(POST "/api/v1/bulk"                  Operator Filtered api::bulk::submit,   "Does `{action, filter, all, rate_per_sec, dry_run}` to many, as a run: `cancel` or `retry` to unfinished jobs by `{queue, kind, state, tenant, run_id, error, created_after, created_before, is_later}`, `replay` or `purge` to dead letters by the members of `GET /api/v1/dead`; 202 with the run, or with `dry_run` 200 with how many there are and the first few. An empty filter needs `all`."),
+    route!(GET  "/api/v1/runs"                  Viewer Filtered run::list,        "Runs: `?system=`."),
+    route!(GET  "/api/v1/runs/{id}"             Viewer Run run::show,        "One run."),
+    route!(POST "/api/v1/runs/{id}/pause"       Operator Run run::pause,       "A batch run stops after what is committed, until it is resumed."),
+    route!(POST "/api/v1/runs/{id}/resume"      Operator Run run::resume,      "A paused run goes on from where it was."),
+    route!(POST "/api/v1/runs/{id}/cancel"      Operator Run run::cancel,      "The run and its jobs stop; what was committed stays."),
+    route!(POST "/api/v1/runs/{id}/reset"       Operator Run run::reset,       "A failed, cancelled or stuck run goes on from where it was."),
+    route!(GET  "/api/v1/schedules"             Viewer Whole schedule::list,   "Schedules, in words too, with their next and last ticks."),
+    route!(POST "/api/v1/schedules"             Admin Whole schedule::change::create, "Makes a schedule `{name, cron, kind, timezone, args, queue, priority, missed, missed_max, overlap, jitter_ms, paused}`, of which `name`, `cron` and `kind` are required: 201, 409 where the name is taken."),
+    route!(GET  "/api/v1/schedules/{name}"      Viewer Whole schedule::show,   "One schedule: its next due times (`?n=10`) in its zone and in UTC, its last ticks, what a tick now would come to."),
+    route!(PUT  "/api/v1/schedules/{name}"      Admin Whole schedule::change::put, "Replaces what a user's schedule says, as in POST without `name` and `paused`: 200, or 201 where there was none; 409 where it is the configuration's or built in."),
+    route!(DELETE "/api/v1/schedules/{name}"    Admin Whole schedule::change::remove, "Removes a user's schedule; its jobs stay."),
+    route!(POST "/api/v1/schedules/{name}/pause"  Operator Whole schedule::act::pause, "Its ticks pass without a job, until a person lets it go on."),
+    route!(POST "/api/v1/schedules/{name}/resume" Operator Whole schedule::act::resume, "It goes on with its next tick; what passed is not made up for. 409 where the configuration pauses it."),
+    route!(POST "/api/v1/schedules/{name}/run"  Operator Whole schedule::act::run, "One job now, beside its ticks: 201; 409 where its jobs must not overlap and one is unfinished, unless `?force=true`."),
+    route!(POST "/api/v1/schedules/{name}/backfill" Operator Whole schedule::act::backfill, "A job for each tick from `from` on and before `to` that has none: `{from, to, limit, spacing_ms, priority, force, dry_run}`; at most 10000 at once."),
+    route!(GET    "/api/v1/webhooks"                 Admin Filtered webhook::list,       "Webhooks: who is told of what."),
+    route!(POST   "/api/v1/webhooks"                 Admin Filtered webhook::add,        "Makes a webhook of `{url, events, secret_ref, tenant, kinds, queues}`, of which the first three are required: 201."),
+    route!(GET    "/api/v1/webhooks/{id}"            Admin Webhook webhook::show,       "One webhook."),
+    route!(DELETE "/api/v1/webhooks/{id}"            Admin Webhook webhook::remove,     "The webhook is told nothing more, and the list of its deliveries goes with it."),
+    route!(POST   "/api/v1/webhooks/{id}/pause"      Admin Webhook webhook::pause,      "What happens meanwhile is not told."),
+    route!(POST   "/api/v1/webhooks/{id}/resume"     Admin Webhook webhook::resume,     "The webhook goes on."),
+    route!(POST   "/api/v1/webhooks/{id}/test"       Admin Webhook webhook::test,       "202 with the job that delivers `webhook.test`."),
+    route!(GET    "/api/v1/webhooks/{id}/deliveries" Admin Webhook webhook::deliveries, "The last 200 attempts to deliver, with status, time and error."),
+    route!(POST   "/api/v1/session"                  Open              session::open,      "Takes `{token}` and sets it as the cookie `token` (HttpOnly, SameSite=Strict) of this browser: 200 with who it is, 401 where it proves nothing."),
+    route!(GET    "/api/v1/session"                  Viewer Filtered   session::show,      "Who asks: `actor`, `role` and `tenants`, which are null for all."),
+    route!(DELETE "/api/v1/session"                  Open              session::close,     "Deletes the cookie: 204."),
+    route!(GET    "/api/v1/tokens"                   Admin Whole       token::list,        "The API tokens, the revoked ones among them; never their secrets."),
+    route!(SECRET "/api/v1/tokens"                   Admin Whole       token::create,      "Makes a token of `{name, role, tenants, expires_secs}`, of which the first two are required: 201, with the `token` itself, which is shown this once."),
+    route!(DELETE "/api/v1/tokens/{id}"              Admin Whole       token::revoke,      "Revokes a token: from now on it opens nothing. 409 where it was revoked before."),
+    route!(UPLOAD "/import/products"               Operator Filtered product_import::upload, "Imports the products of an uploaded workbook or CSV, the form's field `file`: 202 with the job's id, 400 where it cannot be imported."),
+    route!(UPLOAD "/api/v1/import/products"        Operator Filtered product_import::upload, "The same."),
+    route!(GET    "/import/status/{jobId}"         Viewer Run product_import::status, "How far an import is."),
+    route!(GET    "/api/v1/import/status/{jobId}"  Viewer Run product_import::status, "The same."),
 ];
 
 /// Makes the router of every route in the table.
@@ -130,10 +146,21 @@ mod tests {
     }
 
     #[test]
-    fn only_probes_and_metrics_are_open() {
+    fn only_probes_metrics_and_the_way_in_are_open() {
         let open = ROUTES.iter().filter(|route| route.access == Access::Open);
         let open: Vec<_> = open.map(|route| route.path).collect();
-        assert_eq!(open, ["/healthz", "/readyz", "/metrics"]);
+        let session = "/api/v1/session";
+        assert_eq!(
+            open,
+            [
+                "/healthz",
+                "/readyz",
+                "/metrics",
+                "/openapi.json",
+                session,
+                session
+            ]
+        );
     }
 
     #[test]

@@ -4,17 +4,20 @@
 //! is the request's id known. What goes wrong inside (SQL, paths, causes) is
 //! logged and never in a body.
 
+use std::time::Duration;
+
 use axum::{
+    body::Body,
     http::{
         HeaderValue, StatusCode,
-        header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
+        header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
     },
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::trouble::Trouble;
+use super::{once, trouble::Trouble};
 use crate::db;
 
 /// Something that a request cannot have, and why.
@@ -24,6 +27,7 @@ pub struct Problem {
     detail: Option<String>,
     errors: Vec<Fault>,
     extra: Map<String, Value>,
+    retry_after: Option<Duration>,
 }
 
 /// One mistake in what was sent.
@@ -55,6 +59,7 @@ impl Problem {
             detail: None,
             errors: Vec::new(),
             extra: Map::new(),
+            retry_after: None,
         }
     }
 
@@ -93,6 +98,13 @@ impl Problem {
         self
     }
 
+    /// Says when to ask again.
+    #[must_use]
+    pub const fn retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+
     /// Returns what kind of problem this is.
     #[must_use]
     pub const fn trouble(&self) -> Trouble {
@@ -112,6 +124,7 @@ impl Problem {
             detail,
             errors,
             extra,
+            retry_after,
         } = self;
         let status = trouble.status();
         let mut body = json!({
@@ -141,6 +154,25 @@ impl Problem {
             }
             _ => {}
         }
+        if let Some(wait) = retry_after {
+            // In whole seconds, and none too few.
+            headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
+        }
+        response
+    }
+
+    /// Writes it in the form of the systems' documents, on their paths: `success`, `message` and
+    /// `error.code`, which is the problem's name.
+    pub(super) fn render_as_document(self, request_id: &str) -> Response {
+        let code = self.trouble.name().replace('-', "_");
+        let title = self.trouble.title();
+        let message = self.detail.clone().unwrap_or_else(|| title.to_owned());
+        let mut response = self.render(request_id);
+        let body = json!({ "success": false, "message": message, "error": { "code": code } });
+        *response.body_mut() = Body::from(body.to_string());
+        let json = HeaderValue::from_static("application/json");
+        response.headers_mut().insert(CONTENT_TYPE, json);
+        response.headers_mut().remove(CONTENT_LENGTH);
         response
     }
 }
@@ -158,6 +190,10 @@ impl From<sqlx::Error> for Problem {
             sqlx::Error::Database(error) => error.code().unwrap_or_default().into_owned(),
             _ => String::new(),
         };
+        if once::is_repeated(&error) {
+            let text = "another request with this Idempotency-Key came first; ask again";
+            return Self::new(Trouble::Conflict).detail(text);
+        }
         if code.starts_with("22") {
             // A data exception, as U+0000 in a text: only the caller can have sent it.
             tracing::debug!(error = %error, "the database refused a value");

@@ -18,7 +18,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use super::{AppState, admit::Peer, router};
+use super::{
+    AppState,
+    admit::{Peer, is_guarded},
+    router,
+};
 use crate::config;
 
 /// Connections at once; more wait in the listener's backlog.
@@ -49,6 +53,13 @@ pub async fn bind(config: &config::Http) -> io::Result<TcpListener> {
 pub async fn serve(state: AppState, listener: TcpListener, shutdown: CancellationToken) {
     if let Ok(address) = listener.local_addr() {
         tracing::info!(%address, "HTTP is served");
+        if !address.ip().is_loopback() && matches!(is_guarded(&state).await, Ok(false)) {
+            tracing::warn!(
+                %address,
+                "no credential is configured, so only this machine is served; \
+                 `ingestd token create NAME --role ROLE` makes one"
+            );
+        }
     }
     let (head_timeout, drain) = (
         state.config.http.request_timeout,

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
-use super::{admit::Token, ready::LastAnswer, scrape::Scrape};
+use super::{admit::Door, ready::LastAnswer, scrape::Scrape};
 use crate::{blob, config::Config};
 
 /// What the handlers work with; made once by the daemon.
@@ -19,7 +19,7 @@ pub struct AppState {
     pub config: Arc<Config>,
     /// How the daemon says that it is well.
     pub health: Health,
-    pub(super) token: Option<Token>,
+    pub(super) door: Door,
     pub(super) scrape: Scrape,
     pub(super) last_answer: LastAnswer,
 }
@@ -29,7 +29,7 @@ impl AppState {
     #[must_use]
     pub fn new(db: PgPool, blobs: blob::Store, config: Arc<Config>, health: Health) -> Self {
         Self {
-            token: config.http.token.as_ref().map(Token::new),
+            door: Door::new(&config),
             db,
             blobs,
             config,

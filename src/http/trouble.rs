@@ -9,11 +9,13 @@ pub enum Trouble {
     BadRequest,
     /// The body is no JSON, or not of the shape that is asked for.
     BadJson,
-    /// No token, or a wrong one.
+    /// No credential, or a wrong one.
     Unauthorized,
-    /// Without a token only this machine is served.
+    /// The caller is known, and may not.
+    Forbidden,
+    /// Without a credential only this machine is served.
     ForeignPeer,
-    /// Without a token only this machine's own names are served, so that no web
+    /// Without a credential only this machine's own names are served, so that no web
     /// page can reach the daemon under a name of its own (DNS rebinding).
     ForeignHost,
     /// A web page of another origin asks for a change (CSRF).
@@ -34,6 +36,10 @@ pub enum Trouble {
     Invalid,
     /// No such job kind.
     UnknownKind,
+    /// The Idempotency-Key came with another request before.
+    KeyReused,
+    /// More than the caller's budget.
+    TooMany,
     /// A bug of ours; the log has it under the request's id.
     Internal,
     /// The database cannot be reached now.
@@ -48,6 +54,7 @@ impl Trouble {
         Self::BadRequest,
         Self::BadJson,
         Self::Unauthorized,
+        Self::Forbidden,
         Self::ForeignPeer,
         Self::ForeignHost,
         Self::CrossSite,
@@ -59,6 +66,8 @@ impl Trouble {
         Self::UnsupportedMediaType,
         Self::Invalid,
         Self::UnknownKind,
+        Self::KeyReused,
+        Self::TooMany,
         Self::Internal,
         Self::Unavailable,
         Self::Slow,
@@ -74,7 +83,12 @@ impl Trouble {
                 "bad-json",
                 "The body cannot be read as JSON",
             ),
-            Self::Unauthorized => (S::UNAUTHORIZED, "unauthorized", "A valid token is required"),
+            Self::Unauthorized => (
+                S::UNAUTHORIZED,
+                "unauthorized",
+                "A valid credential is required",
+            ),
+            Self::Forbidden => (S::FORBIDDEN, "forbidden", "Not allowed to this caller"),
             Self::ForeignPeer => (S::FORBIDDEN, "foreign-peer", "Only this machine is served"),
             Self::ForeignHost => (S::FORBIDDEN, "foreign-host", "Not served under this name"),
             Self::CrossSite => (S::FORBIDDEN, "cross-site", "Cross-site change refused"),
@@ -102,6 +116,12 @@ impl Trouble {
                 "unknown-kind",
                 "No such kind of job",
             ),
+            Self::KeyReused => (
+                S::UNPROCESSABLE_ENTITY,
+                "key-reused",
+                "The Idempotency-Key was used for another request",
+            ),
+            Self::TooMany => (S::TOO_MANY_REQUESTS, "too-many", "Too many requests"),
             Self::Internal => (
                 S::INTERNAL_SERVER_ERROR,
                 "internal",

@@ -166,6 +166,21 @@ pub async fn list(
     before: Option<JobId>,
     limit: i64,
 ) -> sqlx::Result<Vec<DeadLetter>> {
+    list_of(db, filter, None, before, limit).await
+}
+
+/// As [`list`], of these owners only; `None` is all, and what names none is `default`'s.
+///
+/// # Errors
+///
+/// What Postgres says.
+pub async fn list_of(
+    db: impl PgExecutor<'_>,
+    filter: &DeadFilter,
+    tenants: Option<&[String]>,
+    before: Option<JobId>,
+    limit: i64,
+) -> sqlx::Result<Vec<DeadLetter>> {
     let mut query = QueryBuilder::new(
         "SELECT id, kind, queue, attempt, crashes, reason, left(error, 1000) AS error,
                 fingerprint, run_id, tenant, created_at, died_at, replayed_from, replayed_to,
@@ -174,6 +189,10 @@ pub async fn list(
     );
     query.push_bind(before.unwrap_or(JobId(i64::MAX)));
     filter.push_conditions(&mut query);
+    if let Some(tenants) = tenants {
+        query.push(" AND coalesce(tenant, 'default') = ANY (");
+        query.push_bind(tenants.to_vec()).push(")");
+    }
     query.push(" ORDER BY id DESC LIMIT ").push_bind(limit);
     query.build_query_as().fetch_all(db).await
 }

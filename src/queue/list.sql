@@ -1,6 +1,6 @@
 -- Jobs wherever they are, newest first, one page.
 -- $1 queue, $2 kind, $3 state, $4 before this id (never null: with an OR it would be a filter and
--- no index condition), $5 rows.
+-- no index condition), $5 rows, $6 owners.
 -- Each branch walks its table's index on id from the end and stops at the page's size; what the
 -- state rules out is not read at all, for a condition on $3 alone is decided before the scan.
 SELECT * FROM (
@@ -12,6 +12,7 @@ SELECT * FROM (
      AND ($3::text IS NULL OR $3 IN ('queued', 'held', 'running'))
      AND ($3::text IS NULL OR state = $3)
      AND ($1::text IS NULL OR queue = $1) AND ($2::text IS NULL OR kind = $2)
+     AND ($6::text[] IS NULL OR coalesce(tenant, 'default') = ANY ($6))
      AND id < $4
    ORDER BY id DESC LIMIT $5)
   UNION ALL
@@ -21,6 +22,7 @@ SELECT * FROM (
    WHERE ($3::text IS NULL OR $3 IN ('completed', 'cancelled'))
      AND ($3::text IS NULL OR state = $3)
      AND ($1::text IS NULL OR queue = $1) AND ($2::text IS NULL OR kind = $2)
+     AND ($6::text[] IS NULL OR coalesce(tenant, 'default') = ANY ($6))
      AND id < $4
    ORDER BY id DESC LIMIT $5)
   UNION ALL
@@ -30,6 +32,7 @@ SELECT * FROM (
    WHERE shard = 0
      AND ($3::text IS NULL OR $3 = 'dead')
      AND ($1::text IS NULL OR queue = $1) AND ($2::text IS NULL OR kind = $2)
+     AND ($6::text[] IS NULL OR coalesce(tenant, 'default') = ANY ($6))
      AND id < $4
    ORDER BY id DESC LIMIT $5)
 ) found

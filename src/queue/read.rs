@@ -118,6 +118,8 @@ pub struct JobFilter<'a> {
     pub kind: Option<&'a str>,
     /// In this state.
     pub state: Option<JobState>,
+    /// Of these owners; what names none is `default`'s.
+    pub tenants: Option<&'a [String]>,
 }
 
 /// Before this id is every job.
@@ -140,6 +142,7 @@ pub async fn list(
         .bind(filter.state)
         .bind(before.unwrap_or(NEWEST))
         .bind(limit)
+        .bind(filter.tenants)
         .fetch_all(db)
         .await
 }

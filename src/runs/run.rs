@@ -167,14 +167,31 @@ pub async fn list(
     before: Option<RunId>,
     limit: i64,
 ) -> sqlx::Result<Vec<Run>> {
+    list_of(db, system, None, before, limit).await
+}
+
+/// As [`list`], of these tenants only; `None` is all.
+///
+/// # Errors
+///
+/// What Postgres says.
+pub async fn list_of(
+    db: impl PgExecutor<'_>,
+    system: Option<&str>,
+    tenants: Option<&[String]>,
+    before: Option<RunId>,
+    limit: i64,
+) -> sqlx::Result<Vec<Run>> {
     sqlx::query_as(
         "SELECT * FROM ingestd.runs
          WHERE ($1::text IS NULL OR system = $1) AND ($2::bigint IS NULL OR id < $2)
+           AND ($4::text[] IS NULL OR tenant = ANY ($4))
          ORDER BY id DESC LIMIT $3",
     )
     .bind(system)
     .bind(before)
     .bind(limit)
+    .bind(tenants)
     .fetch_all(db)
     .await
 }

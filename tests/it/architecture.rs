@@ -86,6 +86,14 @@ fn the_queue_knows_nothing_of_what_jobs_do() {
         never("queue/", path);
     }
     never("runs/", "crate::ingest");
+    for path in [
+        "crate::http",
+        "crate::queue",
+        "crate::ingest",
+        "crate::runs",
+    ] {
+        never("access/", path);
+    }
 }
 
 #[test]
@@ -101,6 +109,7 @@ fn crates_stay_in_their_rooms() {
         "calamine",
     );
     only(&["fetch/"], "reqwest");
+    only(&["access/"], "use ring::");
     only(&["cli/"], "clap");
     only(&["cli/"], "indicatif");
 }

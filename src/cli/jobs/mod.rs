@@ -211,6 +211,7 @@ async fn ls(args: &LsArgs, session: &mut Session) -> Result<Exit, Failure> {
         queue: args.queue.as_deref(),
         kind: args.kind.as_deref(),
         state: args.state,
+        tenants: None,
     };
     let rows = read::list(&mut session.conn, filter, None, args.limit).await?;
     let rows = record::with_progress(&mut session.conn, rows).await?;

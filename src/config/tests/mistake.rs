@@ -282,12 +282,12 @@ ingestd.toml:2:22: queue.heartbeat_interval is 15s, must be at most half of queu
   |                      ^^^^^",
     );
     tells(
-        "http.listen = '0.0.0.0:80'",
+        "auth.jwt_secret = 'too short'",
         r"
-ingestd.toml:1:15: http.listen is 0.0.0.0:80, which others can reach: set http.token or http.token_file as well, or listen on 127.0.0.1
+ingestd.toml:1:19: auth.jwt_secret must have 32 bytes at least
   |
-1 | http.listen = '0.0.0.0:80'
-  |               ^^^^^^^^^^^^",
+1 | auth.jwt_secret = …
+  |                   ^",
     );
 }
 

@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::{AppState, Caller, Json, Problem, Trouble, audit};
 use crate::{
+    access::Tenants,
     ingest::system::bulk::{self, Action, BadOrder, Order},
     runs,
 };
@@ -39,8 +40,12 @@ pub(in crate::http) async fn submit(
     Extension(caller): Extension<Caller>,
     Json(body): Json<Body>,
 ) -> Result<Answer, Problem> {
-    let order = Order::new(body.action, Value::Object(body.filter), body.rate_per_sec)
-        .map_err(|error| refused(&error))?;
+    let order = Order::new(
+        body.action,
+        Value::Object(own(&caller, body.filter)?),
+        body.rate_per_sec,
+    )
+    .map_err(|error| refused(&error))?;
     if order.is_any() && !body.all {
         let rule = "at least one condition, or \"all\": true";
         return Err(Problem::new(Trouble::Invalid).at("/filter", rule));
@@ -53,7 +58,7 @@ pub(in crate::http) async fn submit(
         let here = "/api/v1/bulk".to_owned();
         return Ok((StatusCode::OK, [(LOCATION, here)], axum::Json(report)));
     }
-    let (id, found) = bulk::submit(&mut tx, &order, "api", caller.actor).await?;
+    let (id, found) = bulk::submit(&mut tx, &order, "api", &caller.actor).await?;
     let run = runs::get(&mut *tx, id).await?;
     let action = format!("bulk.{}", body.action.as_str());
     let detail = json!({ "order": order, "found": found.n_found });
@@ -74,6 +79,21 @@ pub(in crate::http) async fn submit(
         [(LOCATION, location)],
         axum::Json(json!(run)),
     ))
+}
+
+/// Narrows a filter to what the caller owns: one tenant, which is named where there are several.
+fn own(caller: &Caller, mut filter: Map<String, Value>) -> Result<Map<String, Value>, Problem> {
+    if caller.tenants == Tenants::All {
+        return Ok(filter);
+    }
+    let asked = filter.get("tenant").and_then(Value::as_str);
+    let owner = caller.tenants.owner(asked.map(str::to_owned));
+    let owner = owner.map_err(|mine| {
+        let rule = format!("one of yours: {}", mine.join(", "));
+        Problem::new(Trouble::Invalid).at("/filter/tenant", rule)
+    })?;
+    filter.insert("tenant".to_owned(), owner.into());
+    Ok(filter)
 }
 
 fn refused(error: &BadOrder) -> Problem {

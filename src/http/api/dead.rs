@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::{Json, extract::State};
+use axum::{Extension, Json, extract::State};
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::super::{AppState, Cursor, Limit, Page, Problem, Query};
+use super::super::{AppState, Caller, Cursor, Limit, Page, Problem, Query};
 use crate::queue::{
     JobId, Reason,
     dead::{self, DeadLetter},
@@ -39,6 +39,7 @@ pub(in crate::http) struct Params {
 /// `GET /dead`: what was given up and not replayed, newest first.
 pub(in crate::http) async fn list(
     State(app): State<Arc<AppState>>,
+    Extension(caller): Extension<Caller>,
     Query(params): Query<Params>,
 ) -> Result<Json<Page<DeadLetter>>, Problem> {
     let filter = DeadFilter {
@@ -54,7 +55,8 @@ pub(in crate::http) async fn list(
         replayed: params.replayed,
     };
     let before = params.cursor.map(|Cursor(id)| JobId(id));
-    let rows = dead::list(&app.db, &filter, before, params.limit.n_read()).await?;
+    let (tenants, n_read) = (caller.tenants.list(), params.limit.n_read());
+    let rows = dead::list_of(&app.db, &filter, tenants, before, n_read).await?;
     Ok(Json(Page::new(rows, params.limit, |letter| letter.id.0)))
 }
 

@@ -17,11 +17,13 @@ use super::{
     job::{location, note},
 };
 use crate::{
+    access::Tenants,
     observe::{EnqueueSource, JobEnqueued},
     queue::{
         Enqueued, JobId, NewJob, enqueue_raw,
         read::{self, JobDetail},
     },
+    runs::{self, RunId},
 };
 
 /// The job to be; only `kind` is required.
@@ -53,9 +55,14 @@ pub(in crate::http) async fn enqueue(
     Extension(caller): Extension<Caller>,
     Json(body): Json<Body>,
 ) -> Result<Located, Problem> {
-    let job = new_job(body)?;
+    let job = own(&app, &caller, new_job(body)?).await?;
     let mut tx = app.db.begin().await?;
     let (inserted, shown) = insert(&mut tx, &job).await?;
+    if !caller.tenants.has(shown.row.tenant.as_deref()) {
+        // Only the one that has the unique key can be another's; of it nothing is told.
+        let text = "another tenant's job has this unique key";
+        return Err(Problem::new(Trouble::Conflict).detail(text));
+    }
     if inserted {
         note(&mut tx, &caller, "job.enqueue", &shown).await?;
     }
@@ -106,6 +113,47 @@ async fn insert(tx: &mut PgConnection, job: &NewJob) -> Result<(bool, JobDetail)
 fn kept_no_longer(id: JobId) -> Problem {
     let text = format!("job {id} had this key in this period, and is kept no longer");
     Problem::new(Trouble::Conflict).detail(text).with("job", id)
+}
+
+/// Gives the job its owner, and keeps callers that are bound to tenants from work that acts on
+/// others' data in their name: ingestd's own kinds, and runs that are not theirs.
+async fn own(app: &AppState, caller: &Caller, mut job: NewJob) -> Result<NewJob, Problem> {
+    if caller.tenants == Tenants::All {
+        return Ok(job);
+    }
+    job.tenant = caller.owner(job.tenant)?;
+    if job.kind.starts_with("system.") {
+        let text = "ingestd's own kinds are enqueued by callers of all tenants only";
+        return Err(Problem::new(Trouble::Forbidden).detail(text));
+    }
+    not_anothers_run(app, caller, &job.args).await?;
+    Ok(job)
+}
+
+/// Refuses arguments that name another tenant's run.
+///
+/// # Errors
+///
+/// 422 at `/args/run_id`.
+pub(in crate::http) async fn not_anothers_run(
+    app: &AppState,
+    caller: &Caller,
+    args: &Value,
+) -> Result<(), Problem> {
+    let named = args
+        .get("run_id")
+        .filter(|_| caller.tenants != Tenants::All);
+    let Some(named) = named else {
+        return Ok(());
+    };
+    let run = match named.as_i64() {
+        Some(id) => runs::get(&app.db, RunId(id)).await?,
+        None => None,
+    };
+    if run.is_some_and(|run| caller.tenants.has(Some(&run.tenant))) {
+        return Ok(());
+    }
+    Err(Problem::new(Trouble::Invalid).at("/args/run_id", "no such run"))
 }
 
 /// Checks what the database would refuse with less to say.

@@ -39,12 +39,14 @@ pub(in crate::http) struct Params {
 /// `GET /jobs`: unfinished, finished and dead ones, newest first.
 pub(in crate::http) async fn list(
     State(app): State<Arc<AppState>>,
+    Extension(caller): Extension<Caller>,
     Query(params): Query<Params>,
 ) -> Result<Json<Page<JobLine>>, Problem> {
     let filter = JobFilter {
         queue: params.queue.as_deref(),
         kind: params.kind.as_deref(),
         state: params.state,
+        tenants: caller.tenants.list(),
     };
     let before = params.cursor.map(|Cursor(id)| JobId(id));
     let rows = read::list(&app.db, filter, before, params.limit.n_read()).await?;
@@ -67,20 +69,22 @@ pub(in crate::http) struct Shown {
 /// `GET /jobs/{id}`: one job, wherever it is, with its failed attempts.
 pub(in crate::http) async fn show(
     State(app): State<Arc<AppState>>,
+    Extension(caller): Extension<Caller>,
     Path(id): Path<i64>,
-) -> Result<Json<Shown>, Problem> {
+) -> Result<Json<Value>, Problem> {
     let job = read::find(&app.db, JobId(id))
         .await?
         .ok_or_else(|| no_job(id))?;
     let attempts = read::attempts(&app.db, JobId(id)).await?;
     let steps = record::steps(&app.db, JobId(id)).await?;
     let progress = record::progress(&app.db, &[JobId(id)]).await?;
-    Ok(Json(Shown {
+    let shown = Shown {
         job,
         progress: progress.into_values().next(),
         steps,
         attempts,
-    }))
+    };
+    caller.seen(shown).map(Json)
 }
 
 /// `POST /jobs/{id}/cancel`: 200 where it waited and is gone, 202 where its handler was told.
@@ -212,6 +216,9 @@ pub(in crate::http) async fn retry(
 ) -> Result<Located, Problem> {
     let is_edited = edited.is_some();
     let (args, begin) = edited.map_or(Ok((None, Begin::AfterItsSteps)), how)?;
+    if let Some(args) = &args {
+        enqueue::not_anothers_run(&app, &caller, args).await?;
+    }
     let mut tx = app.db.begin().await?;
     let retried = if is_edited {
         // Only of a dead letter: a waiting job may have begun with what it has.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{Extension, Json, extract::State};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::PgConnection;
 
 use super::super::{AppState, Caller, Cursor, Limit, Page, Path, Problem, Query, Trouble, audit};
@@ -22,21 +22,25 @@ pub(in crate::http) struct Params {
 /// `GET /runs`: the newest first, of one system or of all.
 pub(in crate::http) async fn list(
     State(app): State<Arc<AppState>>,
+    Extension(caller): Extension<Caller>,
     Query(params): Query<Params>,
-) -> Result<Json<Page<Run>>, Problem> {
+) -> Result<Json<Value>, Problem> {
     let before = params.cursor.map(|Cursor(id)| RunId(id));
     let system = params.system.as_deref();
-    let rows = runs::list(&app.db, system, before, params.limit.n_read()).await?;
-    Ok(Json(Page::new(rows, params.limit, |run| run.id.0)))
+    let (tenants, n_read) = (caller.tenants.list(), params.limit.n_read());
+    let rows = runs::list_of(&app.db, system, tenants, before, n_read).await?;
+    let page = Page::new(rows, params.limit, |run| run.id.0);
+    caller.seen(page).map(Json)
 }
 
 /// `GET /runs/{id}`.
 pub(in crate::http) async fn show(
     State(app): State<Arc<AppState>>,
+    Extension(caller): Extension<Caller>,
     Path(id): Path<i64>,
-) -> Result<Json<Run>, Problem> {
+) -> Result<Json<Value>, Problem> {
     let run = runs::get(&app.db, RunId(id)).await?;
-    Ok(Json(run.ok_or_else(|| no_run(id))?))
+    caller.seen(run.ok_or_else(|| no_run(id))?).map(Json)
 }
 
 /// `POST /runs/{id}/cancel`: it and its jobs stop; what was committed stays.
@@ -125,5 +129,5 @@ async fn impossible(tx: &mut PgConnection, id: i64, wish: &str) -> Result<Proble
 }
 
 fn no_run(id: i64) -> Problem {
-    Problem::new(Trouble::NotFound).detail(format!("no run {id}"))
+    Problem::new(Trouble::NotFound).detail(format!("no run {id}, or no longer"))
 }

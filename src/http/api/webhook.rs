@@ -36,9 +36,11 @@ impl Ask {
 /// `GET /webhooks`.
 pub(in crate::http) async fn list(
     State(app): State<Arc<AppState>>,
+    Extension(caller): Extension<Caller>,
     Query(ask): Query<Ask>,
 ) -> Result<axum::Json<Page<Webhook>>, Problem> {
-    let rows = webhook::list(&app.db, ask.before(), ask.limit.n_read()).await?;
+    let (tenants, n_read) = (caller.tenants.list(), ask.limit.n_read());
+    let rows = webhook::list_of(&app.db, tenants, ask.before(), n_read).await?;
     Ok(axum::Json(Page::new(rows, ask.limit, |row| row.id)))
 }
 
@@ -66,7 +68,7 @@ async fn find(app: &AppState, id: i64) -> Result<Webhook, Problem> {
 }
 
 fn unknown(id: i64) -> Problem {
-    Problem::new(Trouble::NotFound).detail(format!("no webhook {id}"))
+    Problem::new(Trouble::NotFound).detail(format!("no webhook {id}, or no longer"))
 }
 
 /// The webhook to be.
@@ -87,8 +89,9 @@ type Located = (StatusCode, [(HeaderName, String); 1], axum::Json<Webhook>);
 pub(in crate::http) async fn add(
     State(app): State<Arc<AppState>>,
     Extension(caller): Extension<Caller>,
-    Json(body): Json<Body>,
+    Json(mut body): Json<Body>,
 ) -> Result<Located, Problem> {
+    body.tenant = caller.owner(body.tenant)?;
     let new = new_webhook(&app, body)?;
     let mut tx = app.db.begin().await?;
     let Some(made) = webhook::add(&mut tx, &new).await? else {

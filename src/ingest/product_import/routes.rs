@@ -17,6 +17,7 @@ use super::{
     submit::{self, Origin, SYSTEM, SubmitError},
 };
 use crate::{
+    access::DEFAULT_TENANT,
     db,
     http::{self, AppState, Caller, UploadError},
     runs::{self, RunId},
@@ -24,9 +25,6 @@ use crate::{
 
 /// The field of the form that holds the file.
 const FIELD: &str = "file";
-
-/// Owner of the data of uploads, until tokens have tenants.
-const TENANT: &str = "default";
 
 /// `POST /import/products`: 202 and the job's id once the file is stored and can be imported.
 ///
@@ -36,11 +34,12 @@ pub(crate) async fn upload(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<(StatusCode, Json<Value>), Refused> {
+    let tenant = owner(&caller)?;
     let upload = http::receive(&app, request, FIELD).await?;
     let (name, file) = (&upload.file_name, upload.file);
     let accepted = submit::accept(&app.blobs, &app.config, file, name).await?;
     let origin = Origin {
-        tenant: TENANT,
+        tenant: &tenant,
         triggered_by: "api",
     };
     let mut tx = app.db.begin().await?;
@@ -51,7 +50,7 @@ pub(crate) async fn upload(
         &caller,
         "import.submit",
         &object,
-        Some(TENANT),
+        Some(&tenant),
         Some(detail),
     )
     .await?;
@@ -64,6 +63,20 @@ pub(crate) async fn upload(
         "data": { "jobId": id, "statusUrl": format!("/api/v1/import/status/{id}") },
     });
     Ok((StatusCode::ACCEPTED, Json(answer)))
+}
+
+/// Returns whose data an upload becomes: the document's form does not say, so the caller must have
+/// one tenant or all of them.
+fn owner(caller: &Caller) -> Result<String, Refused> {
+    let owner = caller.tenants.owner(None).map_err(|mine| Refused {
+        status: StatusCode::BAD_REQUEST,
+        code: "ambiguous_tenant",
+        message: format!(
+            "one credential imports for one tenant, and yours has {}",
+            mine.len()
+        ),
+    })?;
+    Ok(owner.unwrap_or_else(|| DEFAULT_TENANT.to_owned()))
 }
 
 /// `GET /import/status/{jobId}`: how far an import is.
@@ -169,6 +182,13 @@ impl From<io::Error> for Refused {
 
 impl From<sqlx::Error> for Refused {
     fn from(error: sqlx::Error) -> Self {
+        if http::is_repeated(&error) {
+            return Self {
+                status: StatusCode::CONFLICT,
+                code: "conflict",
+                message: "another request with this Idempotency-Key came first".to_owned(),
+            };
+        }
         let refused = Self::internal(&error);
         if db::is_transient(&error) || matches!(error, sqlx::Error::PoolClosed) {
             return Self {

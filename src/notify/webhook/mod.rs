@@ -20,8 +20,8 @@ pub use deliver::Deliver;
 pub use event::{Event, UnknownEvent};
 pub use sign::{KeyError, Keys, is_secret_name};
 pub use store::{
-    Delivery, MOST_WEBHOOKS, NewWebhook, Webhook, add, deliveries, get, list, pause, remove,
-    resume, test,
+    Delivery, MOST_WEBHOOKS, NewWebhook, Webhook, add, deliveries, get, list, list_of, pause,
+    remove, resume, test,
 };
 
 #[cfg(test)]

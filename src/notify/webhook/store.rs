@@ -102,12 +102,28 @@ pub async fn list(
     before: Option<i64>,
     limit: i64,
 ) -> sqlx::Result<Vec<Webhook>> {
+    list_of(db, None, before, limit).await
+}
+
+/// As [`list`], of these tenants only; `None` is all.
+///
+/// # Errors
+///
+/// What Postgres says.
+pub async fn list_of(
+    db: impl PgExecutor<'_>,
+    tenants: Option<&[String]>,
+    before: Option<i64>,
+    limit: i64,
+) -> sqlx::Result<Vec<Webhook>> {
     sqlx::query_as(
-        "SELECT * FROM ingestd.webhooks WHERE $1::bigint IS NULL OR id < $1
+        "SELECT * FROM ingestd.webhooks
+         WHERE ($1::bigint IS NULL OR id < $1) AND ($3::text[] IS NULL OR tenant = ANY ($3))
          ORDER BY id DESC LIMIT $2",
     )
     .bind(before)
     .bind(limit)
+    .bind(tenants)
     .fetch_all(db)
     .await
 }

@@ -11,6 +11,7 @@ mod import;
 mod job;
 mod schedule;
 mod stats;
+mod token;
 mod usage;
 mod webhook;
 

@@ -1,6 +1,9 @@
 //! Who is let in, on every route of the table.
 
-use ingestd::http::{Access, ROUTES, Route};
+use ingestd::{
+    config::Config,
+    http::{Access, ROUTES, Route},
+};
 use reqwest::{RequestBuilder, Response, header};
 
 use super::server::{Server, problem};
@@ -9,19 +12,42 @@ use super::server::{Server, problem};
 fn ask(server: &Server, route: &Route) -> RequestBuilder {
     let path = route.path.replace("{queue}", "default");
     let path = path.replace("{id}", "404404").replace("{jobId}", "404404");
+    let path = path
+        .replace("{pattern}", "none:*")
+        .replace("{name}", "none");
     server
         .client
         .request(route.method.clone(), server.url(&path))
 }
 
+/// The token `s3cret`, and as many tries as the test needs.
+fn guarded(config: &mut Config) {
+    config.http.token = Some("s3cret".into());
+    config.auth.failures_per_minute = 0;
+}
+
+/// Expects a refusal, in the form of the route's document where it has one.
+pub(super) async fn refused(response: Response, route: &Route, status: u16, name: &str) {
+    if !route.is_document() {
+        problem(response, status, name).await;
+        return;
+    }
+    assert_eq!(response.status(), status, "{route:?}");
+    let body: serde_json::Value = response.json().await.unwrap();
+    let code = name.replace('-', "_");
+    assert_eq!(body.pointer("/success"), Some(&false.into()), "{body}");
+    assert_eq!(body.pointer("/error/code"), Some(&code.into()), "{body}");
+    assert!(body.pointer("/message").is_some(), "{body}");
+}
+
 /// Says whether somebody was let in, whatever the handler then said.
 fn is_in(response: &Response) -> bool {
-    ![401, 403].contains(&response.status().as_u16())
+    ![401, 403].contains(&response.status().as_u16()) || response.url().path() == "/api/v1/session"
 }
 
 #[tokio::test]
 async fn every_route_but_the_open_ones_wants_the_token() {
-    let server = Server::guarded().await;
+    let server = Server::with(guarded).await;
     for route in ROUTES {
         let none = ask(&server, route).send().await.unwrap();
         if route.access == Access::Open {
@@ -32,13 +58,13 @@ async fn every_route_but_the_open_ones_wants_the_token() {
             none.headers()["www-authenticate"],
             "Bearer realm=\"ingestd\""
         );
-        problem(none, 401, "unauthorized").await;
+        refused(none, route, 401, "unauthorized").await;
         let wrong = ask(&server, route)
             .bearer_auth("s3cre7")
             .send()
             .await
             .unwrap();
-        problem(wrong, 401, "unauthorized").await;
+        refused(wrong, route, 401, "unauthorized").await;
         let bearer = ask(&server, route)
             .bearer_auth("s3cret")
             .send()
@@ -75,7 +101,7 @@ async fn without_a_token_no_foreign_name_is_served() {
         let foreign = foreign.send().await.unwrap();
         match route.access {
             Access::Open => assert!(is_in(&foreign), "{route:?}"),
-            Access::Guarded => drop(problem(foreign, 403, "foreign-host").await),
+            Access::Role(..) => refused(foreign, route, 403, "foreign-host").await,
         }
     }
     let named = server

@@ -362,12 +362,12 @@ async fn a_page_begins_where_the_cursor_says() {
         "SET LOCAL enable_seqscan = off",
         "SET LOCAL enable_bitmapscan = off",
         "SET LOCAL plan_cache_mode = force_generic_plan",
-        &format!("PREPARE page (text, text, text, bigint, bigint) AS {list}"),
+        &format!("PREPARE page (text, text, text, bigint, bigint, text[]) AS {list}"),
     ] {
         let statement = sqlx::raw_sql(AssertSqlSafe(statement.to_owned()));
         statement.execute(&mut *tx).await.unwrap();
     }
-    let explain = "EXPLAIN EXECUTE page (NULL, NULL, NULL, 7, 51)";
+    let explain = "EXPLAIN EXECUTE page (NULL, NULL, NULL, 7, 51, NULL)";
     let plan: Vec<String> = sqlx::query_scalar(explain)
         .fetch_all(&mut *tx)
         .await

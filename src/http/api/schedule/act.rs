@@ -100,7 +100,7 @@ pub(in crate::http) async fn run(
     Query(Force { force }): Query<Force>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let mut tx = app.db.begin().await?;
-    let ran = control::run_now(&mut tx, &name, caller.actor, force).await;
+    let ran = control::run_now(&mut tx, &name, &caller.actor, force).await;
     let id = match ran.map_err(refused)? {
         RunNow::Enqueued(id) => id,
         RunNow::NotFound => return Err(no_schedule(&name)),
@@ -169,7 +169,7 @@ pub(in crate::http) async fn backfill(
         let plan = backfill::plan(&mut tx, &name, &range).await;
         return plan.map(Json).map_err(|error| not_filled(&name, error));
     }
-    let filled = backfill::backfill(&mut tx, &name, &range, caller.actor).await;
+    let filled = backfill::backfill(&mut tx, &name, &range, &caller.actor).await;
     let filled = filled.map_err(|error| not_filled(&name, error))?;
     let detail = json!({
         "from": wish.from, "to": wish.to, "n_jobs": filled.n_jobs, "n_skipped": filled.n_skipped,

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::{Json, extract::State};
+use axum::{Extension, Json, extract::State};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::super::{AppState, Path, Problem, Query, Trouble};
-use crate::queue::schedule::explain::{self, Explained, ScheduleRow};
+use super::super::{AppState, Caller, Path, Problem, Query, Trouble};
+use crate::queue::schedule::explain::{self, ScheduleRow};
 
 pub(in crate::http) mod act;
 pub(in crate::http) mod change;
@@ -23,6 +23,7 @@ struct Schedule {
 /// `GET /schedules`: all of them, by name.
 pub(in crate::http) async fn list(
     State(app): State<Arc<AppState>>,
+    Extension(caller): Extension<Caller>,
 ) -> Result<Json<Value>, Problem> {
     let rows = explain::list(&app.db).await?.into_iter();
     let described = rows.map(|row| Schedule {
@@ -30,7 +31,7 @@ pub(in crate::http) async fn list(
         row,
     });
     let schedules: Vec<Schedule> = described.collect();
-    Ok(Json(json!({ "items": schedules })))
+    caller.seen(json!({ "items": schedules })).map(Json)
 }
 
 #[derive(Debug, Deserialize)]
@@ -43,15 +44,17 @@ pub(in crate::http) struct Params {
 /// `GET /schedules/{name}`: what it says, when it is due, what became of its ticks.
 pub(in crate::http) async fn show(
     State(app): State<Arc<AppState>>,
+    Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
     Query(params): Query<Params>,
-) -> Result<Json<Explained>, Problem> {
+) -> Result<Json<Value>, Problem> {
     let n = params.n.unwrap_or(10);
     if n > 1000 {
         return Err(Problem::new(Trouble::Invalid).parameter("n", "at most 1000"));
     }
     let explained = explain::explain(&mut *app.db.acquire().await?, &name, n).await?;
-    explained.map(Json).ok_or_else(|| no_schedule(&name))
+    let explained = explained.ok_or_else(|| no_schedule(&name))?;
+    caller.seen(explained).map(Json)
 }
 
 fn no_schedule(name: &str) -> Problem {

@@ -1,0 +1,82 @@
+//! [`Tenants`]: whose data a caller sees and changes.
+
+/// The owner of what names none.
+pub const DEFAULT_TENANT: &str = "default";
+
+/// Whose data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tenants {
+    /// Everybody's, and what belongs to nobody: queues, gates, schedules, tokens.
+    All,
+    /// Theirs and no more; with none, nobody's.
+    Of(Vec<String>),
+}
+
+impl Tenants {
+    /// Makes them of a list; `None` is all.
+    #[must_use]
+    pub fn from_list(list: Option<Vec<String>>) -> Self {
+        list.map_or(Self::All, Self::Of)
+    }
+
+    /// Returns the list, for a statement's `$n::text[] IS NULL OR … = ANY ($n)`; `None` is all.
+    #[must_use]
+    pub fn list(&self) -> Option<&[String]> {
+        match self {
+            Self::All => None,
+            Self::Of(list) => Some(list),
+        }
+    }
+
+    /// Says whether an object of that owner is theirs; what names no owner is [`DEFAULT_TENANT`]'s.
+    #[must_use]
+    pub fn has(&self, owner: Option<&str>) -> bool {
+        let owner = owner.unwrap_or(DEFAULT_TENANT);
+        self.list()
+            .is_none_or(|list| list.iter().any(|tenant| tenant == owner))
+    }
+
+    /// Returns the owner of something new: the one that is asked for, or else the only one there
+    /// can be. `Err` has those to choose from.
+    ///
+    /// # Errors
+    ///
+    /// Somebody else's, or none was named and there are several.
+    pub fn owner(&self, asked: Option<String>) -> Result<Option<String>, &[String]> {
+        match (self, asked) {
+            (Self::All, asked) => Ok(asked),
+            (Self::Of(list), Some(asked)) if list.contains(&asked) => Ok(Some(asked)),
+            (Self::Of(list), None) if list.len() == 1 => Ok(list.first().cloned()),
+            (Self::Of(list), _) => Err(list),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(list: &[&str]) -> Tenants {
+        Tenants::Of(list.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn what_names_no_owner_is_the_default_ones() {
+        assert!(Tenants::All.has(Some("a")) && Tenants::All.has(None));
+        assert!(of(&["a"]).has(Some("a")) && !of(&["a"]).has(Some("b")));
+        assert!(!of(&["a"]).has(None) && of(&["default"]).has(None));
+        assert!(!of(&[]).has(None));
+    }
+
+    #[test]
+    fn something_new_gets_an_owner() {
+        let named = |name: &str| Some(name.to_owned());
+        assert_eq!(Tenants::All.owner(None), Ok(None));
+        assert_eq!(Tenants::All.owner(named("x")), Ok(named("x")));
+        assert_eq!(of(&["a"]).owner(None), Ok(named("a")));
+        assert_eq!(of(&["a", "b"]).owner(named("b")), Ok(named("b")));
+        assert!(of(&["a", "b"]).owner(None).is_err());
+        assert!(of(&["a"]).owner(named("b")).is_err());
+        assert!(of(&[]).owner(None).is_err());
+    }
+}
