@@ -9,7 +9,7 @@ use std::{
 use crate::{
     proxy::{Proxy, Then},
     queue_ledger as ledger,
-    queue_rig::{Rig, Setup, done, run, until},
+    queue_rig::{Rig, Setup, done, run},
 };
 
 /// Names the database of a worker process.
@@ -161,10 +161,7 @@ async fn killed_by_chance(n_kills: u32, n_jobs: i64) {
     let mut goal = 0;
     for _ in 0..n_kills {
         goal += chance.i64(1..=n_jobs * 5 / i64::from(n_kills));
-        rig.until(&format!(
-            "(SELECT count(*) >= least({goal}, {n_jobs} * 3) FROM ledger)"
-        ))
-        .await;
+        ledger::lines(rig.pool(), goal.min(n_jobs * 3)).await;
         tokio::time::sleep(Duration::from_micros(chance.u64(0..5000))).await;
         let victim = &mut workers[chance.usize(0..2)];
         victim.kill9();

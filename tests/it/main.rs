@@ -11,6 +11,7 @@ mod cli;
 mod cluster;
 mod copy;
 mod example;
+mod fault_answer;
 mod fault_kill;
 mod fault_load;
 mod fault_network;

@@ -17,6 +17,7 @@ use tokio::{
     net::{TcpListener, TcpStream, UnixStream},
     sync::watch,
 };
+use tokio_util::task::TaskTracker;
 
 /// What becomes of a connection whose answer was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,9 +98,10 @@ impl Proxy {
             database: server.get_database().unwrap().to_owned(),
             world: Arc::clone(&world),
         };
-        tokio::spawn(async move {
+        let tasks = TaskTracker::new();
+        tasks.clone().spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(Arc::clone(&world).serve(client));
+                tasks.spawn(Arc::clone(&world).serve(client));
             }
         });
         proxy

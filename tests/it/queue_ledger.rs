@@ -109,9 +109,32 @@ pub(crate) async fn more(pool: &PgPool, n: i64, args: &str) {
     run(pool, &insert).await;
 }
 
+/// Waits until the ledger has `n` lines, for as long as it grows.
+pub(crate) async fn lines(pool: &PgPool, n: i64) {
+    let mut goal = 0;
+    while goal < n {
+        goal = n.min(goal + 20);
+        until(pool, &format!("(SELECT count(*) >= {goal} FROM ledger)")).await;
+    }
+}
+
+/// Waits until every job is finished, for as long as they become fewer.
+async fn settle(pool: &PgPool) {
+    loop {
+        let left = sqlx::query_scalar("SELECT count(*) FROM ingestd.jobs");
+        let left: i64 = left.fetch_one(pool).await.unwrap();
+        if left == 0 {
+            return;
+        }
+        let fewer = format!("(SELECT count(*) < {left} FROM ingestd.jobs)");
+        until(pool, &fewer).await;
+    }
+}
+
 /// Waits until every job is finished and asserts that nothing was lost and nothing done twice.
 pub(crate) async fn check(pool: &PgPool, n: i64, told: &str) {
-    until(pool, "NOT EXISTS (SELECT FROM ingestd.jobs)").await;
+    until(pool, "EXISTS (SELECT FROM ledger)").await;
+    settle(pool).await;
     let verdict: String = sqlx::query_scalar(
         "SELECT concat_ws(' ',
            (SELECT count(*) FROM ingestd.job_history WHERE state = 'completed'),

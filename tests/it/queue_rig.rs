@@ -132,6 +132,19 @@ impl Play {
         self
     }
 
+    /// Does something at the beginning of each attempt.
+    pub(crate) fn before(mut self, first: impl Fn() + Send + Sync + 'static) -> Self {
+        let first = Arc::new(first);
+        self.act = self.act.map(|act| -> Act {
+            let first = Arc::clone(&first);
+            Arc::new(move |ctx| {
+                first();
+                act(ctx)
+            })
+        });
+        self
+    }
+
     pub(crate) fn first_wait(mut self, wait: Duration) -> Self {
         self.kind.retry.first = wait;
         self.kind.retry.cap = wait.max(self.kind.retry.cap);
@@ -147,6 +160,8 @@ pub(crate) struct Setup {
     pub(crate) concurrency: BTreeMap<String, usize>,
     /// Longest wait for a connection of a pool.
     pub(crate) acquire_timeout: Duration,
+    /// Longest statement of a session.
+    pub(crate) statement_timeout: Duration,
 }
 
 impl Setup {
@@ -165,6 +180,7 @@ impl Setup {
             settings,
             concurrency: BTreeMap::new(),
             acquire_timeout: Duration::from_secs(10),
+            statement_timeout: config::Database::default().statement_timeout,
         }
     }
 
@@ -197,6 +213,7 @@ impl Setup {
             url: Some(SecretString::from(url)),
             max_connections: 6,
             acquire_timeout: self.acquire_timeout,
+            statement_timeout: self.statement_timeout,
             ..config::Database::default()
         };
         let acts = self
