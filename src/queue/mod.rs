@@ -39,6 +39,7 @@ mod retry;
 pub mod rule;
 pub mod schedule;
 mod session;
+mod skew;
 mod slot;
 pub mod stats;
 mod timetable;
