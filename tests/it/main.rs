@@ -12,6 +12,7 @@ mod cluster;
 mod copy;
 mod example;
 mod fault_answer;
+mod fault_clock;
 mod fault_kill;
 mod fault_load;
 mod fault_network;
