@@ -55,6 +55,8 @@ impl PrivateCluster {
     const DATABASE: &str = "ingestd";
 
     async fn start(private: PrivateOptions) -> anyhow::Result<Self> {
+        // As `main` does: a test's own HTTP client has no other. Refused only where there is one.
+        drop(rustls::crypto::ring::default_provider().install_default());
         let (home, path) = match private.home {
             Some(path) => (None, path),
             None => {
