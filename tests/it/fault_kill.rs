@@ -9,7 +9,7 @@ use std::{
 use crate::{
     proxy::{Proxy, Then},
     queue_ledger as ledger,
-    queue_rig::{Rig, Setup, done, run},
+    queue_rig::{Rig, Setup, done, run, tell},
 };
 
 /// Names the database of a worker process.
@@ -151,7 +151,9 @@ async fn a_worker_killed_when_its_job_completed_itself_and_the_answer_was_under_
 async fn killed_by_chance(n_kills: u32, n_jobs: i64) {
     let seed = std::env::var("INGESTD_TEST_SEED")
         .map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
-    println!("seed {seed}; INGESTD_TEST_SEED={seed} repeats its choices");
+    tell(&format!(
+        "seed {seed}; INGESTD_TEST_SEED={seed} repeats its choices"
+    ));
     let mut chance = fastrand::Rng::with_seed(seed);
     let rig = Rig::new().await;
     let mut workers = [Worker::start(rig.url()), Worker::start(rig.url())];
@@ -170,10 +172,10 @@ async fn killed_by_chance(n_kills: u32, n_jobs: i64) {
     let told = format!("{n_kills} kills, seed {seed}");
     ledger::check(rig.pool(), n_jobs, &told).await;
     let crashes = "SELECT count(*) FROM ingestd.job_attempts WHERE outcome = 'crash'";
-    println!(
+    tell(&format!(
         "{} jobs were running when killed",
         rig.ask::<i64>(crashes).await
-    );
+    ));
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    io::Write,
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
@@ -353,6 +354,11 @@ async fn jobs(pool: &PgPool) -> String {
     .fetch_all(pool)
     .await;
     lines.map_or_else(|error| error.to_string(), |lines| lines.join("\n"))
+}
+
+/// Says something where it is seen even if the test passes: a seed, why something was left out.
+pub(crate) fn tell(text: &str) {
+    drop(writeln!(std::io::stderr(), "{text}"));
 }
 
 /// Returns a counter of `/metrics`; 0 where it has no series yet.
