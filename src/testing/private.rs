@@ -57,13 +57,12 @@ impl PrivateCluster {
     async fn start(private: PrivateOptions) -> anyhow::Result<Self> {
         // As `main` does: a test's own HTTP client has no other. Refused only where there is one.
         drop(rustls::crypto::ring::default_provider().install_default());
-        let (home, path) = match private.home {
-            Some(path) => (None, path),
-            None => {
-                let home = Folder::make()?;
-                let path = home.path().to_owned();
-                (Some(home), path)
-            }
+        let (home, path) = if let Some(path) = private.home {
+            (None, path)
+        } else {
+            let home = Folder::make()?;
+            let path = home.path().to_owned();
+            (Some(home), path)
         };
         let options = Options {
             durable: false,

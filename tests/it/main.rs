@@ -13,6 +13,7 @@ mod copy;
 mod example;
 mod fault_answer;
 mod fault_clock;
+mod fault_disk;
 mod fault_failover;
 mod fault_kill;
 mod fault_load;
