@@ -36,9 +36,23 @@ const SESSION: [(&str, &str); 5] = [
 /// No URL, or one that does not parse; a database that does not answer within the acquire timeout.
 pub async fn connect(config: &config::Database) -> sqlx::Result<PgPool> {
     let session = session(config)?;
+    let longest_wait = config.statement_timeout;
     pool(config, config.max_connections, &[])
+        .after_release(move |conn, _| Box::pin(answers(conn, longest_wait)))
         .connect_with(session)
         .await
+}
+
+/// Says that a connection answers, and fails where it does not for as long as its server may take.
+///
+/// A job that ends at its time limit may leave a statement behind whose answer never comes, because
+/// the network swallowed it. The pool would wait for it before it lends the connection out again,
+/// and for as long it would count as taken. What the server still executes it ends by itself at the
+/// statement timeout, so after that nothing will come.
+async fn answers(conn: &mut PgConnection, longest_wait: Duration) -> sqlx::Result<bool> {
+    let answer = tokio::time::timeout(longest_wait, conn.ping()).await;
+    answer.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))?;
+    Ok(true)
 }
 
 /// A pool whose sessions are set to what they shall be set to, whatever stands in between.

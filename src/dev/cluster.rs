@@ -303,8 +303,11 @@ fn spawn(
     sockets: &Path,
 ) -> Result<Guardian, ClusterError> {
     let on_or_off = if options.durable { "on" } else { "off" };
-    let mut server = Command::new(binaries.postgres());
+    let postgres = binaries.postgres().into_os_string();
+    let mut words = options.launcher.iter().chain([&postgres]);
+    let mut server = Command::new(words.next().unwrap_or(&postgres));
     server
+        .args(words)
         .arg("-D")
         .arg(&options.data_dir)
         .arg("-k")

@@ -1,6 +1,6 @@
 //! How a private cluster is made and run.
 
-use std::{path::PathBuf, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use super::{ClusterError, folder, owner::Owner};
 
@@ -30,6 +30,8 @@ pub struct Options {
     pub max_connections: u16,
     /// What keeps it running.
     pub lifeline: Lifeline,
+    /// Words before the server's own command line: `env NAME=value`, `nice`.
+    pub launcher: Vec<OsString>,
 }
 
 impl Options {
@@ -41,6 +43,7 @@ impl Options {
             durable: true,
             max_connections: 100,
             lifeline: Lifeline::Process,
+            launcher: Vec::new(),
         }
     }
 

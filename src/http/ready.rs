@@ -90,17 +90,23 @@ struct Check {
     took: Duration,
 }
 
-async fn checks(app: &AppState) -> [Check; 4] {
+async fn checks(app: &AppState) -> [Check; 5] {
     let database = check("database", "unreachable", ping(app)).await;
     let migrations = if database.is_ok {
         check("migrations", "missing", migrated(app)).await
     } else {
         check("migrations", "unknown", std::future::ready(false)).await
     };
+    let disk = if database.is_ok {
+        check("disk", "cannot write", has_room(app)).await
+    } else {
+        check("disk", "unknown", std::future::ready(false)).await
+    };
     let is_alive = std::future::ready(app.health.is_alive());
     let is_working = std::future::ready(!app.health.is_draining());
     [
         database,
+        disk,
         migrations,
         check("worker", "no heartbeat", is_alive).await,
         check("shutdown", "draining", is_working).await,
@@ -127,6 +133,35 @@ async fn check(
 async fn ping(app: &AppState) -> bool {
     let answer: sqlx::Result<i32> = sqlx::query_scalar("SELECT 1").fetch_one(&app.db).await;
     answer.is_ok()
+}
+
+/// More than the server may hold in [`LITTLE_MEMORY`], so that it writes to its disk: no table, no
+/// WAL, a third of a millisecond.
+const SPILL: &str = "
+    WITH heap AS MATERIALIZED (SELECT repeat('x', 1000) AS x FROM generate_series(1, 200))
+    SELECT count(x) FROM heap";
+const LITTLE_MEMORY: &str = "SET LOCAL work_mem = '64kB'";
+/// Postgres's `disk_full`.
+const DISK_FULL: &str = "53100";
+
+/// Says whether the server's disk takes anything: while it is full the server answers whoever only
+/// asks, and no job can be enqueued or end.
+async fn has_room(app: &AppState) -> bool {
+    let Err(error) = spill(app).await else {
+        return true;
+    };
+    // What else goes wrong is for the other checks to say.
+    let code = error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code);
+    code.as_deref() != Some(DISK_FULL)
+}
+
+async fn spill(app: &AppState) -> sqlx::Result<()> {
+    let mut tx = app.db.begin().await?;
+    sqlx::query(LITTLE_MEMORY).execute(&mut *tx).await?;
+    sqlx::query(SPILL).execute(&mut *tx).await?;
+    tx.rollback().await
 }
 
 /// Says whether every migration of this binary was applied; those of a newer one do no harm.

@@ -120,6 +120,7 @@ metrics! {
     BUILD_INFO = Gauge, "ingestd_build_info", "1", &["version", "revision", "rustc"], "Always 1; the labels say which build runs.";
     START_TIME = Gauge, "ingestd_start_time_seconds", "seconds", &[], "When the process started, in seconds since 1970.";
     READY = Gauge, "ingestd_ready", "0 or 1", &[], "1 while /readyz says 200.";
+    CLOCK_SKEW = Gauge, "ingestd_clock_skew_seconds", "seconds", &[], "This machine's clock minus the database's at the last heartbeat. Nothing is decided by this machine's, but its logs bear it.";
 
     JOBS_ENQUEUED = Counter, "ingestd_jobs_enqueued_total", "jobs", &["queue", "kind", "source"], "Jobs that this process inserted, by who asked for them; a plain SQL INSERT is not among them.";
     JOBS_DEDUPLICATED = Counter, "ingestd_jobs_deduplicated_total", "jobs", BY_KIND, "Jobs that this process did not insert because another has their unique key, unfinished or of the same period.";

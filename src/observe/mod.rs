@@ -15,7 +15,7 @@ pub mod metric;
 mod process;
 
 pub use event::{
-    BytesIngested, GateAdmitted, HorizonNamed, HorizonSeen, HttpServed, JobClaimed,
+    BytesIngested, ClockCompared, GateAdmitted, HorizonNamed, HorizonSeen, HttpServed, JobClaimed,
     JobDeduplicated, JobEnqueued, JobErrored, JobFinished, LeaseFenced, LeasesRescued,
     ListenerChanged, LiveTableSeen, LiveTableVacuumed, LogLinesLost, PartitionsSeen, PlanSeen,
     ReadinessChanged, RowsIngested, ScheduleTicked, WorkerSlots, WorkerWoken,

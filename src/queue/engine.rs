@@ -285,8 +285,8 @@ impl<C: Send + Sync + 'static> Parts<C> {
         self.claimers.spawn(lanes.discover(new_queues));
     }
 
-    /// Looks for lost leases at its interval, one look after the other, on a clock that nobody
-    /// sets back.
+    /// Looks for lost leases, and for those of its own that nobody here holds, at its interval, one
+    /// look after the other, on a clock that nobody sets back.
     fn start_rescue(&self) {
         let rescuer = Rescuer {
             db: self.db.clone(),
@@ -297,6 +297,7 @@ impl<C: Send + Sync + 'static> Parts<C> {
             seen: Mutex::default(),
         };
         let (stop, every) = (self.stop.clone(), self.settings.rescue_interval);
+        let (session, leases) = (self.session.clone(), self.leases.clone());
         self.claimers.spawn(async move {
             let mut ticks = tokio::time::interval(every);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -305,6 +306,10 @@ impl<C: Send + Sync + 'static> Parts<C> {
                     ticks.tick().await;
                     if let Err(error) = rescuer.rescue().await {
                         tracing::warn!(error = %error, "rescue waits for the database");
+                    }
+                    let worker = session.borrow().as_ref().map(|life| life.worker_id);
+                    if let Some(worker) = worker {
+                        rescuer.rescue_strays(worker, &leases.held()).await;
                     }
                 }
             };

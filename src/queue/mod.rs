@@ -41,6 +41,7 @@ pub mod rule;
 pub mod schedule;
 mod served;
 mod session;
+mod skew;
 mod slot;
 pub mod stats;
 mod timetable;

@@ -154,6 +154,20 @@ impl<C: Send + Sync + 'static> Rescuer<C> {
         Ok(n_rescued)
     }
 
+    /// Hands back what this process's worker runs by the database's account only.
+    pub(super) async fn rescue_strays(&self, worker: i64, held: &[i64]) {
+        match hand_back_strays(&self.db, worker, held, self.lost_after).await {
+            Ok(0) => {}
+            Ok(n_jobs) => tracing::warn!(
+                worker,
+                n_jobs,
+                "handed back jobs that only the database runs here, as after a failover that lost \
+                 their ends"
+            ),
+            Err(error) => tracing::warn!(error = %error, "rescue waits for the database"),
+        }
+    }
+
     /// Ends the life of workers that neither detector hears any more.
     async fn give_up_workers(&self, conn: &mut PgConnection) -> sqlx::Result<()> {
         let live: Vec<(i64, i64, bool)> = sqlx::query_as(
@@ -403,6 +417,33 @@ async fn hand_back_but(
         n_cancelled += u64::from(finished);
     }
     Ok((back.rows_affected(), n_cancelled))
+}
+
+/// Hands back what a worker runs according to the database, has not claimed just now and knows
+/// nothing of; returns how many jobs.
+///
+/// A standby that took over may not have had the ends of jobs that this worker saw committed: there
+/// they run on, under a worker that is alive, and nobody else would look before their deadlines.
+pub(super) async fn hand_back_strays(
+    db: &Bounded,
+    worker_id: i64,
+    held: &[i64],
+    lost_after: Duration,
+) -> sqlx::Result<u64> {
+    let hand_back = sqlx::query(
+        "UPDATE ingestd.jobs
+         SET state = CASE WHEN gate_key IS NULL THEN 'queued' ELSE 'held' END,
+             lease_id = NULL, worker_id = NULL, deadline_at = NULL,
+             attempt = greatest(attempt - 1, 0)
+         WHERE shard = 0 AND worker_id = $1 AND state = 'running' AND NOT cancel_requested
+           AND lease_id <> ALL ($2)
+           AND started_at < clock_timestamp() - $3 * interval '1 millisecond'",
+    )
+    .bind(worker_id)
+    .bind(held)
+    .bind(millis(lost_after));
+    let back = db.run(async |conn| hand_back.execute(conn).await).await?;
+    Ok(back.rows_affected())
 }
 
 fn millis(duration: Duration) -> i64 {

@@ -10,13 +10,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use chrono::{DateTime, Utc};
 use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
 use serde_json::Value;
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{lease::Leases, served::Served};
+use super::{lease::Leases, served::Served, skew::Skew};
 
 /// One life of a worker.
 #[derive(Debug)]
@@ -110,6 +111,7 @@ impl Heart {
     async fn beat_while_trusted(&self, conn: &mut PgConnection, id: i64) -> sqlx::Result<()> {
         let mut trusted_until = Instant::now() + self.trust_window;
         let mut wait = self.interval;
+        let mut skew = Skew::default();
         loop {
             tokio::select! {
                 () = self.finished.cancelled() => return Ok(()),
@@ -120,7 +122,8 @@ impl Heart {
             let (running, slots) = (self.leases.running(), self.served.told());
             let beat = beat(conn, id, &running, &slots);
             match tokio::time::timeout(self.interval.min(left), beat).await {
-                Ok(Ok(Some(to_stop))) => {
+                Ok(Ok(Some((to_stop, their_time)))) => {
+                    skew.look(their_time, sent.elapsed());
                     trusted_until = sent + self.trust_window;
                     wait = self.interval;
                     self.leases.cancel(&to_stop);
@@ -204,21 +207,21 @@ fn place() -> Option<String> {
     ))
 }
 
-/// Beats once, and tells what slots there are; returns which of the `running` leases somebody cancelled or took away, or `None`
-/// when the worker was given up.
+/// Beats once, and tells what slots there are; returns which of the `running` leases somebody
+/// cancelled or took away, and the database's time, or `None` when the worker was given up.
 async fn beat(
     conn: &mut PgConnection,
     id: i64,
     running: &[i64],
     slots: &Value,
-) -> sqlx::Result<Option<Vec<i64>>> {
-    sqlx::query_scalar(
+) -> sqlx::Result<Option<(Vec<i64>, DateTime<Utc>)>> {
+    sqlx::query_as(
         "UPDATE ingestd.workers w SET heartbeat_at = clock_timestamp(), beat = beat + 1, slots = $3
          WHERE w.id = $1 AND w.ended_at IS NULL
          RETURNING ARRAY(SELECT unnest($2::bigint[]) EXCEPT
                          SELECT j.lease_id FROM ingestd.jobs j
                          WHERE j.shard = 0 AND j.worker_id = w.id AND j.state = 'running'
-                           AND NOT j.cancel_requested)",
+                           AND NOT j.cancel_requested), w.heartbeat_at",
     )
     .bind(id)
     .bind(running)

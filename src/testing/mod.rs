@@ -13,7 +13,7 @@ mod shared;
 
 pub use database::Database;
 pub use home::Folder;
-pub use private::{PrivateCluster, private_cluster};
+pub use private::{PrivateCluster, PrivateOptions, private_cluster, private_cluster_with};
 
 /// Connects a pool to `url` as the daemon does, with the default configuration.
 async fn connect(url: impl Into<String>) -> sqlx::Result<sqlx::PgPool> {

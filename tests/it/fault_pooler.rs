@@ -102,7 +102,7 @@ async fn in_session_mode_the_ledger_is_whole_and_sessions_are_set() {
         let engine = setup.start(&url).await;
         run(
             &observer,
-            "DROP TABLE IF EXISTS ledger, cursors; TRUNCATE ingestd.job_history",
+            "DROP TABLE IF EXISTS ledger, cursors, stops; TRUNCATE ingestd.job_history",
         )
         .await;
         ledger::enqueue(&observer, 100).await;

@@ -4,12 +4,23 @@ use std::time::Duration;
 
 use sqlx::{PgConnection, PgPool};
 
-use crate::queue_rig::{Ctx, Outcome, Play, play, run, until};
+use crate::queue_rig::{Ctx, Outcome, Play, args, play, run, until};
 
 /// No unique key on the ledger: it would hide what was written twice.
 pub(crate) const TABLES: &str = "
     CREATE TABLE ledger (seq bigint GENERATED ALWAYS AS IDENTITY, job bigint, step int, lease bigint);
-    CREATE TABLE cursors (job bigint PRIMARY KEY, step int NOT NULL DEFAULT 0)";
+    CREATE TABLE cursors (job bigint PRIMARY KEY, step int NOT NULL DEFAULT 0);
+    CREATE TABLE stops (job bigint PRIMARY KEY, point text NOT NULL)";
+
+/// Where the first attempt of a [`job`] stops for ever if its arguments say `{"stop": …}`: those
+/// about a step in the second of three, and the last when the job has completed itself.
+pub(crate) const POINTS: [&str; 5] = [
+    "claimed",
+    "mid chunk",
+    "before commit",
+    "after commit",
+    "completed",
+];
 
 /// Writes a line, in the caller's transaction.
 pub(crate) async fn write(conn: &mut PgConnection, ctx: &Ctx, step: i32) -> sqlx::Result<()> {
@@ -22,6 +33,22 @@ pub(crate) async fn write(conn: &mut PgConnection, ctx: &Ctx, step: i32) -> sqlx
     Ok(())
 }
 
+/// Stops for ever where the arguments say so, once per job, and notes that on another connection.
+async fn pass(ctx: &Ctx, point: &str) -> sqlx::Result<()> {
+    if args(ctx)["stop"] != point {
+        return Ok(());
+    }
+    let noted = sqlx::query("INSERT INTO stops VALUES ($1, $2) ON CONFLICT DO NOTHING")
+        .bind(ctx.lease().id)
+        .bind(point)
+        .execute(&ctx.state().db)
+        .await?;
+    if noted.rows_affected() > 0 {
+        std::future::pending::<()>().await;
+    }
+    Ok(())
+}
+
 /// A job of three steps; no number of faults exhausts its attempts.
 pub(crate) fn job() -> Play {
     play("t.ledger", three_steps).attempts(10_000)
@@ -31,6 +58,7 @@ pub(crate) fn job() -> Play {
 ///
 /// Nothing but the fence keeps an attempt that has lost its lease from writing a step again.
 async fn three_steps(ctx: Ctx) -> Outcome {
+    pass(&ctx, "claimed").await?;
     let done: i32 = sqlx::query_scalar("SELECT step FROM cursors WHERE job = $1")
         .bind(ctx.lease().id)
         .fetch_one(&ctx.state().db)
@@ -40,6 +68,9 @@ async fn three_steps(ctx: Ctx) -> Outcome {
         let mut tx = ctx.state().db.begin().await?;
         ctx.fence(&mut tx).await?;
         write(&mut tx, &ctx, step).await?;
+        if step == 2 {
+            pass(&ctx, "mid chunk").await?;
+        }
         sqlx::query("UPDATE cursors SET step = $2 WHERE job = $1")
             .bind(ctx.lease().id)
             .bind(step)
@@ -48,9 +79,16 @@ async fn three_steps(ctx: Ctx) -> Outcome {
         if step == 3 {
             let done = ctx.complete_in(&mut tx).await?;
             tx.commit().await?;
+            pass(&ctx, "completed").await?;
             return Ok(done);
         }
+        if step == 2 {
+            pass(&ctx, "before commit").await?;
+        }
         tx.commit().await?;
+        if step == 2 {
+            pass(&ctx, "after commit").await?;
+        }
     }
     unreachable!("the third step completes the job")
 }
@@ -58,17 +96,45 @@ async fn three_steps(ctx: Ctx) -> Outcome {
 /// Makes the tables and enqueues `n` jobs.
 pub(crate) async fn enqueue(pool: &PgPool, n: i64) {
     run(pool, TABLES).await;
+    more(pool, n, "{}").await;
+}
+
+/// Enqueues `n` more jobs with these arguments.
+pub(crate) async fn more(pool: &PgPool, n: i64, args: &str) {
     let insert = format!(
-        "WITH j AS (INSERT INTO ingestd.jobs (kind)
-                    SELECT 't.ledger' FROM generate_series(1, {n}) RETURNING id)
+        "WITH j AS (INSERT INTO ingestd.jobs (kind, args)
+                    SELECT 't.ledger', '{args}' FROM generate_series(1, {n}) RETURNING id)
          INSERT INTO cursors (job) SELECT id FROM j"
     );
     run(pool, &insert).await;
 }
 
+/// Waits until the ledger has `n` lines, for as long as it grows.
+pub(crate) async fn lines(pool: &PgPool, n: i64) {
+    let mut goal = 0;
+    while goal < n {
+        goal = n.min(goal + 20);
+        until(pool, &format!("(SELECT count(*) >= {goal} FROM ledger)")).await;
+    }
+}
+
+/// Waits until every job is finished, for as long as they become fewer.
+async fn settle(pool: &PgPool) {
+    loop {
+        let left = sqlx::query_scalar("SELECT count(*) FROM ingestd.jobs");
+        let left: i64 = left.fetch_one(pool).await.unwrap();
+        if left == 0 {
+            return;
+        }
+        let fewer = format!("(SELECT count(*) < {left} FROM ingestd.jobs)");
+        until(pool, &fewer).await;
+    }
+}
+
 /// Waits until every job is finished and asserts that nothing was lost and nothing done twice.
 pub(crate) async fn check(pool: &PgPool, n: i64, told: &str) {
-    until(pool, "NOT EXISTS (SELECT FROM ingestd.jobs)").await;
+    until(pool, "EXISTS (SELECT FROM ledger)").await;
+    settle(pool).await;
     let verdict: String = sqlx::query_scalar(
         "SELECT concat_ws(' ',
            (SELECT count(*) FROM ingestd.job_history WHERE state = 'completed'),

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    io::Write,
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
@@ -132,6 +133,19 @@ impl Play {
         self
     }
 
+    /// Does something at the beginning of each attempt.
+    pub(crate) fn before(mut self, first: impl Fn() + Send + Sync + 'static) -> Self {
+        let first = Arc::new(first);
+        self.act = self.act.map(|act| -> Act {
+            let first = Arc::clone(&first);
+            Arc::new(move |ctx| {
+                first();
+                act(ctx)
+            })
+        });
+        self
+    }
+
     pub(crate) fn first_wait(mut self, wait: Duration) -> Self {
         self.kind.retry.first = wait;
         self.kind.retry.cap = wait.max(self.kind.retry.cap);
@@ -147,6 +161,8 @@ pub(crate) struct Setup {
     pub(crate) concurrency: BTreeMap<String, usize>,
     /// Longest wait for a connection of a pool.
     pub(crate) acquire_timeout: Duration,
+    /// Longest statement of a session.
+    pub(crate) statement_timeout: Duration,
 }
 
 impl Setup {
@@ -165,6 +181,7 @@ impl Setup {
             settings,
             concurrency: BTreeMap::new(),
             acquire_timeout: Duration::from_secs(10),
+            statement_timeout: config::Database::default().statement_timeout,
         }
     }
 
@@ -197,6 +214,7 @@ impl Setup {
             url: Some(SecretString::from(url)),
             max_connections: 6,
             acquire_timeout: self.acquire_timeout,
+            statement_timeout: self.statement_timeout,
             ..config::Database::default()
         };
         let acts = self
@@ -336,6 +354,11 @@ async fn jobs(pool: &PgPool) -> String {
     .fetch_all(pool)
     .await;
     lines.map_or_else(|error| error.to_string(), |lines| lines.join("\n"))
+}
+
+/// Says something where it is seen even if the test passes: a seed, why something was left out.
+pub(crate) fn tell(text: &str) {
+    drop(writeln!(std::io::stderr(), "{text}"));
 }
 
 /// Returns a counter of `/metrics`; 0 where it has no series yet.

@@ -44,7 +44,7 @@ pub(super) const SHAPES: &[Shape] = &[
     shape("PATCH /api/v1/jobs/{id}", "", "priority:int? run_at:time?", &[200]),
     shape("POST /api/v1/jobs/{id}/snooze", "", "delay_secs:int!", &[200]),
     shape("POST /api/v1/jobs/{id}/cancel", "", "", &[200, 202]),
-    shape("POST /api/v1/jobs/{id}/retry", "", "args:object!", &[200, 201]),
+    shape("POST /api/v1/jobs/{id}/retry", "", "args:object? afresh:bool", &[200, 201]),
     shape("GET /api/v1/dead", "queue kind reason fingerprint error tenant run_id:int died_after:time died_before:time replayed:bool limit:limit cursor", "", &[200]),
     shape("GET /api/v1/dead/groups", "kind limit:limit", "", &[200]),
     shape("POST /api/v1/bulk", "", "action:cancel|retry|replay|purge! filter:object all:bool rate_per_sec:int? dry_run:bool", &[200, 202]),

@@ -54,6 +54,37 @@ impl ReadinessChanged {
     }
 }
 
+/// This machine's clock was compared with the database's.
+#[derive(Debug)]
+pub struct ClockCompared {
+    /// This machine's minus the database's, in seconds.
+    pub skew_seconds: f64,
+    /// Whether it is a large one now and was not before, or the other way round.
+    pub news: Option<bool>,
+}
+
+impl ClockCompared {
+    /// Publishes the difference; logs that it became large, or small again.
+    pub fn emit(self) {
+        let Self { skew_seconds, news } = self;
+        Exporter::get()
+            .gauge(&metric::CLOCK_SKEW, &[])
+            .set(skew_seconds);
+        match news {
+            Some(true) => warn!(
+                skew_seconds,
+                "this machine's clock and the database's differ; jobs are due by the database's, \
+                 logs have this machine's: set both by NTP"
+            ),
+            Some(false) => info!(
+                skew_seconds,
+                "this machine's clock and the database's agree again"
+            ),
+            None => {}
+        }
+    }
+}
+
 /// Routes that are asked all day by machines; their requests are counted, not logged.
 const QUIET_ROUTES: &[&str] = &["/healthz", "/readyz", "/metrics"];
 

@@ -24,7 +24,7 @@ async fn a_well_daemon_is_ready() {
     );
     let (status, body) = ready(&server, "/readyz").await;
     assert_eq!(status, 200);
-    let checks = json!({ "database": "ok", "migrations": "ok", "worker": "ok", "shutdown": "ok" });
+    let checks = json!({ "database": "ok", "disk": "ok", "migrations": "ok", "worker": "ok", "shutdown": "ok" });
     assert_eq!(body, json!({ "status": "ready", "checks": checks }));
     let (status, body) = ready(&server, "/readyz?verbose").await;
     assert_eq!(status, 200);

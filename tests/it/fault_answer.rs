@@ -1,0 +1,173 @@
+//! Postgres committed, and the answer that says so never comes.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+use std::time::Duration;
+
+use ingestd::queue::Done;
+use sqlx::PgConnection;
+
+use crate::{
+    proxy::{Proxy, Then},
+    queue_ledger as ledger,
+    queue_rig::{Play, Rig, Setup, done, play, run, stop, until},
+};
+
+/// Runs one job of one kind whose answer to the transaction with `needle` is lost. Returns how many
+/// attempts began, and: how the job ended, lines and different lines of the ledger, dead letters,
+/// failed attempts.
+async fn one_answer_lost(play: Play, needle: &'static str, then: Then) -> (usize, String) {
+    let rig = Rig::new().await;
+    let observer = rig.observer().await;
+    run(&observer, ledger::TABLES).await;
+    let proxy = Proxy::start(rig.url()).await;
+    let n_begun = Arc::new(AtomicUsize::new(0));
+    let begun = Arc::clone(&n_begun);
+    let counted = play.before(move || {
+        begun.fetch_add(1, Ordering::SeqCst);
+    });
+    let kind = counted.kind.name;
+    let mut setup = Setup::of([counted]).lost_after(Duration::from_secs(3));
+    setup.acquire_timeout = Duration::from_secs(1);
+    let engine = setup.start(&proxy.url()).await;
+    proxy.lose(needle, 1, then);
+    run(
+        &observer,
+        &format!(
+            "WITH j AS (INSERT INTO ingestd.jobs (kind) VALUES ('{kind}') RETURNING id)
+             INSERT INTO cursors (job) SELECT id FROM j"
+        ),
+    )
+    .await;
+    proxy.until_lost(1).await;
+    until(&observer, "NOT EXISTS (SELECT FROM ingestd.jobs)").await;
+    stop(engine).await;
+    let told = "SELECT concat_ws(' ', (SELECT string_agg(state, ',') FROM ingestd.job_history),
+                  (SELECT count(*) FROM ledger), (SELECT count(DISTINCT step) FROM ledger),
+                  (SELECT count(*) FROM ingestd.dead_jobs), (SELECT count(*) FROM ingestd.job_attempts))";
+    (n_begun.load(Ordering::SeqCst), rig.ask(told).await)
+}
+
+#[tokio::test]
+async fn outcomes_whose_commit_was_not_answered_are_not_written_again() {
+    for then in [Then::Reset, Then::Silence] {
+        let (n, told) = one_answer_lost(done("t.done"), "Completes or cancels", then).await;
+        assert_eq!((n, told.as_str()), (1, "completed 0 0 0 0"), "{then:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_retry_whose_commit_was_not_answered_is_one_retry() {
+    let fails_once = play("t.fails", |ctx| async move {
+        match ctx.lease().attempt {
+            1 => Err(anyhow::anyhow!("the first fails").into()),
+            _ => Ok(Done::new()),
+        }
+    });
+    let (n, told) = one_answer_lost(fails_once, "Puts jobs back", Then::Reset).await;
+    assert_eq!((n, told.as_str()), (2, "completed 0 0 0 1"));
+}
+
+#[tokio::test]
+async fn a_chunk_whose_commit_was_not_answered_is_not_written_again() {
+    let (n, told) = one_answer_lost(ledger::job(), "UPDATE cursors", Then::Reset).await;
+    assert_eq!((n, told.as_str()), (2, "completed 3 3 0 1"));
+}
+
+#[tokio::test]
+async fn a_job_whose_own_completion_was_not_answered_is_complete() {
+    let last = "UPDATE cursors SET step = $2 WHERE job = $1-- Completes";
+    let (n, told) = one_answer_lost(ledger::job(), last, Then::Reset).await;
+    assert_eq!((n, told.as_str()), (1, "completed 3 3 0 0"));
+}
+
+/// A job of two saved steps that note each time they are done.
+fn steps() -> Play {
+    play("t.steps", |ctx| async move {
+        for n in [1, 2] {
+            let work = async || {
+                let mut conn = ctx.state().db.acquire().await?;
+                ledger::write(&mut conn, &ctx, n).await?;
+                Ok(n)
+            };
+            ctx.step(&format!("step {n}"), work).await?;
+        }
+        Ok(Done::new())
+    })
+}
+
+#[tokio::test]
+async fn a_step_whose_save_was_not_answered_is_not_done_again() {
+    for then in [Then::Reset, Then::Silence] {
+        let (n, told) = one_answer_lost(steps(), "Saves the result of a step", then).await;
+        assert_eq!((n, told.as_str()), (1, "completed 2 2 0 0"), "{then:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_step_in_a_transaction_whose_commit_was_not_answered_is_not_done_again() {
+    let in_transaction = play("t.step_in", |ctx| async move {
+        for n in [1, 2] {
+            let mut tx = ctx.state().db.begin().await?;
+            let write = async |conn: &mut PgConnection| {
+                ledger::write(conn, &ctx, n).await?;
+                Ok(n)
+            };
+            ctx.step_in(&mut tx, &format!("step {n}"), write).await?;
+            tx.commit().await?;
+        }
+        Ok(Done::new())
+    });
+    let (n, told) = one_answer_lost(in_transaction, "INSERT INTO ledger", Then::Reset).await;
+    assert_eq!((n, told.as_str()), (2, "completed 2 2 0 1"));
+}
+
+#[tokio::test]
+async fn a_claim_that_was_not_answered_is_handed_back_unburnt() {
+    for then in [Then::Reset, Then::Silence] {
+        let attempts = play("t.counts", |ctx| async move {
+            assert_eq!(ctx.lease().attempt, 1, "the lost claim was no attempt");
+            Ok(Done::new())
+        });
+        let (n, told) = one_answer_lost(attempts, "Claims up to", then).await;
+        assert_eq!((n, told.as_str()), (1, "completed 0 0 0 0"), "{then:?}");
+    }
+}
+
+#[tokio::test]
+async fn ticks_whose_commit_was_not_answered_become_one_job_each() {
+    let rig = Rig::new().await;
+    let observer = rig.observer().await;
+    let proxy = Proxy::start(rig.url()).await;
+    let engine = Setup::of([done("t.tick")]).start(&proxy.url()).await;
+    proxy.lose("INSERT INTO ingestd.schedule_ticks", 3, Then::Reset);
+    run(
+        &observer,
+        "INSERT INTO ingestd.schedules (name, cron, kind, missed)
+         VALUES ('every second', '* * * * * *', 't.tick', 'all')",
+    )
+    .await;
+    proxy.until_lost(3).await;
+    until(
+        &observer,
+        "(SELECT count(*) >= 5 FROM ingestd.schedule_ticks)",
+    )
+    .await;
+    run(&observer, "UPDATE ingestd.schedules SET paused_at = now()").await;
+    rig.until_idle().await;
+    stop(engine).await;
+    let verdict: String = rig
+        .ask(
+            "SELECT concat_ws(' ', extract(epoch FROM max(tick_at) - min(tick_at))::int + 1 - count(*),
+               count(*) - count(DISTINCT job_id),
+               (SELECT count(*) FROM ingestd.job_history WHERE kind = 't.tick') - count(*))
+             FROM ingestd.schedule_ticks WHERE schedule = 'every second'",
+        )
+        .await;
+    assert_eq!(
+        verdict, "0 0 0",
+        "left out, without a job of its own, jobs too many"
+    );
+}
