@@ -18,7 +18,7 @@ pub use event::{
     BytesIngested, GateAdmitted, HorizonNamed, HorizonSeen, HttpServed, JobClaimed,
     JobDeduplicated, JobEnqueued, JobErrored, JobFinished, LeaseFenced, LeasesRescued,
     ListenerChanged, LiveTableSeen, LiveTableVacuumed, PartitionsSeen, PlanSeen, ReadinessChanged,
-    RowsIngested, ScheduleTicked, WorkerSlots, WorkerWoken,
+    RowsIngested, ScheduleTicked, SlotsStuck, WorkerSlots, WorkerWoken,
 };
 pub use exporter::Exporter;
 pub use gauge::{GateDepth, QueueDepth};

@@ -24,6 +24,7 @@ use super::{
     job::{Lease, LeaseId},
     kind::Kind,
     lease::Leases,
+    progress::{Place, Steps},
     rescue,
     rule::{self, LARGEST_FAIR_CLAIM, LIMITED_POLL, Rule},
     session::{Session, Sessions},
@@ -106,6 +107,8 @@ pub(super) struct Claimer {
     pub(super) stop: CancellationToken,
     pub(super) poll_interval: Duration,
     pub(super) trailing_poll: Duration,
+    /// Says where it is, so that others see it get on.
+    pub(super) steps: Steps,
 }
 
 impl Claimer {
@@ -116,10 +119,12 @@ impl Claimer {
         let mut turn = 0_u64;
         let mut reason = Wake::Poll;
         loop {
+            self.steps.at(Place::Seat);
             let room = self.slots.room(reason == Wake::Drain);
             let Some(room) = stop.run_until_cancelled(room).await else {
                 return;
             };
+            self.steps.at(Place::Session);
             // Only now: the one before may have ended while all seats were taken.
             let Some(session) = stop.run_until_cancelled(self.session()).await else {
                 return;
@@ -135,6 +140,7 @@ impl Claimer {
             } else {
                 room
             };
+            self.steps.at(Place::Claim);
             let claim = self.claim(&session, room, turn.is_multiple_of(REVERSE_EVERY));
             match claim.await {
                 Ok(got) if got == room => {
@@ -147,6 +153,7 @@ impl Claimer {
                 },
                 Err(error) => {
                     tracing::warn!(queue = %self.queue, error = %error, "cannot claim");
+                    self.steps.at(Place::Database);
                     let unheard = self.hand_back_unheard(&session);
                     if stop.run_until_cancelled(unheard).await.is_none() {
                         return;
@@ -292,6 +299,7 @@ impl Claimer {
     /// Sleeps until there may be work again and says what ended the sleep.
     async fn sleep(&mut self, woken_by: Wake) -> Wake {
         self.report_slots();
+        self.steps.at(Place::Nap);
         let bell = Arc::clone(&self.bell);
         let wake = bell.rung.notified();
         // Whoever inserted while another transaction held the notification relies on this look.

@@ -17,6 +17,7 @@ use super::{
     execute::{Claimed, Execution, Executor},
     floor::Floor,
     lease::Leases,
+    progress::Claims,
     rule::Rule,
     session::Sessions,
     slot::Slots,
@@ -57,6 +58,7 @@ pub(super) struct Lanes<C: 'static> {
     pub(super) workers: TaskTracker,
     pub(super) settings: config::Queue,
     pub(super) concurrency: BTreeMap<String, usize>,
+    pub(super) claims: Claims,
 }
 
 impl<C: Send + Sync + 'static> Lanes<C> {
@@ -76,11 +78,13 @@ impl<C: Send + Sync + 'static> Lanes<C> {
         let n_slots = named.unwrap_or(self.settings.concurrency.into());
         self.served.insert(queue.to_owned());
         let (sender, jobs) = mpsc::channel(CLAIMED);
+        let (name, slots): (Arc<str>, _) = (queue.into(), Slots::new(n_slots));
         let claimer = Claimer {
-            queue: queue.into(),
+            steps: self.claims.begin(&name, &slots),
+            queue: name,
             db: self.db.clone(),
             kinds: Arc::clone(&self.known),
-            slots: Slots::new(n_slots),
+            slots,
             floor: Floor::default(),
             rule: Rule::default(),
             rule_read: Instant::now(),

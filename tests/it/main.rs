@@ -11,6 +11,7 @@ mod cli;
 mod cluster;
 mod copy;
 mod example;
+mod fault_hang;
 mod fault_load;
 mod fault_network;
 mod fault_poison;
