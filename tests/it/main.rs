@@ -19,6 +19,7 @@ mod fault_pooler;
 mod fault_postgres;
 mod fault_process;
 mod fault_step;
+mod fault_upgrade;
 mod grafana;
 mod http;
 mod import;
