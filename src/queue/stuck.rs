@@ -177,7 +177,7 @@ mod tests {
         let blocked = std::thread::spawn(move || {
             let handler = std::future::poll_fn(move |_| {
                 begin.send(()).unwrap();
-                drop(released.recv());
+                released.recv().unwrap_err(); // the other end is dropped
                 Poll::Ready(())
             });
             Watched::new(JobId(job), timeout, handler).now_or_never();
