@@ -19,6 +19,7 @@ mod fault_poison;
 mod fault_pooler;
 mod fault_postgres;
 mod fault_process;
+mod fault_race;
 mod fault_soak;
 mod fault_step;
 mod fault_upgrade;
