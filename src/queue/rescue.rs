@@ -86,7 +86,7 @@ const RELEASE: &str = "
     WHERE shard = 0 AND id = (
       SELECT id FROM ingestd.jobs
       WHERE shard = 0 AND id = $1 AND state = 'held' AND crashes >= 2 FOR UPDATE SKIP LOCKED)
-    RETURNING pg_notify('ingestd_look', queue)::text";
+    RETURNING ingestd.hint('ingestd_look', queue)";
 
 /// From this many crashes on a job is a suspect.
 const SUSPECT: i16 = 2;

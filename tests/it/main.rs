@@ -15,6 +15,7 @@ mod fault_backlog;
 mod fault_hang;
 mod fault_load;
 mod fault_network;
+mod fault_notify;
 mod fault_poison;
 mod fault_pooler;
 mod fault_postgres;
