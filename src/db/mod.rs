@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use sqlx::{
     PgPool,
+    error::DatabaseError,
     migrate::{MigrateError, Migrator},
 };
 
@@ -85,7 +86,7 @@ fn is_locked_out(error: &MigrateError) -> bool {
     let (MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) = error else {
         return false;
     };
-    let code = error.as_database_error().and_then(|error| error.code());
+    let code = error.as_database_error().and_then(DatabaseError::code);
     code.as_deref() == Some("55P03")
 }
 

@@ -3,7 +3,7 @@
 //! Counted in buffers, which repeat, and never in time. Each test also looks at what the protection
 //! saves: without it the bound would be broken many times over, or the test would show nothing.
 
-use std::time::Instant;
+use std::{fmt::Write as _, time::Instant};
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -68,11 +68,8 @@ impl Bench {
             // Those for later are far away, so that none falls due meanwhile.
             let far = if n > 0 { 3_600_000 } else { 0 };
             let at = now + chrono::TimeDelta::milliseconds(n * 100 + far);
-            rows.push_str(&format!(
-                "t.many\tdefault\t{}\t{}\n",
-                n.rem_euclid(4),
-                at.to_rfc3339()
-            ));
+            let (priority, at) = (n.rem_euclid(4), at.to_rfc3339());
+            writeln!(rows, "t.many\tdefault\t{priority}\t{at}").unwrap();
             if rows.len() > 1 << 20 {
                 copy.send(std::mem::take(&mut rows).into_bytes())
                     .await

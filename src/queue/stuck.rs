@@ -173,16 +173,16 @@ mod tests {
     /// Polls a handler on a thread of its own that comes back only when it is told to.
     fn block(job: i64, timeout: Duration) -> (mpsc::Sender<()>, std::thread::JoinHandle<()>) {
         let (release, released) = mpsc::channel::<()>();
-        let (begin, begun) = mpsc::channel();
+        let (polled, polls) = mpsc::channel();
         let blocked = std::thread::spawn(move || {
             let handler = std::future::poll_fn(move |_| {
-                begin.send(()).unwrap();
+                polled.send(()).unwrap();
                 released.recv().unwrap_err(); // the other end is dropped
                 Poll::Ready(())
             });
             Watched::new(JobId(job), timeout, handler).now_or_never();
         });
-        begun.recv().unwrap();
+        polls.recv().unwrap();
         (release, blocked)
     }
 

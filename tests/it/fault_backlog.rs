@@ -52,7 +52,6 @@ async fn memory_is_flat(n_jobs: usize) {
     fill(&rig, n_jobs).await;
     done(&rig, 1_000 + (n_jobs / 3).min(10_000)).await;
     let after = daemon.resident_kib();
-    println!("{n_jobs} jobs: {before} KiB before, {after} KiB after");
     assert!(
         after - before < GROWTH_KIB,
         "{before} KiB, then {after} KiB"

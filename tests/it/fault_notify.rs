@@ -146,12 +146,12 @@ async fn fills_the_notification_queue() {
     // The large ones first, then those for which there is room between them.
     for size in [7000, 0] {
         let fill = "SELECT pg_notify('fill', repeat('x', $1) || clock_timestamp())";
-        let full = loop {
+        let refused = loop {
             if let Err(error) = sqlx::query(fill).bind(size).execute(&mut filler).await {
                 break error.to_string();
             }
         };
-        assert!(full.contains("too many notifications"), "{full}");
+        assert!(refused.contains("too many notifications"), "{refused}");
     }
     // What people do needs no notification either.
     let mut conn = pool.acquire().await.unwrap();

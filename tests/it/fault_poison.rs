@@ -1,7 +1,7 @@
 //! Jobs that kill their process: by its own end, of its stack, of memory, and by the kernel.
 
 use std::{
-    os::unix::process::ExitStatusExt as _,
+    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
 };
 
@@ -51,7 +51,7 @@ async fn live_with(outcome: &str, limits: &str) -> Vec<Option<i32>> {
         3,
         "each death is an attempt of its own"
     );
-    supervisor.exits.iter().map(|exit| exit.signal()).collect()
+    supervisor.exits.iter().map(ExitStatusExt::signal).collect()
 }
 
 const ABORTED: Option<i32> = Some(Signal::SIGABRT as i32);

@@ -66,7 +66,7 @@ async fn meddle(pool: &PgPool, seed: u64) {
             0..3 => drop(control::cancel(&mut conn, id).await.unwrap()),
             3..6 => drop(control::run_now(&mut conn, id).await.unwrap()),
             6..8 => drop(dead::replay(&mut conn, id).await.unwrap()),
-            8 => drop(control::pause(&mut conn, "default").await.unwrap()),
+            8 => control::pause(&mut conn, "default").await.unwrap(),
             _ => drop(control::resume(&mut conn, "default").await.unwrap()),
         }
     }
@@ -86,7 +86,7 @@ async fn people_who_act_while_jobs_end_never_make_two_ends() {
     let seed = fastrand::u64(..);
     let people = (0..4).map(|person| meddle(rig.pool(), seed.wrapping_add(person)));
     futures::future::join_all(people).await;
-    control::resume(&mut *rig.pool().acquire().await.unwrap(), "default")
+    control::resume(&mut rig.pool().acquire().await.unwrap(), "default")
         .await
         .unwrap();
     rig.until_idle().await;

@@ -1,6 +1,7 @@
 //! A soak: three daemons and a producer under a seeded nemesis, and the ledger as the judge.
 
 use std::{
+    io::Write as _,
     process::{Child, Command, Stdio},
     sync::{
         Arc,
@@ -161,14 +162,18 @@ async fn soak(duration: Duration) {
         while began.elapsed() < duration {
             tokio::time::sleep(Duration::from_millis(dice.u64(200..1500))).await;
             strikes.push(strike(&mut dice, &mut cluster, &mut workers, &pool).await);
-            workers.iter_mut().for_each(|worker| worker.look(&url));
+            for worker in &mut workers {
+                worker.look(&url);
+            }
         }
         stop.store(true, Ordering::SeqCst);
     };
     let (told, ()) = tokio::join!(produce(pool.clone(), Arc::clone(&stop)), nemesis);
     let quiet = async {
         loop {
-            workers.iter_mut().for_each(|worker| worker.look(&url));
+            for worker in &mut workers {
+                worker.look(&url);
+            }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
@@ -177,11 +182,9 @@ async fn soak(duration: Duration) {
         () = judge(&pool, &told, &story) => {}
         () = quiet => {}
     }
-    println!(
-        "{} acked, {} unknown; {story}",
-        told.acked.len(),
-        told.n_unknown
-    );
+    let (n_acked, n_unknown) = (told.acked.len(), told.n_unknown);
+    let figures = format!("{n_acked} acked, {n_unknown} unknown; {story}\n");
+    drop(std::io::stderr().write_all(figures.as_bytes()));
 }
 
 /// Waits until all is done and asserts that nothing is lost, done twice, or left behind.

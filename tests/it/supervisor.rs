@@ -1,6 +1,7 @@
 //! Keeps a daemon running, as a service manager would, and remembers how it ended.
 
 use std::{
+    io::Write as _,
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
@@ -99,7 +100,8 @@ impl Supervisor {
 impl Drop for Supervisor {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("--- the daemons' log ---\n{}", self.log());
+            let text = format!("--- the daemons' log ---\n{}\n", self.log());
+            drop(std::io::stderr().write_all(text.as_bytes()));
         }
         drop(self.child.kill());
         drop(self.child.wait());
