@@ -20,6 +20,8 @@ use crate::{
 
 /// A cluster with an empty database, its URL, and a pool for it.
 async fn empty() -> (PrivateCluster, String, PgPool) {
+    // As `main` does, for the client that asks whether a daemon is ready.
+    drop(rustls::crypto::ring::default_provider().install_default());
     let cluster = private_cluster().await;
     cluster.ensure_database("older").await.unwrap();
     let url = cluster.url("older");
