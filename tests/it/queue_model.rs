@@ -73,7 +73,7 @@ fn request() -> impl Strategy<Value = Request> {
         1 => Just(Request::Pause),
         2 => Just(Request::Resume),
         1 => Just(Request::GiveUp),
-        1 => Just(Request::GiveUpRunning),
+        2 => Just(Request::GiveUpRunning),
     ]
 }
 
@@ -378,6 +378,26 @@ fn compare(cases: u32, length: usize) {
 #[test]
 fn the_tables_say_what_the_model_says() {
     compare(8, 24);
+}
+
+/// The rarest of them, in every run.
+#[tokio::test]
+async fn a_job_that_ends_too_late_has_one_end() {
+    let enqueue = |act| Request::Enqueue {
+        act,
+        key: None,
+        later: false,
+        priority: 1,
+    };
+    live_through(&[
+        enqueue(Act::Complete),
+        Request::GiveUpRunning,
+        enqueue(Act::FailOnce),
+        Request::GiveUpRunning,
+        Request::GiveUp,
+        Request::GiveUpRunning,
+    ])
+    .await;
 }
 
 #[test]
