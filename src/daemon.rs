@@ -12,7 +12,7 @@ use crate::{
     db,
     fetch::Fetcher,
     ingest,
-    queue::{self, Engine, Running, gate, schedule},
+    queue::{self, Engine, LastResort, Running, gate, schedule},
 };
 
 /// The daemon's parts once they run.
@@ -89,6 +89,17 @@ impl Daemon {
     /// Returns a way to ask [`Self::is_alive`] that outlives this value.
     pub fn liveness(&self) -> impl Fn() -> bool + Send + Sync + 'static + use<> {
         self.engine.liveness()
+    }
+
+    /// Returns a way to ask which queues' claims do not get on; see [`Running::stalled`].
+    pub fn stalled(&self) -> impl Fn() -> Vec<Arc<str>> + Send + Sync + 'static + use<> {
+        self.engine.stalled()
+    }
+
+    /// Returns what is left to do where no thread turns any more.
+    #[must_use]
+    pub fn last_resort(&self) -> LastResort {
+        self.engine.last_resort()
     }
 
     /// Stops cleanly; see [`Running::stop`].

@@ -7,11 +7,13 @@
 //! lease, so a hard stop loses time and no work.
 
 mod notify;
+mod recycle;
 mod shutdown;
 mod signal;
 mod watchdog;
 
 pub use notify::Notifier;
+pub use recycle::Recycler;
 pub use shutdown::{Cause, Drained, Shutdown};
 pub use signal::watch_signals;
 pub use watchdog::Watchdog;

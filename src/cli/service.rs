@@ -10,8 +10,9 @@ use crate::{
     config::Config,
     daemon::Daemon,
     http::{self, AppState, Health},
-    lifecycle::{Cause, Drained, Notifier, Shutdown, Watchdog},
-    observe::Exporter,
+    lifecycle::{Cause, Drained, Notifier, Recycler, Shutdown, Watchdog},
+    observe::{Exporter, SlotsStuck},
+    queue,
 };
 
 /// How long the queue may take, beyond its own soft and hard stop, to write what is concluded and
@@ -61,7 +62,9 @@ impl Service {
             "watchdog",
             watchdog.clone().run(notifier.clone(), ended.clone()),
         );
-        shutdown.spawn("pulse", pulse(db, watchdog, ended.clone()));
+        let pulse = pulse(db, daemon.stalled(), watchdog, ended.clone());
+        shutdown.spawn("pulse", pulse);
+        recycle(&config, shutdown, &daemon)?;
         shutdown.spawn("queue", stop(daemon, shutdown.clone(), ended));
         Ok(Self {
             address,
@@ -78,11 +81,16 @@ impl Service {
         let queue = &self.config.queue;
         let hard = queue.hard_stop + HAND_BACK;
         let drained = self.shutdown.drain(queue.soft_stop + hard, hard).await;
-        if let Some(Cause::Failed(part)) = self.shutdown.cause() {
-            return Err(Failure::say(
-                Exit::Software,
-                format!("{part} failed; the log has more"),
-            ));
+        match self.shutdown.cause() {
+            Some(Cause::Failed(part)) => {
+                let text = format!("{part} failed; the log has more");
+                return Err(Failure::say(Exit::Software, text));
+            }
+            Some(Cause::Stuck) => {
+                let text = "handlers block their threads past their deadlines; the log names them";
+                return Err(Failure::say(Exit::Temporary, text).hint("start the daemon again"));
+            }
+            _ => {}
         }
         match drained {
             Drained::Clean | Drained::Hard => Ok(Exit::Ok),
@@ -101,14 +109,54 @@ async fn stop(daemon: Daemon, shutdown: Shutdown, ended: CancellationToken) {
     ended.cancel();
 }
 
-/// Feeds the watchdog with round trips to the database until `ended` fires.
-async fn pulse(db: PgPool, watchdog: Watchdog, ended: CancellationToken) {
+/// Ends the process where handlers block more threads than it can spare.
+fn recycle(config: &Config, shutdown: &Shutdown, daemon: &Daemon) -> std::io::Result<()> {
+    let (settings, last_resort) = (&config.queue, daemon.last_resort());
+    let recycler = Recycler {
+        limit: settings.stuck_limit.into(),
+        n_threads: tokio::runtime::Handle::current().metrics().num_workers(),
+        patience: settings.soft_stop + settings.hard_stop + HAND_BACK * 2,
+    };
+    let (grace, mut told) = (settings.deadline_grace, None);
+    let look = move || {
+        let stuck = queue::stuck(grace);
+        let n_stuck = stuck.len();
+        if told.as_ref() != Some(&stuck) {
+            let jobs = stuck.iter().map(|job| job.0).collect();
+            SlotsStuck { jobs }.emit();
+            told = Some(stuck);
+        }
+        n_stuck
+    };
+    let end = move || {
+        match last_resort.hand_back() {
+            Ok(n_jobs) => tracing::info!(n_jobs, "handed back, unburnt"),
+            Err(error) => tracing::error!(%error, "could not hand jobs back; they will be rescued"),
+        }
+        std::process::exit(Exit::Temporary as i32);
+    };
+    recycler.start(shutdown.clone(), look, end)
+}
+
+/// Feeds the watchdog until `ended` fires: with round trips to the database, as long as every
+/// claimer gets on.
+async fn pulse(
+    db: PgPool,
+    stalled: impl Fn() -> Vec<Arc<str>>,
+    watchdog: Watchdog,
+    ended: CancellationToken,
+) {
     let beats = async {
         loop {
             if let Err(error) = sqlx::query("SELECT 1").execute(&db).await {
                 tracing::debug!(%error, "no pulse");
             }
-            watchdog.feed(); // an error is an answer, too
+            let stalled = stalled();
+            if stalled.is_empty() {
+                watchdog.feed(); // an error is an answer, too
+            } else {
+                tracing::error!(queues = ?stalled, "nothing is claimed any more; watchdog not fed");
+            }
             tokio::time::sleep(PULSE_EVERY).await;
         }
     };

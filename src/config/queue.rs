@@ -43,6 +43,9 @@ pub struct Queue {
     /// `queue.deadline_grace`: how long after its timeout an attempt may still report. Default 30 s.
     #[serde(with = "unit::duration")]
     pub deadline_grace: Duration,
+    /// `queue.stuck_limit`: how many handlers may block their threads past deadline and grace before
+    /// the process stops, exit code 75, to be started anew; 0 to 1000, 0 never stops. Default 1.
+    pub stuck_limit: u16,
     /// `queue.soft_stop`: how long running jobs may go on once the daemon stops. Default 20 s.
     #[serde(with = "unit::duration")]
     pub soft_stop: Duration,
@@ -74,6 +77,7 @@ impl Queue {
         }
         check.range("concurrency", self.concurrency, CONCURRENCY);
         check.range("max_crashes", self.max_crashes, 1..=1000);
+        check.range("stuck_limit", self.stuck_limit, 0..=1000);
         check.range("completion_batch", self.completion_batch, 1..=10_000);
         check.range("retention_days", self.retention_days, 1..=3650);
         if !(1..=63).contains(&self.schedule_set.chars().count()) {
@@ -112,6 +116,7 @@ impl Default for Queue {
             rescue_interval: Duration::from_secs(5),
             max_crashes: 3,
             deadline_grace: Duration::from_secs(30),
+            stuck_limit: 1,
             soft_stop: Duration::from_secs(20),
             hard_stop: Duration::from_secs(10),
             completion_batch: 1000,

@@ -6,7 +6,13 @@ mod pool;
 
 pub mod copy;
 
-use sqlx::{PgPool, migrate::Migrator};
+use std::time::{Duration, Instant};
+
+use sqlx::{
+    PgPool,
+    error::DatabaseError,
+    migrate::{MigrateError, Migrator},
+};
 
 pub use bounded::Bounded;
 pub use error::{is_refusal, is_transient};
@@ -24,33 +30,112 @@ pub fn migrator() -> Migrator {
 /// Brings the database to the schema of this binary; does nothing where it is there already.
 ///
 /// Safe to run from several daemons at once: they wait for each other, and no statement timeout
-/// applies, for an index on a large table may take longer than any statement of a job.
+/// applies, for an index on a large table may take longer than any statement of a job. Safe, too,
+/// while older daemons work: a lock that somebody's long transaction is in the way of is waited for
+/// 2 s at a time, because whoever comes after that wait waits as well.
 ///
 /// # Errors
 ///
-/// A migration that fails is rolled back and named; a database that was
-/// migrated by a different build of the same migration is refused.
-pub async fn migrate(pool: &PgPool) -> Result<(), sqlx::migrate::MigrateError> {
+/// A migration that fails is rolled back and named, one that cannot get its locks within four
+/// minutes likewise; a database that was migrated by a different build of the same migration is
+/// refused.
+pub async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
+    migrate_by(pool, &migrator()).await
+}
+
+/// Longest wait for one lock of a migration.
+const LOCK_TIMEOUT: &str = "SET statement_timeout = 0; SET lock_timeout = '2s'";
+/// How long others have the tables to themselves before the next try.
+const LOCK_PAUSE: Duration = Duration::from_millis(500);
+/// How long it is tried: less than the unit's time to start.
+const LOCK_PATIENCE: Duration = Duration::from_mins(4);
+
+async fn migrate_by(pool: &PgPool, migrator: &Migrator) -> Result<(), MigrateError> {
+    let began = Instant::now();
+    loop {
+        let result = try_to_migrate(pool, migrator).await;
+        match &result {
+            Err(error) if is_locked_out(error) && began.elapsed() < LOCK_PATIENCE => {
+                tracing::warn!(%error, "a migration waits for somebody's transaction");
+                tokio::time::sleep(LOCK_PAUSE).await;
+            }
+            _ => return result,
+        }
+    }
+}
+
+async fn try_to_migrate(pool: &PgPool, migrator: &Migrator) -> Result<(), MigrateError> {
     let mut conn = pool.acquire().await?;
-    sqlx::query("SET statement_timeout = 0")
-        .execute(&mut *conn)
-        .await?;
-    let result = migrator().run(&mut *conn).await;
+    sqlx::raw_sql(LOCK_TIMEOUT).execute(&mut *conn).await?;
+    let result = migrator.run(&mut *conn).await;
     // Back to what the session was opened with. After a failed migration the session is not used
     // again: it may be in any state.
     match result {
-        Ok(()) => sqlx::query("RESET statement_timeout")
+        Ok(()) => sqlx::raw_sql("RESET statement_timeout; RESET lock_timeout")
             .execute(&mut *conn)
             .await
             .map(|_| ())?,
-        Err(_) => conn.close_on_drop(),
+        // Closed here and now: it still holds the lock that keeps other migrations out.
+        Err(_) => drop(conn.close().await),
     }
     result
 }
 
+/// Says whether a lock was waited for in vain; 55P03 is `lock_not_available`.
+fn is_locked_out(error: &MigrateError) -> bool {
+    let (MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) = error else {
+        return false;
+    };
+    let code = error.as_database_error().and_then(DatabaseError::code);
+    code.as_deref() == Some("55P03")
+}
+
 #[cfg(test)]
 mod tests {
+    use sqlx::{
+        SqlStr,
+        migrate::{Migration, MigrationType},
+    };
+
     use crate::testing::Database;
+
+    /// One that wants all of the table to itself.
+    fn greedy() -> super::Migrator {
+        let mut migrator = super::migrator();
+        let sql = SqlStr::from_static("ALTER TABLE ingestd.jobs ADD COLUMN greed int");
+        let greedy = Migration::new(9_999, "greedy".into(), MigrationType::Simple, sql, false);
+        migrator.migrations.to_mut().push(greedy);
+        migrator
+    }
+
+    #[tokio::test]
+    async fn a_migration_that_waits_for_a_lock_lets_others_pass() {
+        let db = Database::create().await;
+        let mut conn = db.pool().acquire().await.unwrap();
+        // Older than the migration, and not done when it wants its lock.
+        let mut blocker = db.pool().begin().await.unwrap();
+        let count = "SELECT count(*) FROM ingestd.jobs";
+        sqlx::query(count).execute(&mut *blocker).await.unwrap();
+        let others = async {
+            let waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted
+                         AND relation = 'ingestd.jobs'::regclass AND mode = 'AccessExclusiveLock')";
+            while !sqlx::query_scalar::<_, bool>(waits)
+                .fetch_one(&mut *conn)
+                .await
+                .unwrap()
+            {
+                tokio::task::yield_now().await;
+            }
+            // In the line behind it.
+            sqlx::query(count).execute(&mut *conn).await.unwrap();
+            blocker.commit().await.unwrap();
+        };
+        let greedy = greedy();
+        let (migrated, ()) = tokio::join!(super::migrate_by(db.pool(), &greedy), others);
+        migrated.unwrap();
+        let added = "SELECT greed FROM ingestd.jobs";
+        sqlx::query(added).execute(db.pool()).await.unwrap();
+    }
 
     #[tokio::test]
     async fn a_migration_leaves_the_session_as_it_was() {

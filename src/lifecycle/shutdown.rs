@@ -50,6 +50,8 @@ pub enum Cause {
     Interrupt,
     /// A part of the process is done and the rest with it.
     Finished,
+    /// Handlers block too many threads for good; see [`Recycler`](super::Recycler).
+    Stuck,
     /// A task panicked, or a part that must live ended; the process failed.
     Failed(&'static str),
 }

@@ -48,7 +48,7 @@ impl Watchdog {
                 n_hungry = 0;
             } else {
                 n_hungry += 1;
-                warn!(n_hungry, "no round trip to the database; watchdog not fed");
+                warn!(n_hungry, "no sign of work that gets on; watchdog not fed");
             }
         }
     }

@@ -139,6 +139,8 @@ metrics! {
     WORKER_SLOTS = Gauge, "ingestd_worker_slots", "jobs", BY_QUEUE, "Jobs of the queue that this process runs at once at most.";
     WORKER_SLOTS_BUSY = Gauge, "ingestd_worker_slots_busy", "jobs", BY_QUEUE, "Jobs of the queue that this process runs now.";
 
+    WORKER_SLOTS_STUCK = Gauge, "ingestd_worker_slots_stuck", "jobs", &[], "Jobs whose handlers block a thread of this process past their deadline and grace; at a limit the process stops, to be started anew.";
+
     CLAIM_DURATION = Histogram(QUICK_SECONDS), "ingestd_claim_duration_seconds", "seconds", BY_QUEUE, "Round trip of one claim.";
     CLAIM_BATCH = Histogram(BATCH_JOBS), "ingestd_claim_batch_jobs", "jobs", BY_QUEUE, "Jobs that one claim got.";
     WAKEUPS = Counter, "ingestd_wakeups_total", "wake-ups", &["queue", "reason"], "Looks for work, by what caused them: notify, poll, timer (a job became due) or drain (the last claim was full).";

@@ -18,7 +18,7 @@ pub use event::{
     BytesIngested, ClockCompared, GateAdmitted, HorizonNamed, HorizonSeen, HttpServed, JobClaimed,
     JobDeduplicated, JobEnqueued, JobErrored, JobFinished, LeaseFenced, LeasesRescued,
     ListenerChanged, LiveTableSeen, LiveTableVacuumed, LogLinesLost, PartitionsSeen, PlanSeen,
-    ReadinessChanged, RowsIngested, ScheduleTicked, WorkerSlots, WorkerWoken,
+    ReadinessChanged, RowsIngested, ScheduleTicked, SlotsStuck, WorkerSlots, WorkerWoken,
 };
 pub use exporter::Exporter;
 pub use gauge::{GateDepth, QueueDepth};

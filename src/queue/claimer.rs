@@ -22,6 +22,7 @@ use super::{
     execute::Claimed,
     floor::{FULL_LOOK_EVERY, Floor},
     lease::Leases,
+    progress::{Place, Steps},
     rescue,
     rule::{LARGEST_FAIR_CLAIM, LIMITED_POLL, Rule},
     session::{Session, Sessions},
@@ -77,6 +78,8 @@ pub(super) struct Claimer {
     pub(super) stop: CancellationToken,
     pub(super) poll_interval: Duration,
     pub(super) trailing_poll: Duration,
+    /// Says where it is, so that others see it get on.
+    pub(super) steps: Steps,
 }
 
 impl Claimer {
@@ -87,6 +90,12 @@ impl Claimer {
         let mut flights = JoinSet::new();
         let (mut reason, mut is_short) = (Wake::Poll, false);
         while !stop.is_cancelled() {
+            let place = if flights.is_empty() {
+                Place::Seat
+            } else {
+                Place::Claim
+            };
+            self.steps.at(place);
             let may_ask = !is_short && self.may_ask(reason, flights.len());
             tokio::select! {
                 () = stop.cancelled() => {}
@@ -104,6 +113,7 @@ impl Claimer {
                 continue; // the last to land decides, and is the last that may claim unheard
             }
             if !self.unheard.is_empty() {
+                self.steps.at(Place::Database);
                 stop.run_until_cancelled(self.hand_back_unheard()).await;
                 (reason, is_short) = (Wake::Poll, false);
             } else if is_short
@@ -133,6 +143,9 @@ impl Claimer {
         };
         if self.rule.is_fair {
             room.shrink(LARGEST_FAIR_CLAIM);
+        }
+        if n_flights == 0 {
+            self.steps.at(Place::Session);
         }
         // Only now: the one before may have ended while all seats were taken.
         let session = self.session().await;
@@ -267,6 +280,7 @@ impl Claimer {
     /// Sleeps until there may be work again and says what ended the sleep.
     async fn sleep(&mut self, woken_by: Wake) -> Wake {
         self.report_slots();
+        self.steps.at(Place::Nap);
         let bell = Arc::clone(&self.bell);
         let wake = bell.rung.notified();
         // Whoever inserted while another transaction held the notification relies on this look.

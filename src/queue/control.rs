@@ -35,7 +35,7 @@ const CANCEL_WAITING: &str = "
 const CANCEL_RUNNING: &str = "
     UPDATE ingestd.jobs SET cancel_requested = true
     WHERE shard = 0 AND id = $1 AND state = 'running'
-    RETURNING pg_notify('ingestd_cancel', lease_id::text)::text";
+    RETURNING ingestd.hint('ingestd_cancel', lease_id::text)";
 
 /// Cancels a job: at once where it waits, by telling its handler where it runs.
 ///
@@ -162,8 +162,8 @@ pub async fn run_now(conn: &mut PgConnection, id: JobId) -> sqlx::Result<bool> {
     let due: Option<String> = sqlx::query_scalar(
         "UPDATE ingestd.jobs SET run_at = least(run_at, now())
          WHERE shard = 0 AND id = $1 AND state IN ('queued', 'held')
-         RETURNING CASE WHEN state = 'queued' THEN pg_notify('ingestd_look', queue)
-                        ELSE pg_notify('ingestd_gate', coalesce(gate_key, '')) END::text",
+         RETURNING CASE WHEN state = 'queued' THEN ingestd.hint('ingestd_look', queue)
+                        ELSE ingestd.hint('ingestd_gate', coalesce(gate_key, '')) END",
     )
     .bind(id)
     .fetch_optional(conn)
@@ -193,8 +193,8 @@ pub async fn change(conn: &mut PgConnection, id: JobId, change: &Change) -> sqlx
         "UPDATE ingestd.jobs
          SET priority = coalesce($2, priority), run_at = coalesce($3, run_at)
          WHERE shard = 0 AND id = $1 AND ($3::timestamptz IS NULL OR state <> 'running')
-         RETURNING CASE WHEN state = 'held' THEN pg_notify('ingestd_gate', coalesce(gate_key, ''))
-                        ELSE pg_notify('ingestd_look', queue) END::text",
+         RETURNING CASE WHEN state = 'held' THEN ingestd.hint('ingestd_gate', coalesce(gate_key, ''))
+                        ELSE ingestd.hint('ingestd_look', queue) END",
     )
     .bind(id)
     .bind(change.priority)
@@ -254,7 +254,7 @@ pub async fn pause(conn: &mut PgConnection, queue: &str) -> sqlx::Result<()> {
 pub async fn resume(conn: &mut PgConnection, queue: &str) -> sqlx::Result<bool> {
     let resumed: Option<String> = sqlx::query_scalar(
         "UPDATE ingestd.queues SET paused_at = NULL WHERE queue = $1 AND paused_at IS NOT NULL
-         RETURNING pg_notify('ingestd_look', queue)::text",
+         RETURNING ingestd.hint('ingestd_look', queue)",
     )
     .bind(queue)
     .fetch_optional(conn)

@@ -23,12 +23,14 @@ use super::{
     lane::Lanes,
     lease::Leases,
     maintain,
+    progress::Claims,
     record::{self, Records},
     rescue::{self, Rescuer},
     schedule,
     served::Served,
     session::{Heart, Sessions},
     stats::{self, Stats},
+    stuck::LastResort,
     wake::{self, Sleepers},
     watch,
 };
@@ -91,6 +93,8 @@ pub struct Running {
     pool: PgPool,
     settings: config::Queue,
     leases: Leases,
+    claims: Claims,
+    options: PgConnectOptions,
 }
 
 impl<C: Send + Sync + 'static> Engine<C> {
@@ -125,11 +129,11 @@ impl<C: Send + Sync + 'static> Engine<C> {
             parts.stop.clone(),
         ));
         parts.start_rescue();
-        let watched = watch::run(parts.db.pool.clone(), options, parts.stop.clone());
+        let watched = watch::run(parts.db.pool.clone(), options.clone(), parts.stop.clone());
         parts.claimers.spawn(watched);
         let mut session = parts.session.clone();
         session.wait_for(Option::is_some).await?;
-        Ok(parts.running(housekeeping))
+        Ok(parts.running(housekeeping, options))
     }
 }
 
@@ -154,6 +158,7 @@ struct Parts<C: 'static> {
     handlers: TaskTracker,
     completer: TaskTracker,
     writer: TaskTracker,
+    claims: Claims,
 }
 
 impl<C: Send + Sync + 'static> Parts<C> {
@@ -181,6 +186,8 @@ impl<C: Send + Sync + 'static> Parts<C> {
             finished: finished.clone(),
         };
         let (session, heart) = heart.start()?;
+        // A statement has that long, and a nap is one statement and the longest poll.
+        let claims = Claims::new(settings.lost_after * 2 + settings.poll_interval);
         let db = Bounded {
             pool,
             limit: settings.lost_after,
@@ -205,6 +212,7 @@ impl<C: Send + Sync + 'static> Parts<C> {
             handlers: TaskTracker::new(),
             completer: TaskTracker::new(),
             writer: TaskTracker::new(),
+            claims,
         })
     }
 
@@ -275,6 +283,7 @@ impl<C: Send + Sync + 'static> Parts<C> {
             workers: self.workers.clone(),
             settings: self.settings.clone(),
             concurrency: self.concurrency.clone(),
+            claims: self.claims.clone(),
         };
         for queue in self.kinds.iter().map(|kind| kind.queue).chain(["default"]) {
             lanes.serve(queue);
@@ -355,7 +364,7 @@ impl<C: Send + Sync + 'static> Parts<C> {
         Ok(scheduler)
     }
 
-    fn running(self, housekeeping: JobScheduler) -> Running {
+    fn running(self, housekeeping: JobScheduler, options: PgConnectOptions) -> Running {
         Running {
             stop: self.stop,
             hard_stop: self.hard_stop,
@@ -371,6 +380,8 @@ impl<C: Send + Sync + 'static> Parts<C> {
             pool: self.db.pool,
             settings: self.settings,
             leases: self.leases,
+            claims: self.claims,
+            options,
         }
     }
 }
@@ -400,6 +411,28 @@ impl Running {
     pub fn liveness(&self) -> impl Fn() -> bool + Send + Sync + 'static + use<> {
         let session = self.session.clone();
         move || session.borrow().is_some()
+    }
+
+    /// Returns a way to ask which queues are not claimed from any more though they could be; none
+    /// as a rule, while the database is away, and once the engine stops.
+    pub fn stalled(&self) -> impl Fn() -> Vec<Arc<str>> + Send + Sync + 'static + use<> {
+        let (claims, session, stop) =
+            (self.claims.clone(), self.session.clone(), self.stop.clone());
+        move || {
+            if stop.is_cancelled() {
+                return Vec::new();
+            }
+            claims.stalled(session.borrow().is_some())
+        }
+    }
+
+    /// Returns what is left to do where no thread turns any more.
+    #[must_use]
+    pub fn last_resort(&self) -> LastResort {
+        LastResort {
+            options: self.options.clone(),
+            session: self.session.clone(),
+        }
     }
 
     /// Stops cleanly: claims nothing more, lets running jobs finish for `queue.soft_stop`,

@@ -105,3 +105,7 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "hot_tests.rs"]
+mod buffers;

@@ -18,6 +18,7 @@ use super::{
     execute::{Claimed, Execution, Executor},
     floor::Floor,
     lease::Leases,
+    progress::Claims,
     rule::Rule,
     served::Served,
     session::Sessions,
@@ -61,6 +62,7 @@ pub(super) struct Lanes<C: 'static> {
     pub(super) workers: TaskTracker,
     pub(super) settings: config::Queue,
     pub(super) concurrency: BTreeMap<String, usize>,
+    pub(super) claims: Claims,
 }
 
 impl<C: Send + Sync + 'static> Lanes<C> {
@@ -82,8 +84,10 @@ impl<C: Send + Sync + 'static> Lanes<C> {
         let slots = Slots::new(n_slots);
         self.told.add(queue, &slots);
         let (sender, jobs) = mpsc::channel(CLAIMED);
+        let (name, slots): (Arc<str>, _) = (queue.into(), Slots::new(n_slots));
         let claimer = Claimer {
-            queue: queue.into(),
+            steps: self.claims.begin(&name, &slots),
+            queue: name,
             db: self.db.clone(),
             kinds: Arc::clone(&self.known),
             slots,

@@ -14,6 +14,7 @@ use tracing::Instrument;
 use super::{
     job::{Done, JobContext, JobError},
     kind::Kind,
+    stuck::Watched,
 };
 
 /// How long a handler may go on after its token fired before its future is dropped.
@@ -125,7 +126,8 @@ where
     always_ready!();
 
     fn call(&mut self, attempt: Attempt<C>) -> Running {
-        let handler = self.inner.call(attempt).in_current_span();
+        let (job, timeout) = (attempt.ctx.lease().id, attempt.kind.timeout);
+        let handler = Watched::new(job, timeout, self.inner.call(attempt)).in_current_span();
         let task = AbortOnDropHandle::new(self.tracker.spawn(handler));
         Box::pin(async move {
             match task.await {

@@ -86,7 +86,7 @@ const RELEASE: &str = "
     WHERE shard = 0 AND id = (
       SELECT id FROM ingestd.jobs
       WHERE shard = 0 AND id = $1 AND state = 'held' AND crashes >= 2 FOR UPDATE SKIP LOCKED)
-    RETURNING pg_notify('ingestd_look', queue)::text";
+    RETURNING ingestd.hint('ingestd_look', queue)";
 
 /// From this many crashes on a job is a suspect.
 const SUSPECT: i16 = 2;
@@ -375,6 +375,37 @@ pub(super) async fn hand_back(pool: &PgPool, worker_id: i64) -> sqlx::Result<u64
     let mut conn = pool.acquire().await?;
     let (n_back, _) = hand_back_but(&mut conn, worker_id, None, &[]).await?;
     Ok(n_back)
+}
+
+/// Ends a worker's life and hands back, as it was, what it runs within its deadline. Its other jobs
+/// are left to be rescued: they are what the process dies of, and are charged with it.
+///
+/// Returns how many jobs went back.
+pub(super) async fn hand_back_in_time(
+    conn: &mut PgConnection,
+    worker_id: i64,
+) -> sqlx::Result<u64> {
+    let mut tx = conn.begin().await?;
+    sqlx::query(
+        "UPDATE ingestd.workers SET ended_at = now(), end_reason = 'lost'
+         WHERE id = $1 AND ended_at IS NULL",
+    )
+    .bind(worker_id)
+    .execute(&mut *tx)
+    .await?;
+    let back = sqlx::query(
+        "UPDATE ingestd.jobs
+         SET state = CASE WHEN gate_key IS NULL THEN 'queued' ELSE 'held' END,
+             lease_id = NULL, worker_id = NULL, deadline_at = NULL,
+             attempt = greatest(attempt - 1, 0)
+         WHERE shard = 0 AND worker_id = $1 AND state = 'running' AND NOT cancel_requested
+           AND deadline_at > clock_timestamp()",
+    )
+    .bind(worker_id)
+    .execute(&mut *tx)
+    .await?;
+    tx.commit().await?;
+    Ok(back.rows_affected())
 }
 
 /// Hands back what a worker runs in a queue according to the database, but for the leases that it

@@ -99,7 +99,7 @@ pub async fn limit(conn: &mut PgConnection, queue: &str, most: Option<i32>) -> s
     sqlx::query(
         "INSERT INTO ingestd.queues (queue, max_running) VALUES ($1, $2)
          ON CONFLICT (queue) DO UPDATE SET max_running = excluded.max_running
-         RETURNING pg_notify('ingestd_look', queue)::text",
+         RETURNING ingestd.hint('ingestd_look', queue)",
     )
     .bind(queue)
     .bind(most)
@@ -117,7 +117,7 @@ pub async fn set_fair(conn: &mut PgConnection, queue: &str, is_fair: bool) -> sq
     sqlx::query(
         "INSERT INTO ingestd.queues (queue, fair) VALUES ($1, $2)
          ON CONFLICT (queue) DO UPDATE SET fair = excluded.fair
-         RETURNING pg_notify('ingestd_look', queue)::text",
+         RETURNING ingestd.hint('ingestd_look', queue)",
     )
     .bind(queue)
     .bind(is_fair)

@@ -297,24 +297,30 @@ async fn assert_once_each(rig: &Rig, n_letters: i64) {
 }
 
 #[tokio::test]
-async fn a_kill_does_not_do_anything_twice() {
+async fn a_kill_in_the_middle_of_a_chunk_does_nothing_of_it() {
     let (rig, dir) = rig().await;
     letters(&rig, 200).await;
-    let mut first = Daemon::start(rig.url(), dir.path(), &[]).await;
-    let id = submit(
-        &rig,
-        Action::Replay,
-        json!({ "kind": "system.noop" }),
-        Some(20),
+    // Twenty at a time, and the fourth time it waits for one in the middle.
+    let mut held = rig.pool().begin().await.unwrap();
+    sqlx::query(
+        "SELECT FROM ingestd.dead_jobs WHERE id = (
+           SELECT id FROM ingestd.dead_jobs ORDER BY id OFFSET 70 LIMIT 1) FOR UPDATE",
     )
-    .await;
-    rig.until(&format!(
-        "(SELECT items_ok > 0 FROM ingestd.runs WHERE id = {id})"
-    ))
+    .execute(&mut *held)
+    .await
+    .unwrap();
+    let mut first = Daemon::start(rig.url(), dir.path(), &[]).await;
+    let filter = json!({ "kind": "system.noop" });
+    let id = submit(&rig, Action::Replay, filter, Some(20)).await;
+    rig.until(
+        "EXISTS (SELECT FROM pg_stat_activity
+                 WHERE datname = current_database() AND wait_event_type = 'Lock')",
+    )
     .await;
     first.kill9();
     let half = run(&rig, id).await;
-    assert!(half.items_ok < 200, "killed too late to tell anything");
+    assert_eq!(half.items_ok, 60, "three chunks");
+    held.rollback().await.unwrap();
     let second = Daemon::start(rig.url(), dir.path(), &[]).await;
     let run = until(&rig, id, "completed").await;
     assert_eq!(

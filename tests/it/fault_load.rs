@@ -94,7 +94,19 @@ async fn a_server_without_a_free_connection_stops_no_running_engine() {
          INSERT INTO cursors (job) SELECT id FROM j",
     )
     .await;
-    ledger::check(&pool, 120, "no connection left").await;
+    // And nobody gets one back: whatever is closed from now on is taken at once.
+    let taking = async {
+        loop {
+            match PgConnection::connect(&cluster.database_url()).await {
+                Ok(conn) => taken.push(conn),
+                Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+            }
+        }
+    };
+    tokio::select! {
+        () = taking => {}
+        () = ledger::check(&pool, 120, "no connection left") => {}
+    }
     assert!(engine.is_alive());
     let lives: i64 = sqlx::query_scalar("SELECT count(*) FROM ingestd.workers")
         .fetch_one(&pool)

@@ -1,7 +1,6 @@
 //! Daemons that die, hang and sleep too long, as processes of their own.
 
 use std::{
-    process::{Child, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -79,79 +78,6 @@ async fn the_jobs_of_a_killed_daemon_go_to_the_other() {
     let crashes = "SELECT count(*) FROM ingestd.job_attempts WHERE kind = 'system.noop' AND outcome = 'crash'";
     assert_eq!(rig.ask::<i64>(crashes).await, 10);
     assert!(other.terminate().success());
-}
-
-/// Keeps one daemon running, as a service manager would, until it is dropped.
-struct Supervisor {
-    child: Child,
-    start: Box<dyn Fn() -> Child + Send>,
-    n_exits: u32,
-}
-
-impl Supervisor {
-    fn new(start: impl Fn() -> Child + Send + 'static) -> Self {
-        let child = start();
-        Self {
-            child,
-            start: Box::new(start),
-            n_exits: 0,
-        }
-    }
-
-    fn look(&mut self) {
-        if self.child.try_wait().unwrap().is_some() {
-            self.n_exits += 1;
-            self.child = (self.start)();
-        }
-    }
-}
-
-impl Drop for Supervisor {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
-
-#[tokio::test]
-async fn poison_is_quarantined_after_three_deaths_and_its_neighbours_survive() {
-    let (rig, storage) = (Rig::new().await, TempDir::new().unwrap());
-    let (url, folder) = (rig.url().to_owned(), storage.path().to_owned());
-    let mut supervisor = Supervisor::new(move || {
-        Command::new(env!("CARGO_BIN_EXE_ingestd"))
-            .arg("run")
-            .env("DATABASE_URL", &url)
-            .env("INGESTD_HTTP__LISTEN", "127.0.0.1:0")
-            .env("INGESTD_STORAGE__DIR", &folder)
-            .env("INGESTD_QUEUE__RESCUE_INTERVAL", "1s")
-            .env("INGESTD_KINDS__SYSTEM__NOOP__RETRY_FIRST", "100ms")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap()
-    });
-    rig.until("EXISTS (SELECT FROM ingestd.job_kinds WHERE kind = 'system.noop')")
-        .await;
-    enqueue(&rig, 8, 400).await;
-    rig.sql(
-        "INSERT INTO ingestd.jobs (kind, args)
-         VALUES ('system.noop', '{\"outcome\": \"exit\", \"sleep_ms\": 200}')",
-    )
-    .await;
-    while !rig
-        .ask::<bool>("SELECT EXISTS (SELECT FROM ingestd.dead_jobs)")
-        .await
-    {
-        supervisor.look();
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    rig.until_idle().await;
-    supervisor.look();
-    assert_eq!(rig.ask::<String>(ENDED).await, "8 1 1 0");
-    let letter = "SELECT concat_ws(' ', reason, crashes, attempt, args ->> 'outcome') FROM ingestd.dead_jobs";
-    assert_eq!(rig.ask::<String>(letter).await, "poison 3 1 exit");
-    assert_eq!(supervisor.n_exits, 3);
 }
 
 #[tokio::test]

@@ -32,9 +32,20 @@ impl Daemon {
         storage: &Path,
         settings: &[(&str, &str)],
     ) -> Self {
+        let program = Path::new(env!("CARGO_BIN_EXE_ingestd"));
+        Self::start_as(program, database_url, storage, settings).await
+    }
+
+    /// As [`Self::start`], of a program that may be an older one.
+    pub(crate) async fn start_as(
+        program: &Path,
+        database_url: &str,
+        storage: &Path,
+        settings: &[(&str, &str)],
+    ) -> Self {
         let address = free_address();
         let log = storage.join(format!("daemon-{}.log", fastrand::u32(..)));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ingestd"));
+        let mut command = Command::new(program);
         command
             .arg("run")
             .env("DATABASE_URL", database_url)
@@ -76,6 +87,27 @@ impl Daemon {
     pub(crate) fn kill9(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Returns how much memory the process holds, in KiB.
+    pub(crate) fn resident_kib(&self) -> i64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        line.unwrap()
+            .trim()
+            .trim_end_matches(" kB")
+            .parse()
+            .unwrap()
+    }
+
+    /// Waits until the process ends by itself and returns how.
+    pub(crate) async fn ended(&mut self) -> std::process::ExitStatus {
+        let child = std::cell::RefCell::new(&mut self.child);
+        until("the daemon ends", || async {
+            child.borrow_mut().try_wait().unwrap().is_some()
+        })
+        .await;
+        self.child.wait().unwrap()
     }
 
     /// Asks the process to stop and returns how it ended.

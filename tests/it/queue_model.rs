@@ -16,7 +16,7 @@ use proptest::{
 };
 use serde_json::json;
 
-use crate::queue_rig::{Rig, Setup, args, play, stop};
+use crate::queue_rig::{Ctx, Outcome, Rig, Setup, args, play, stop};
 
 /// Attempts of every job.
 const ATTEMPTS: i16 = 2;
@@ -48,6 +48,8 @@ enum Request {
     Resume,
     /// Others give the worker up; it has to begin a new life.
     GiveUp,
+    /// They do so while it runs a job, which says too late that it is done.
+    GiveUpRunning,
 }
 
 fn request() -> impl Strategy<Value = Request> {
@@ -71,6 +73,7 @@ fn request() -> impl Strategy<Value = Request> {
         1 => Just(Request::Pause),
         2 => Just(Request::Resume),
         1 => Just(Request::GiveUp),
+        2 => Just(Request::GiveUpRunning),
     ]
 }
 
@@ -199,6 +202,9 @@ impl Model {
     }
 }
 
+const GIVE_UP: &str =
+    "UPDATE ingestd.workers SET ended_at = now(), end_reason = 'lost' WHERE ended_at IS NULL";
+
 /// Asks the queue and the model the same, and compares what they answer.
 async fn ask(rig: &Rig, model: &mut Model, request: &Request) {
     let mut conn = rig.pool().acquire().await.unwrap();
@@ -263,9 +269,25 @@ async fn ask(rig: &Rig, model: &mut Model, request: &Request) {
             assert_eq!(was, model.paused);
             model.paused = false;
         }
-        Request::GiveUp => {
-            rig.sql("UPDATE ingestd.workers SET ended_at = now(), end_reason = 'lost' WHERE ended_at IS NULL")
-                .await;
+        Request::GiveUp => rig.sql(GIVE_UP).await,
+        // Paused, it would not run.
+        Request::GiveUpRunning if model.paused => {}
+        Request::GiveUpRunning => {
+            let job = NewJob {
+                kind: "t.model".into(),
+                args: json!({ "act": "Late" }),
+                ..NewJob::default()
+            };
+            let enqueued = enqueue_raw(&mut conn, &job).await.unwrap();
+            let id = enqueued.id.unwrap().0;
+            rig.until(&format!(
+                "EXISTS (SELECT FROM ingestd.jobs WHERE id = {id} AND state = 'running')"
+            ))
+            .await;
+            rig.sql(GIVE_UP).await;
+            // A crash beside the one attempt that counts.
+            model.add(id, Act::Complete, None, State::Due);
+            model.jobs.last_mut().unwrap().n_failed = 1;
         }
     }
 }
@@ -287,11 +309,26 @@ async fn until_alike(rig: &Rig, model: &Model, after: &str) {
     }
 }
 
+/// Says that it is done once somebody else has the job, or it was cancelled for long.
+async fn until_taken(ctx: &Ctx) -> Outcome {
+    let held = "SELECT EXISTS (SELECT FROM ingestd.jobs WHERE id = $1 AND lease_id = $2)";
+    loop {
+        let held = sqlx::query_scalar(held)
+            .bind(ctx.lease().id)
+            .bind(ctx.lease().lease_id);
+        if !held.fetch_one(&ctx.state().db).await? {
+            return Ok(Done::new());
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 async fn start(rig: &Rig) -> Running {
     let model = play("t.model", |ctx| async move {
         let act = args(&ctx)["act"].as_str().unwrap().to_owned();
         match (act.as_str(), ctx.lease().attempt) {
-            ("Complete", _) | ("FailOnce", 2..) => Ok(Done::new()),
+            ("Late", _) if ctx.lease().crashes == 0 => until_taken(&ctx).await,
+            ("Complete" | "Late", _) | ("FailOnce", 2..) => Ok(Done::new()),
             ("Fatal", _) => Err(JobError::fatal(anyhow::anyhow!("told to"))),
             ("Panic", _) => panic!("told to"),
             ("Snooze", _) => Err(JobError::Snooze(Duration::from_hours(1))),
@@ -341,6 +378,26 @@ fn compare(cases: u32, length: usize) {
 #[test]
 fn the_tables_say_what_the_model_says() {
     compare(8, 24);
+}
+
+/// The rarest of them, in every run.
+#[tokio::test]
+async fn a_job_that_ends_too_late_has_one_end() {
+    let enqueue = |act| Request::Enqueue {
+        act,
+        key: None,
+        later: false,
+        priority: 1,
+    };
+    live_through(&[
+        enqueue(Act::Complete),
+        Request::GiveUpRunning,
+        enqueue(Act::FailOnce),
+        Request::GiveUpRunning,
+        Request::GiveUp,
+        Request::GiveUpRunning,
+    ])
+    .await;
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The daemon's own kinds: one to try things out with, one that acts on many, two that keep order.
 
 pub mod bulk;
+mod fault;
 mod noop;
 mod recover_runs;
 mod sweep_blobs;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::fault;
 use crate::{
     ingest::Context,
     queue::{Done, Job, JobContext, JobError, LogLevel},
@@ -47,6 +48,12 @@ pub enum NoopOutcome {
     Panic,
     /// It ends the whole process at once, as a crash would.
     Exit,
+    /// It uses up its stack, of which the process dies.
+    Overflow,
+    /// It takes memory, at most 4 GiB, until the process dies of what it may not have.
+    Memory,
+    /// It never ends and never gives its thread back.
+    Spin,
 }
 
 impl Job for Noop {
@@ -71,6 +78,9 @@ impl Job for Noop {
             NoopOutcome::Fatal => Err(JobError::Fatal(anyhow::anyhow!("asked to fail for good"))),
             NoopOutcome::Panic => std::panic::panic_any("asked to panic"),
             NoopOutcome::Exit => std::process::exit(70),
+            NoopOutcome::Overflow => Err(fault::overflow_stack()),
+            NoopOutcome::Memory => Err(fault::take_memory()),
+            NoopOutcome::Spin => fault::spin(),
         }
     }
 }

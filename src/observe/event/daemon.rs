@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::observe::exporter::Exporter;
 use crate::observe::metric;
@@ -81,6 +81,32 @@ impl ClockCompared {
                 "this machine's clock and the database's agree again"
             ),
             None => {}
+        }
+    }
+}
+
+/// Handlers block their threads past their deadlines, or others than before do.
+#[derive(Debug)]
+pub struct SlotsStuck {
+    /// Their jobs; none where every thread is back.
+    pub jobs: Vec<i64>,
+}
+
+impl SlotsStuck {
+    /// Publishes how many there are and logs which.
+    pub fn emit(self) {
+        let Self { jobs } = self;
+        let n_stuck = u32::try_from(jobs.len()).unwrap_or(u32::MAX);
+        Exporter::get()
+            .gauge(&metric::WORKER_SLOTS_STUCK, &[])
+            .set(f64::from(n_stuck));
+        if jobs.is_empty() {
+            debug!("no handler blocks its thread");
+        } else {
+            error!(
+                ?jobs,
+                "handlers block their threads past their deadlines; their slots are stuck"
+            );
         }
     }
 }

@@ -9,7 +9,7 @@ mod job;
 mod queue;
 mod watch;
 
-pub use daemon::{ClockCompared, HttpServed, ListenerChanged, ReadinessChanged};
+pub use daemon::{ClockCompared, HttpServed, ListenerChanged, ReadinessChanged, SlotsStuck};
 pub use ingest::{BytesIngested, RowsIngested};
 pub use job::{JobDeduplicated, JobEnqueued, JobErrored, JobFinished, LogLinesLost};
 pub use queue::{
