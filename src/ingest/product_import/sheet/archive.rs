@@ -194,6 +194,15 @@ pub(super) fn read_part(
     Ok(bytes)
 }
 
+/// Begins to inflate a part.
+///
+/// # Errors
+///
+/// [`Refusal::INVALID_FILE_FORMAT`] when it is not there or damaged.
+pub(super) fn part<'a>(archive: &'a mut Archive, name: &str) -> Result<impl Read + 'a, Refusal> {
+    archive.by_name(name).map_err(|error| damaged(&error))
+}
+
 /// What one pass over a part found.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Scan {

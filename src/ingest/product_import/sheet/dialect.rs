@@ -44,9 +44,10 @@ pub(super) fn detect(
         let candidate = dialect(delimiter, false);
         let mut rows = DelimitedRows::new(sample.as_slice(), candidate)?;
         // a delimiter with which the sample is one endless row is not the one
-        let Ok(head) = Head::read(&mut rows, Epoch::Y1900, max_columns) else {
+        let mut head = Head::default();
+        if head.read(&mut rows, Epoch::Y1900, max_columns).is_err() {
             continue;
-        };
+        }
         let fitness = head.fitness(aliases);
         if fitness > best.1 {
             best = (candidate, fitness);

@@ -20,6 +20,7 @@ mod options;
 mod package;
 mod refusal;
 mod rows;
+mod scan;
 mod text;
 mod xls;
 mod xlsb;
@@ -169,8 +170,7 @@ fn read_head(workbook: &mut dyn Workbook, sheet: &str, options: &Options) -> Res
     let epoch = workbook.epoch();
     let mut head = Head::default();
     workbook.with_rows(sheet, &mut |rows| {
-        head = Head::read(rows, epoch, options.max_columns)?;
-        Ok(())
+        head.read(rows, epoch, options.max_columns)
     })?;
     Ok(head)
 }
@@ -218,6 +218,36 @@ pub fn read(
         reading.run(rows, &mut row, inspection.header_row)
     })?;
     Ok(reading.summary())
+}
+
+/// Reads the rows of an inspected file as cells, the header row and those above it with them, and
+/// hands them to `take`, which ends the reading with [`ControlFlow::Break`].
+///
+/// For a look at a file as it is, and for what reading costs without the checks.
+///
+/// # Errors
+///
+/// A [`Refusal`] when the file is damaged behind what [`inspect`] looked at.
+pub fn walk(
+    path: &Path,
+    inspection: &Inspection,
+    options: &Options,
+    take: &mut dyn FnMut(&RowBuf) -> ControlFlow<()>,
+) -> Result<(), Refusal> {
+    let mut workbook = rows::open(path, inspection.format)?;
+    let mut row = RowBuf::new(
+        options.max_columns,
+        options.max_cell_chars.saturating_mul(4),
+    );
+    let sheet = inspection.sheet.as_deref().unwrap_or_default();
+    workbook.with_rows(sheet, &mut |rows| {
+        while rows.next_row(&mut row)? {
+            if take(&row).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    })
 }
 
 fn rules(epoch: Epoch, is_csv: bool, options: &Options) -> Rules {

@@ -10,7 +10,7 @@ use std::path::Path;
 use super::super::cell::{Epoch, RowBuf};
 use super::options::Format;
 use super::refusal::Refusal;
-use super::{delimited, ods, xls, xlsb, xlsx};
+use super::{delimited, ods, scan, xls, xlsb, xlsx};
 
 /// A sheet of a workbook, in the order of its tabs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +35,9 @@ pub(super) trait Workbook {
     fn verify(&mut self, sheet: &str) -> Result<Option<u64>, Refusal>;
 
     /// Calls `f` with the rows of a sheet from its top.
+    ///
+    /// `f` is called again with the rows that are left when it returns the refusal of a reader that
+    /// declines the rest, so it keeps what it has taken.
     ///
     /// # Errors
     ///
@@ -69,10 +72,14 @@ pub(super) trait Rows {
 /// A refusal when it is damaged, encrypted or beyond the limits.
 pub(super) fn open(path: &Path, format: Format) -> Result<Box<dyn Workbook>, Refusal> {
     Ok(match format {
-        Format::Xlsx => Box::new(xlsx::Xlsx::open(path)?),
+        Format::Xlsx => scan::open(path, calamine_xlsx)?,
         Format::Xlsb => Box::new(xlsb::Xlsb::open(path)?),
         Format::Xls => Box::new(xls::Xls::open(path)?),
         Format::Ods => Box::new(ods::Ods::open(path)?),
         Format::Csv(dialect) => Box::new(delimited::Delimited::new(File::open(path)?, dialect)),
     })
+}
+
+fn calamine_xlsx(path: &Path) -> Result<Box<dyn Workbook>, Refusal> {
+    Ok(Box::new(xlsx::Xlsx::open(path)?))
 }
