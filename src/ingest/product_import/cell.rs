@@ -89,6 +89,12 @@ impl RowBuf {
         }
     }
 
+    /// Returns the most columns and the most bytes of a cell that are kept.
+    #[must_use]
+    pub fn limits(&self) -> (usize, usize) {
+        (self.max_columns, self.max_cell_bytes)
+    }
+
     /// Forgets all cells and becomes row `row_no`, from 1.
     pub fn start(&mut self, row_no: u32) {
         self.row_no = row_no;

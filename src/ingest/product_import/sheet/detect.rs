@@ -27,7 +27,10 @@ const OTHERS: &[(&[u8], &str)] = &[
     (b"\x89PNG", "a picture"),
     (b"GIF8", "a picture"),
     (b"\xff\xd8\xff", "a picture"),
-    (b"\x1f\x8b", "a gzip archive; unpack it first"),
+    (
+        b"\x1f\x8b",
+        "a gzip archive in another archive; unpack it first",
+    ),
     (b"7z\xbc\xaf", "a 7z archive; unpack it first"),
     (b"Rar!", "a rar archive; unpack it first"),
     (b"BZh", "a bzip2 archive; unpack it first"),
@@ -60,6 +63,26 @@ pub(super) fn detect(path: &Path) -> Result<Kind, Refusal> {
     of_text(&head)
 }
 
+/// Returns an archive that holds one file and is no workbook, and that file's name.
+///
+/// # Errors
+///
+/// As [`archive::open`].
+pub(super) fn only_entry(path: &Path) -> Result<Option<(Archive, String)>, Refusal> {
+    let archive = archive::open(path)?;
+    // folders, and what a Mac puts beside every file
+    let is_noise = |name: &str| name.ends_with('/') || name.starts_with("__MACOSX/");
+    let only = {
+        let names = archive.file_names().filter_map(Result::ok);
+        let mut names = names.filter(|name| !is_noise(name));
+        match (names.next(), names.next()) {
+            (Some(name), None) => name.into_owned(),
+            _ => return Ok(None),
+        }
+    };
+    Ok(Some((archive, only)))
+}
+
 fn of_archive(path: &Path) -> Result<Kind, Refusal> {
     let mut archive = archive::open(path)?;
     let has = |name: &str| archive::find(&archive, name).is_some();
@@ -85,7 +108,7 @@ fn of_archive(path: &Path) -> Result<Kind, Refusal> {
         return of_open_document(&mut archive);
     }
     Err(not_a_sheet(
-        "a zip archive without a workbook; unpack it first",
+        "a zip archive of several files and no workbook; upload one of them",
     ))
 }
 

@@ -9,6 +9,7 @@
 
 mod archive;
 mod calamine_cell;
+mod child;
 mod chunk;
 mod delimited;
 mod detect;
@@ -21,7 +22,9 @@ mod package;
 mod refusal;
 mod rows;
 mod scan;
+mod temporary;
 mod text;
+mod unpack;
 mod xls;
 mod xlsb;
 mod xlsx;
@@ -35,10 +38,11 @@ use super::check::{Checker, Rules};
 use super::field::Aliases;
 use super::header::{Mapping, cut};
 use super::row::Chunk;
+pub use child::{read_in_children, serve_if_asked};
 use chunk::Reading;
 use detect::Kind;
 use head::{Head, NoHeader};
-pub use options::{Charset, Dialect, Format, Inspection, Options, Summary};
+pub use options::{Charset, ChildLimits, Dialect, Format, Inspection, Options, StopFlag, Summary};
 pub use refusal::Refusal;
 use rows::Workbook;
 
@@ -76,6 +80,8 @@ fn look(path: &Path, options: &Options) -> Result<Inspection, Refusal> {
             ),
         ));
     }
+    let source = unpack::open(path)?;
+    let path = source.path();
     let aliases = Aliases::new(&options.aliases);
     let format = match detect::detect(path)? {
         Kind::Xlsx => Format::Xlsx,
@@ -84,7 +90,7 @@ fn look(path: &Path, options: &Options) -> Result<Inspection, Refusal> {
         Kind::Ods => Format::Ods,
         Kind::Text => return look_at_text(path, &aliases, options),
     };
-    let mut workbook = rows::open(path, format)?;
+    let mut workbook = rows::open(path, format, options)?;
     let found = find_sheet(workbook.as_mut(), &aliases, options)?;
     Ok(Inspection {
         format,
@@ -100,7 +106,7 @@ fn look_at_text(path: &Path, aliases: &Aliases, options: &Options) -> Result<Ins
     let scan = text::scan(File::open(path)?)?;
     let dialect = dialect::detect(path, scan.charset, aliases, options.max_columns)?;
     let format = Format::Csv(dialect);
-    let mut workbook = rows::open(path, format)?;
+    let mut workbook = rows::open(path, format, options)?;
     let found = find_sheet(workbook.as_mut(), aliases, options)?;
     Ok(Inspection {
         format,
@@ -200,7 +206,8 @@ pub fn read(
     options: &Options,
     sink: &mut dyn FnMut(Chunk) -> ControlFlow<()>,
 ) -> Result<Summary, Refusal> {
-    let mut workbook = rows::open(path, inspection.format)?;
+    let source = unpack::open(path)?;
+    let mut workbook = rows::open(source.path(), inspection.format, options)?;
     let is_csv = matches!(inspection.format, Format::Csv(_));
     let checker = Checker::new(
         inspection.mapping.clone(),
@@ -234,7 +241,8 @@ pub fn walk(
     options: &Options,
     take: &mut dyn FnMut(&RowBuf) -> ControlFlow<()>,
 ) -> Result<(), Refusal> {
-    let mut workbook = rows::open(path, inspection.format)?;
+    let source = unpack::open(path)?;
+    let mut workbook = rows::open(source.path(), inspection.format, options)?;
     let mut row = RowBuf::new(
         options.max_columns,
         options.max_cell_chars.saturating_mul(4),

@@ -1,6 +1,9 @@
 //! How a product file is read, and what was found out about it before.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
@@ -29,6 +32,53 @@ pub struct Options {
     pub aliases: BTreeMap<String, Vec<String>>,
     /// The sheet to read; `None`: the first visible one that has the required headers.
     pub sheet: Option<String>,
+    /// What a process that reads a workbook may take; see `read_in_children`.
+    pub child_limits: ChildLimits,
+    /// Raised by whoever does not want the rows any more.
+    pub stop: StopFlag,
+}
+
+/// What a process that reads a workbook for this one may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChildLimits {
+    /// Address space in bytes. The texts of an xlsx that is not of the usual dialect, and the whole
+    /// of an xls, lie in it.
+    pub memory_bytes: u64,
+    /// Time of computing, to the second.
+    pub cpu: Duration,
+    /// How long one answer may take.
+    pub answer: Duration,
+    /// How long all answers together may take; the time we take for them does not count.
+    pub all_answers: Duration,
+}
+
+impl Default for ChildLimits {
+    /// 3 GiB, 5 minutes of computing, 2 minutes for an answer, 30 for all.
+    fn default() -> Self {
+        Self {
+            memory_bytes: 3 << 30,
+            cpu: Duration::from_mins(5),
+            answer: Duration::from_mins(2),
+            all_answers: Duration::from_mins(30),
+        }
+    }
+}
+
+/// A flag that its clones share; raised once, it stays so.
+#[derive(Debug, Clone, Default)]
+pub struct StopFlag(Arc<AtomicBool>);
+
+impl StopFlag {
+    /// Raises it.
+    pub fn raise(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Says whether it is raised.
+    #[must_use]
+    pub fn is_raised(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 impl Default for Options {
@@ -47,6 +97,8 @@ impl From<&ProductImport> for Options {
             max_file_bytes: 512 * 1024 * 1024,
             aliases: config.aliases.clone(),
             sheet: None,
+            child_limits: ChildLimits::default(),
+            stop: StopFlag::default(),
         }
     }
 }

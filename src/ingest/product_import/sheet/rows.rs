@@ -2,15 +2,16 @@
 //!
 //! A format is a [`Workbook`]: it names its sheets and gives the [`Rows`] of
 //! one. Another scanner for xlsx takes the place of the one here by
-//! implementing these two and being named in [`open`]; nothing else changes.
+//! implementing these two and being named in [`open`]; nothing else changes. What is
+//! not known to be safe is opened in a child process (`child`), through the same two.
 
 use std::fs::File;
 use std::path::Path;
 
 use super::super::cell::{Epoch, RowBuf};
-use super::options::Format;
+use super::options::{Format, Options};
 use super::refusal::Refusal;
-use super::{delimited, ods, scan, xls, xlsb, xlsx};
+use super::{child, delimited, ods, scan, xls, xlsb, xlsx};
 
 /// A sheet of a workbook, in the order of its tabs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,21 +66,39 @@ pub(super) trait Rows {
     fn next_row(&mut self, row: &mut RowBuf) -> Result<bool, Refusal>;
 }
 
-/// Opens a file of a known format.
+/// Opens a file of a known format: workbooks other than the xlsx of `scan` in a child process.
 ///
 /// # Errors
 ///
 /// A refusal when it is damaged, encrypted or beyond the limits.
-pub(super) fn open(path: &Path, format: Format) -> Result<Box<dyn Workbook>, Refusal> {
+pub(super) fn open(
+    path: &Path,
+    format: Format,
+    options: &Options,
+) -> Result<Box<dyn Workbook>, Refusal> {
+    match format {
+        Format::Csv(dialect) => Ok(Box::new(delimited::Delimited::new(
+            File::open(path)?,
+            dialect,
+        ))),
+        Format::Xlsx => scan::open(path, options, |path, options| {
+            child::open(path, Format::Xlsx, options)
+        }),
+        format => child::open(path, format, options),
+    }
+}
+
+/// Opens a workbook by calamine and whatever else is not safe, in this process.
+///
+/// # Errors
+///
+/// As [`open`].
+pub(super) fn open_here(path: &Path, format: Format) -> Result<Box<dyn Workbook>, Refusal> {
     Ok(match format {
-        Format::Xlsx => scan::open(path, calamine_xlsx)?,
+        Format::Xlsx => Box::new(xlsx::Xlsx::open(path)?),
         Format::Xlsb => Box::new(xlsb::Xlsb::open(path)?),
         Format::Xls => Box::new(xls::Xls::open(path)?),
         Format::Ods => Box::new(ods::Ods::open(path)?),
         Format::Csv(dialect) => Box::new(delimited::Delimited::new(File::open(path)?, dialect)),
     })
-}
-
-fn calamine_xlsx(path: &Path) -> Result<Box<dyn Workbook>, Refusal> {
-    Ok(Box::new(xlsx::Xlsx::open(path)?))
 }

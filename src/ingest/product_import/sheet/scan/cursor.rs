@@ -271,7 +271,7 @@ mod tests {
         let mut cursor = Cursor::new(b"<a>x<b/><a>y</a>");
         cursor.tag().unwrap();
         assert_eq!(cursor.skip(b"a"), Err(Stop::More));
-        let mut cursor = Cursor::new(b"<a>x<b/><a/></a><b>y</b></a><z>");
+        let mut cursor = Cursor::new(b"<a>x<b/><a/><a>z</a><b>y</b></a><z>");
         cursor.tag().unwrap();
         assert_eq!(cursor.skip(b"a"), Ok(()));
         assert_eq!(cursor.n_left(), 3);

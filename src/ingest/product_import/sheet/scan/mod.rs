@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::cell::{Epoch, RowBuf};
 use super::archive::{self, Archive};
+use super::options::Options;
 use super::package::{self, Package};
 use super::refusal::Refusal;
 use super::rows::{Rows, SheetName, Visitor, Workbook};
@@ -33,7 +34,7 @@ use styles::Style;
 use window::Halt;
 
 /// Opens a workbook for another reader.
-type OpenOther = fn(&Path) -> Result<Box<dyn Workbook>, Refusal>;
+type OpenOther = fn(&Path, &Options) -> Result<Box<dyn Workbook>, Refusal>;
 
 /// A workbook of which the strings and styles are in the dialect.
 pub(super) struct Scanned {
@@ -42,6 +43,7 @@ pub(super) struct Scanned {
     strings: Strings,
     styles: Vec<Style>,
     path: PathBuf,
+    options: Options,
     other: OpenOther,
 }
 
@@ -51,16 +53,20 @@ pub(super) struct Scanned {
 ///
 /// [`Refusal::ARCHIVE_LIMITS`] and [`Refusal::FILE_TOO_LARGE`] beyond the limits;
 /// [`Refusal::INVALID_FILE_FORMAT`] when it is damaged; what `other` says.
-pub(super) fn open(path: &Path, other: OpenOther) -> Result<Box<dyn Workbook>, Refusal> {
-    match Scanned::open(path, other) {
+pub(super) fn open(
+    path: &Path,
+    options: &Options,
+    other: OpenOther,
+) -> Result<Box<dyn Workbook>, Refusal> {
+    match Scanned::open(path, options, other) {
         Ok(scanned) => Ok(Box::new(scanned)),
-        Err(Halt::Foreign(_)) => other(path),
+        Err(Halt::Foreign(_)) => other(path, options),
         Err(Halt::Refused(refusal)) => Err(refusal),
     }
 }
 
 impl Scanned {
-    fn open(path: &Path, other: OpenOther) -> Result<Self, Halt> {
+    fn open(path: &Path, options: &Options, other: OpenOther) -> Result<Self, Halt> {
         let mut archive = archive::open(path)?;
         let package = package::read(&mut archive)?;
         let styles = match &package.styles {
@@ -77,6 +83,7 @@ impl Scanned {
             strings,
             styles,
             path: path.to_owned(),
+            options: options.clone(),
             other,
         })
     }
@@ -110,7 +117,7 @@ impl Workbook for Scanned {
             Ok(()) => Ok(()),
             Err((_, Halt::Refused(refusal))) => Err(refusal),
             Err((last, Halt::Foreign(_))) => {
-                let mut other = (self.other)(&self.path)?;
+                let mut other = (self.other)(&self.path, &self.options)?;
                 other.with_rows(sheet, &mut |rows| f(&mut Behind { rows, last }))
             }
         }

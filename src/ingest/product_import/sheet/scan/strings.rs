@@ -6,13 +6,12 @@
 //! mapped, because page faults in the order of a shuffled table cost many
 //! times as much. A block too big for a place is held in one place of its own.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use nix::fcntl::OFlag;
-
 use super::super::refusal::Refusal;
+use super::super::temporary;
 use super::window::Halt;
 
 /// Strings of a block.
@@ -140,7 +139,7 @@ fn length(len: usize) -> Result<u32, Halt> {
 impl Strings {
     fn write(&mut self, beside: &Path) -> Result<(), Halt> {
         if self.file.is_none() {
-            self.file = Some(nameless(beside)?);
+            self.file = Some(temporary::file(beside).map_err(|error| no_room(&error))?);
         }
         if let Some(file) = &self.file {
             file.write_all_at(&self.pending, self.n_written)
@@ -228,36 +227,6 @@ impl Block {
         let range = usize::try_from(start).ok()?..usize::try_from(end).ok()?;
         self.texts.get(range)
     }
-}
-
-/// Makes a file without a name.
-fn nameless(beside: &Path) -> Result<File, Halt> {
-    let folder = beside
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    let open = |folder: &Path| {
-        OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(OFlag::O_TMPFILE.bits())
-            .mode(0o600)
-            .open(folder)
-    };
-    let here = open(folder.unwrap_or(Path::new(".")));
-    let file = here.or_else(|_| open(&std::env::temp_dir()));
-    let file = file.or_else(|_| unlinked(&std::env::temp_dir()));
-    file.map_err(|error| no_room(&error))
-}
-
-/// Makes a file and takes its name away, where the file system makes none without.
-fn unlinked(folder: &Path) -> std::io::Result<File> {
-    let name = format!("ingestd-{}-{:016x}", std::process::id(), fastrand::u64(..));
-    let path = folder.join(name);
-    let mut options = OpenOptions::new();
-    let file = options.read(true).write(true).create_new(true).mode(0o600);
-    let file = file.open(&path)?;
-    std::fs::remove_file(&path)?;
-    Ok(file)
 }
 
 fn no_room(error: &std::io::Error) -> Halt {
