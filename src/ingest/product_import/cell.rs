@@ -54,6 +54,7 @@ pub struct RowBuf {
     max_columns: usize,
     max_cell_bytes: usize,
     unclosed_quote: bool,
+    is_hidden: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -86,6 +87,7 @@ impl RowBuf {
             max_columns,
             max_cell_bytes,
             unclosed_quote: false,
+            is_hidden: false,
         }
     }
 
@@ -101,6 +103,7 @@ impl RowBuf {
         self.text.clear();
         self.slots.clear();
         self.unclosed_quote = false;
+        self.is_hidden = false;
     }
 
     /// Puts a cell in a column, from 0.
@@ -144,6 +147,17 @@ impl RowBuf {
             start,
             end: self.text.len(),
         }
+    }
+
+    /// Says that the row is hidden in the sheet.
+    pub fn mark_hidden(&mut self) {
+        self.is_hidden = true;
+    }
+
+    /// Whether the row is known to be hidden in the sheet.
+    #[must_use]
+    pub fn is_hidden(&self) -> bool {
+        self.is_hidden
     }
 
     /// Says that the last cell begins with a quote that is never closed.

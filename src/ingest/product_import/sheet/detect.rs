@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::archive::{self, Archive};
 use super::ole;
+use super::options::Format;
 use super::refusal::Refusal;
 
 /// The kinds of files that are read; a text is looked at more closely by `text.rs`.
@@ -16,6 +17,19 @@ pub(super) enum Kind {
     Xls,
     Ods,
     Text,
+}
+
+impl Kind {
+    /// Returns the format of a workbook; `None` for text, of which more has to be found out.
+    pub(super) const fn workbook(self) -> Option<Format> {
+        match self {
+            Self::Xlsx => Some(Format::Xlsx),
+            Self::Xlsb => Some(Format::Xlsb),
+            Self::Xls => Some(Format::Xls),
+            Self::Ods => Some(Format::Ods),
+            Self::Text => None,
+        }
+    }
 }
 
 /// How much of a file is looked at.

@@ -39,12 +39,13 @@ use super::field::Aliases;
 use super::header::{Mapping, cut};
 use super::row::Chunk;
 pub use child::{read_in_children, serve_if_asked};
-use chunk::Reading;
-use detect::Kind;
+use chunk::{Reading, refuse_unknown_hidden};
 use head::{Head, NoHeader};
-pub use options::{Charset, ChildLimits, Dialect, Format, Inspection, Options, StopFlag, Summary};
+pub use options::{
+    Charset, ChildLimits, Dialect, Format, Inspection, Options, Quote, StopFlag, Summary,
+};
 pub use refusal::Refusal;
-use rows::Workbook;
+use rows::{SheetName, Workbook};
 
 /// Cells of a delimited row that are looked at: those beyond the last header must be blank.
 const CSV_COLUMNS: usize = 65_536;
@@ -83,12 +84,8 @@ fn look(path: &Path, options: &Options) -> Result<Inspection, Refusal> {
     let source = unpack::open(path)?;
     let path = source.path();
     let aliases = Aliases::new(&options.aliases);
-    let format = match detect::detect(path)? {
-        Kind::Xlsx => Format::Xlsx,
-        Kind::Xlsb => Format::Xlsb,
-        Kind::Xls => Format::Xls,
-        Kind::Ods => Format::Ods,
-        Kind::Text => return look_at_text(path, &aliases, options),
+    let Some(format) = detect::detect(path)?.workbook() else {
+        return look_at_text(path, &aliases, options);
     };
     let mut workbook = rows::open(path, format, options)?;
     let found = find_sheet(workbook.as_mut(), &aliases, options)?;
@@ -104,7 +101,8 @@ fn look(path: &Path, options: &Options) -> Result<Inspection, Refusal> {
 
 fn look_at_text(path: &Path, aliases: &Aliases, options: &Options) -> Result<Inspection, Refusal> {
     let scan = text::scan(File::open(path)?)?;
-    let dialect = dialect::detect(path, scan.charset, aliases, options.max_columns)?;
+    let charset = options.csv_charset.unwrap_or(scan.charset);
+    let dialect = dialect::detect(path, charset, aliases, options)?;
     let format = Format::Csv(dialect);
     let mut workbook = rows::open(path, format, options)?;
     let found = find_sheet(workbook.as_mut(), aliases, options)?;
@@ -168,17 +166,49 @@ fn candidates(workbook: &dyn Workbook, options: &Options) -> Result<Vec<String>,
             format!("there is no sheet \"{}\"", cut(wanted, 100)),
         ));
     }
-    let visible = sheets.into_iter().filter(|sheet| sheet.is_visible);
-    Ok(visible.take(MAX_SHEETS).map(|sheet| sheet.name).collect())
+    if let Some(number) = options.sheet_number {
+        let place = usize::try_from(number)
+            .ok()
+            .and_then(|it| it.checked_sub(1));
+        let sheet = place.and_then(|place| sheets.get(place));
+        return sheet.map(|it| vec![it.name.clone()]).ok_or_else(|| {
+            Refusal::new(
+                Refusal::NO_SUCH_SHEET,
+                format!("there is no sheet {number}; there are {}", sheets.len()),
+            )
+        });
+    }
+    let is_looked_at = |sheet: &SheetName| sheet.is_visible || options.include_hidden_sheets;
+    let looked_at = sheets.into_iter().filter(is_looked_at);
+    Ok(looked_at.take(MAX_SHEETS).map(|sheet| sheet.name).collect())
 }
 
 fn read_head(workbook: &mut dyn Workbook, sheet: &str, options: &Options) -> Result<Head, Refusal> {
     let epoch = workbook.epoch();
     let mut head = Head::default();
     workbook.with_rows(sheet, &mut |rows| {
+        refuse_unknown_hidden(rows, options.skip_hidden_rows)?;
         head.read(rows, epoch, options.max_columns)
     })?;
     Ok(head)
+}
+
+/// Returns the sheets of a file by name, and whether each is shown, for people to choose from;
+/// nothing for delimited text, which has none.
+///
+/// # Errors
+///
+/// As [`inspect`], but for what only a look at the rows shows.
+pub fn list_sheets(path: &Path, options: &Options) -> Result<Vec<(String, bool)>, Refusal> {
+    let source = unpack::open(path)?;
+    let Some(format) = detect::detect(source.path())?.workbook() else {
+        return Ok(Vec::new());
+    };
+    let sheets = rows::open(source.path(), format, options)?.sheets();
+    Ok(sheets
+        .into_iter()
+        .map(|it| (it.name, it.is_visible))
+        .collect())
 }
 
 /// Returns a number that the data rows of the file do not exceed, for a progress bar.
@@ -219,7 +249,7 @@ pub fn read(
         _ => CSV_COLUMNS,
     };
     let mut row = RowBuf::new(n_columns, options.max_cell_chars.saturating_mul(4));
-    let mut reading = Reading::new(checker, options.chunk_rows, options.max_rows, sink);
+    let mut reading = Reading::new(checker, options, sink);
     let sheet = inspection.sheet.as_deref().unwrap_or_default();
     workbook.with_rows(sheet, &mut |rows| {
         reading.run(rows, &mut row, inspection.header_row)

@@ -64,6 +64,11 @@ pub(super) trait Rows {
     ///
     /// A refusal when the file is damaged; there are no rows behind that.
     fn next_row(&mut self, row: &mut RowBuf) -> Result<bool, Refusal>;
+
+    /// Whether hidden rows are marked.
+    fn tells_hidden(&self) -> bool {
+        false
+    }
 }
 
 /// Opens a file of a known format: workbooks other than the xlsx of `scan` in a child process.

@@ -28,6 +28,7 @@ pub(super) struct SheetRows<'w, R> {
 struct Head {
     number: u32,
     is_empty: bool,
+    is_hidden: bool,
 }
 
 /// What comes between rows.
@@ -105,6 +106,9 @@ impl<'w, R: Read> SheetRows<'w, R> {
     fn read(&mut self, row: &mut RowBuf) -> Result<bool, Halt> {
         while let Some(head) = self.ahead.take() {
             row.start(head.number);
+            if head.is_hidden {
+                row.mark_hidden();
+            }
             let has_cells = !head.is_empty && self.cells(head.number, row)?;
             self.ahead = self.find_row(head.number)?;
             if has_cells {
@@ -163,6 +167,10 @@ impl<'w, R: Read> SheetRows<'w, R> {
 }
 
 impl<R: Read> Rows for SheetRows<'_, R> {
+    fn tells_hidden(&self) -> bool {
+        true
+    }
+
     fn next_row(&mut self, row: &mut RowBuf) -> Result<bool, Refusal> {
         if self.foreign.is_some() {
             return Ok(false);
@@ -191,9 +199,14 @@ fn between(cursor: &mut Cursor<'_>, before: u32) -> Parsed<Between> {
 
 fn head(tag: &Tag<'_>, before: u32) -> Parsed<Head> {
     let mut number_is = before.saturating_add(1);
+    let mut is_hidden = false;
     tag.each(|name, value| {
-        if name == b"r" {
-            number_is = number(value).ok_or(Stop::Foreign("a row number of unknown form"))?;
+        match name {
+            b"r" => {
+                number_is = number(value).ok_or(Stop::Foreign("a row number of unknown form"))?;
+            }
+            b"hidden" => is_hidden = matches!(value, b"1" | b"true"),
+            _ => {}
         }
         Ok(())
     })?;
@@ -203,6 +216,7 @@ fn head(tag: &Tag<'_>, before: u32) -> Parsed<Head> {
     Ok(Head {
         number: number_is,
         is_empty: tag.place == Place::Empty,
+        is_hidden,
     })
 }
 
