@@ -1,5 +1,6 @@
 //! Workbooks that the daemon reads in a process of its own.
 
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -64,11 +65,8 @@ fn named_xlsx(folder: &Path, n_rows: u32, foreign: u32, name: &str) -> PathBuf {
             row if row >= foreign => (format!("C{row}"), format!("<![CDATA[{name}]]>")),
             row => (format!("C{row}"), "Lamp".to_owned()),
         };
-        sheet += &format!(
-            "<row r=\"{row}\">{}{}</row>",
-            text('A', code),
-            text('B', name)
-        );
+        let cells = text('A', code) + &text('B', name);
+        write!(sheet, "<row r=\"{row}\">{cells}</row>").unwrap();
     }
     sheet += "</sheetData></worksheet>";
     let book = format!(

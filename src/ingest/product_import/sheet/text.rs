@@ -111,12 +111,12 @@ pub(super) fn scan(mut text: impl Read) -> io::Result<TextScan> {
 /// ą are `³` and `¹` in the west, which stand in no word; à, ã, ç and å are of the west.
 #[derive(Debug, Default)]
 struct Letters {
-    n_east: u64,
-    n_west: u64,
+    east: u64,
+    west: u64,
     /// ő and ű, which are õ and û in the west.
-    n_hungarian: u64,
+    hungarian: u64,
     /// á, í, ó and ú, of which neither French nor Estonian have any.
-    n_acute: u64,
+    acute: u64,
 }
 
 impl Letters {
@@ -127,24 +127,24 @@ impl Letters {
         let is_letter = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_alphabetic() || *b >= 0xc0);
         for (at, byte) in bytes.iter().enumerate() {
             match byte {
-                0x8a | 0x8d | 0x8e | 0x9a | 0x9d | 0x9e => self.n_east += 1,
+                0x8a | 0x8d | 0x8e | 0x9a | 0x9d | 0x9e => self.east += 1,
                 // ź ł ą ż where they are inside a word
                 0x9f | 0xb3 | 0xb9 | 0xbf => {
                     let before = at.checked_sub(1).and_then(|before| bytes.get(before));
                     let is_inside = is_letter(before) && is_letter(bytes.get(at + 1));
-                    self.n_east += u64::from(is_inside);
+                    self.east += u64::from(is_inside);
                 }
-                0xd5 | 0xdb | 0xf5 | 0xfb => self.n_hungarian += 1,
-                0xe1 | 0xed | 0xf3 | 0xfa => self.n_acute += 1,
-                0xc0 | 0xc3 | 0xc5 | 0xc7 | 0xe0 | 0xe3 | 0xe5 | 0xe7 => self.n_west += 1,
+                0xd5 | 0xdb | 0xf5 | 0xfb => self.hungarian += 1,
+                0xe1 | 0xed | 0xf3 | 0xfa => self.acute += 1,
+                0xc0 | 0xc3 | 0xc5 | 0xc7 | 0xe0 | 0xe3 | 0xe5 | 0xe7 => self.west += 1,
                 _ => {}
             }
         }
     }
 
     fn charset(&self) -> Charset {
-        let is_hungarian = self.n_hungarian > 0 && self.n_acute > 0 && self.n_west == 0;
-        if self.n_east > self.n_west || is_hungarian {
+        let is_hungarian = self.hungarian > 0 && self.acute > 0 && self.west == 0;
+        if self.east > self.west || is_hungarian {
             Charset::Windows1250
         } else {
             Charset::Windows1252

@@ -38,7 +38,7 @@ pub(super) struct Spill<'p> {
 
 /// Shared strings by number.
 pub(super) struct Strings {
-    n_strings: u32,
+    n_all: u32,
     /// Where each block begins, and where the last one ends.
     offsets: Vec<u64>,
     file: Option<File>,
@@ -63,7 +63,7 @@ impl<'p> Spill<'p> {
         Self {
             beside,
             strings: Strings {
-                n_strings: 0,
+                n_all: 0,
                 offsets: vec![0],
                 file: None,
                 n_written: 0,
@@ -82,13 +82,13 @@ impl<'p> Spill<'p> {
     ///
     /// [`Refusal::FILE_TOO_LARGE`] beyond 50 million; [`Refusal::READ_FAILED`] when the disk is full.
     pub(super) fn push(&mut self, text: &str) -> Result<(), Halt> {
-        if self.strings.n_strings == MAX_STRINGS {
+        if self.strings.n_all == MAX_STRINGS {
             return Err(Halt::Refused(Refusal::new(
                 Refusal::FILE_TOO_LARGE,
                 format!("the workbook has more than {MAX_STRINGS} texts; split it"),
             )));
         }
-        self.strings.n_strings += 1;
+        self.strings.n_all += 1;
         self.texts.push_str(text);
         self.ends.push(length(self.texts.len())?);
         if self.ends.len() == PER_BLOCK {
@@ -157,7 +157,7 @@ impl Strings {
     /// [`Halt::Foreign`] when there is none of this number.
     #[inline]
     pub(super) fn get(&mut self, number: u32) -> Result<&str, Halt> {
-        if number >= self.n_strings {
+        if number >= self.n_all {
             return Err(Halt::Foreign("a text that the table does not have"));
         }
         let number = usize::try_from(number).unwrap_or(usize::MAX);
@@ -191,9 +191,11 @@ impl Strings {
             ends,
             texts: texts.into(),
         }));
-        match self.places.get_mut(place) {
-            Some(place) if texts.len() <= PLACE_BYTES => *place = block,
-            _ => self.big = block,
+        let is_small = texts.len() <= PLACE_BYTES;
+        if let Some(place) = self.places.get_mut(place).filter(|_| is_small) {
+            *place = block;
+        } else {
+            self.big = block;
         }
         Ok(())
     }
@@ -202,18 +204,14 @@ impl Strings {
         let start = self.offsets.get(number).copied().unwrap_or_default();
         let end = self.offsets.get(number + 1).copied().unwrap_or_default();
         let len = usize::try_from(end.saturating_sub(start)).unwrap_or_default();
-        match &self.file {
-            Some(file) => {
-                let mut bytes = vec![0; len];
-                file.read_exact_at(&mut bytes, start)?;
-                Ok(bytes)
-            }
-            None => {
-                let from = usize::try_from(start).unwrap_or(usize::MAX);
-                let bytes = self.pending.get(from..from.saturating_add(len));
-                Ok(bytes.unwrap_or_default().to_vec())
-            }
+        if let Some(file) = &self.file {
+            let mut bytes = vec![0; len];
+            file.read_exact_at(&mut bytes, start)?;
+            return Ok(bytes);
         }
+        let from = usize::try_from(start).unwrap_or(usize::MAX);
+        let bytes = self.pending.get(from..from.saturating_add(len));
+        Ok(bytes.unwrap_or_default().to_vec())
     }
 }
 

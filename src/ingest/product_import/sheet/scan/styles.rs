@@ -182,10 +182,10 @@ mod tests {
             "*-yyyy",
             "[Red]ss",
         ] {
-            assert_eq!(meaning(code), Meaning::Moment, "{code}");
+            assert_eq!(meaning(code), Moment, "{code}");
         }
         for code in ["[h]:mm:ss", "[SS].000", "[>=1][m]", "[Blue]\\+[hh]:mm;0"] {
-            assert_eq!(meaning(code), Meaning::Length, "{code}");
+            assert_eq!(meaning(code), Length, "{code}");
         }
         for code in [
             "General",
@@ -199,9 +199,11 @@ mod tests {
             "#,##0 [$€-407]",
             "",
         ] {
-            assert_eq!(meaning(code), Meaning::Number, "{code}");
+            assert_eq!(meaning(code), Number, "{code}");
         }
     }
+
+    use Meaning::{Length, Moment, Number};
 
     #[test]
     fn cells_name_formats_that_are_written_down_or_built_in() {
@@ -214,7 +216,6 @@ mod tests {
             <dxfs><dxf><numFmt numFmtId=\"0\" formatCode=\"000\"/></dxf></dxfs></styleSheet>";
         let styles = read(xml.as_bytes()).unwrap();
         let meanings: Vec<Meaning> = styles.iter().map(|style| style.meaning).collect();
-        use Meaning::{Length, Moment, Number};
         assert_eq!(meanings, [Number, Number, Moment, Moment, Length, Number]);
         let digits: Vec<u8> = styles.iter().map(|style| style.digits).collect();
         assert_eq!(digits, [0, 5, 0, 0, 0, 0]);

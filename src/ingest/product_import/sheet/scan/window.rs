@@ -109,6 +109,7 @@ impl<R: Read> Window<R> {
 ///
 /// [`Halt::Foreign`] when it has not, or the XML is not in UTF-8.
 pub(super) fn root<R: Read>(window: &mut Window<R>, name: &'static [u8]) -> Result<(), Halt> {
+    const MAIN: &[u8] = b"http://schemas.openxmlformats.org/spreadsheetml/2006/main";
     window.parse(|cursor| {
         cursor.eat(b"\xef\xbb\xbf");
         cursor.space()?;
@@ -116,7 +117,6 @@ pub(super) fn root<R: Read>(window: &mut Window<R>, name: &'static [u8]) -> Resu
             declaration(cursor)?;
         }
         let tag = cursor.tag()?;
-        const MAIN: &[u8] = b"http://schemas.openxmlformats.org/spreadsheetml/2006/main";
         if tag.name != name || tag.attribute(b"xmlns")? != Some(MAIN) {
             return Err(Stop::Foreign("another root element or namespace"));
         }
