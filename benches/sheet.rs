@@ -5,10 +5,11 @@
 //! cargo bench --bench sheet -- /tmp/products.xlsx /tmp/products.csv
 //! ```
 //!
-//! Prints rows, CPU seconds of [`inspect`](sheet::inspect) and
-//! [`read`](sheet::read), rows per CPU second, CPU seconds of the limit
-//! (inflate and checksum, for a workbook), their ratio, and the peak memory of
-//! a process that does nothing else. Each figure is the best of three
+//! Prints rows, CPU seconds of [`inspect`](sheet::inspect), of the cells alone
+//! ([`walk`](sheet::walk)) and of [`read`](sheet::read), which checks and hashes
+//! them, CPU seconds of the limit (inflate and checksum, for a workbook), how
+//! many times the limit cells and reading take, and the peak memory of a process
+//! that only walks and of one that reads. Each figure is the best of three
 //! processes. Without files it reads the sample.
 #![expect(clippy::print_stdout, reason = "the figures are the output")]
 #![expect(clippy::unwrap_used, reason = "a benchmark ends at the first surprise")]
@@ -21,7 +22,10 @@ use std::{
     process::Command,
 };
 
-use ingestd::ingest::product_import::sheet::{self, Options};
+use ingestd::ingest::product_import::{
+    cell::RowBuf,
+    sheet::{self, Inspection, Options},
+};
 use zip::ZipArchive;
 
 /// What one process measured.
@@ -53,17 +57,19 @@ fn main() {
     } else {
         args
     };
-    println!("     rows  inspect s  read s     rows/s  limit s  ratio  peak MB  file");
+    println!("     rows  inspect  cells   read  limit  cells/l  read/l  cells MB  read MB  file");
     for file in &files {
-        let (read, limit) = (best("read", file), best("limit", file));
+        let (read, cells, limit) = (best("read", file), best("cells", file), best("limit", file));
         println!(
-            "{:>9} {:>10.2} {:>7.2} {:>10.0} {:>8.2} {:>6.2} {:>8.1}  {file}",
+            "{:>9} {:>8.2} {:>6.2} {:>6.2} {:>6.2} {:>8.2} {:>7.2} {:>9.1} {:>8.1}  {file}",
             read.n_rows,
             read.inspect_secs,
+            cells.cpu_secs,
             read.cpu_secs,
-            read.n_rows / read.cpu_secs,
             limit.cpu_secs,
+            cells.cpu_secs / limit.cpu_secs,
             read.cpu_secs / limit.cpu_secs,
+            cells.peak_mb,
             read.peak_mb,
         );
     }
@@ -108,17 +114,34 @@ fn run(task: &str, file: &Path) -> Figures {
     let options = Options::default();
     let inspection = sheet::inspect(file, "", &options).unwrap();
     let inspected = cpu_secs();
-    let mut take = |chunk| {
-        drop(chunk);
-        ControlFlow::Continue(())
+    let n_rows = if task == "cells" {
+        cells(file, &inspection, &options)
+    } else {
+        let mut take = |chunk| {
+            drop(chunk);
+            ControlFlow::Continue(())
+        };
+        let summary = sheet::read(file, &inspection, &options, &mut take).unwrap();
+        summary.n_rows
     };
-    let summary = sheet::read(file, &inspection, &options, &mut take).unwrap();
     Figures {
-        n_rows: u32::try_from(summary.n_rows).unwrap().into(),
+        n_rows: u32::try_from(n_rows).unwrap().into(),
         cpu_secs: cpu_secs() - inspected,
         inspect_secs: inspected - before,
         peak_mb: peak_mb(),
     }
+}
+
+/// Walks over the cells and returns the number of rows.
+fn cells(file: &Path, inspection: &Inspection, options: &Options) -> u64 {
+    let mut n_rows = 0;
+    let mut take = |row: &RowBuf| {
+        std::hint::black_box(row.cell(0));
+        n_rows += 1;
+        ControlFlow::Continue(())
+    };
+    sheet::walk(file, inspection, options, &mut take).unwrap();
+    n_rows
 }
 
 /// Inflates the last sheet and the shared strings of a workbook; reads any other file.

@@ -2,13 +2,20 @@
 
 use std::process::ExitCode;
 
-use ingestd::cli::{self, Cli, Exit, Failure};
+use ingestd::{
+    cli::{self, Cli, Exit, Failure},
+    ingest::product_import::sheet,
+};
 
 /// Handlers of many threads allocate and free at once, which the system's allocator serializes.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    if let Some(code) = sheet::serve_if_asked(std::env::args_os()) {
+        return ExitCode::from(code);
+    }
+    sheet::read_in_children("/proc/self/exe");
     cli::catch_panics();
     let ended = match Cli::from_command_line() {
         Ok(cli) => run(cli),

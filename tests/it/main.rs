@@ -79,3 +79,4 @@ mod watch;
 mod webhook_delivery;
 mod webhook_event;
 mod webhook_rig;
+mod workbook;

@@ -54,6 +54,7 @@ pub struct RowBuf {
     max_columns: usize,
     max_cell_bytes: usize,
     unclosed_quote: bool,
+    is_hidden: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -86,7 +87,14 @@ impl RowBuf {
             max_columns,
             max_cell_bytes,
             unclosed_quote: false,
+            is_hidden: false,
         }
+    }
+
+    /// Returns the most columns and the most bytes of a cell that are kept.
+    #[must_use]
+    pub fn limits(&self) -> (usize, usize) {
+        (self.max_columns, self.max_cell_bytes)
     }
 
     /// Forgets all cells and becomes row `row_no`, from 1.
@@ -95,6 +103,7 @@ impl RowBuf {
         self.text.clear();
         self.slots.clear();
         self.unclosed_quote = false;
+        self.is_hidden = false;
     }
 
     /// Puts a cell in a column, from 0.
@@ -138,6 +147,17 @@ impl RowBuf {
             start,
             end: self.text.len(),
         }
+    }
+
+    /// Says that the row is hidden in the sheet.
+    pub fn mark_hidden(&mut self) {
+        self.is_hidden = true;
+    }
+
+    /// Whether the row is known to be hidden in the sheet.
+    #[must_use]
+    pub fn is_hidden(&self) -> bool {
+        self.is_hidden
     }
 
     /// Says that the last cell begins with a quote that is never closed.

@@ -133,6 +133,13 @@ struct Import<'a> {
     cursor: Cursor,
 }
 
+/// However the attempt ends, a reader that waits for a child process need not wait any more.
+impl Drop for Import<'_> {
+    fn drop(&mut self) {
+        self.options.stop.raise();
+    }
+}
+
 impl<'a> Import<'a> {
     async fn begin(ctx: &'a JobContext<Context>, run_id: RunId) -> Result<Option<Self>, JobError> {
         let Context {

@@ -19,13 +19,13 @@ use super::refusal::Refusal;
 /// Most entries of an archive; a workbook has some dozens.
 const MAX_ENTRIES: u64 = 10_000;
 /// Most bytes of an entry, inflated. The zip crate ends an entry that grows beyond what it declares.
-const MAX_ENTRY_BYTES: u64 = 2 << 30;
+pub(super) const MAX_ENTRY_BYTES: u64 = 2 << 30;
 /// Most bytes of all entries, inflated.
 const MAX_TOTAL_BYTES: u64 = 4 << 30;
 /// Entries that inflate to less than this may have any ratio.
-const FREE_BYTES: u64 = 64 << 20;
+pub(super) const FREE_BYTES: u64 = 64 << 20;
 /// Most inflated bytes for a compressed one.
-const MAX_RATIO: u64 = 200;
+pub(super) const MAX_RATIO: u64 = 200;
 /// Longest piece of XML without a `<`, which a parser must hold in memory: a cell of 32,767
 /// characters takes 0.2 MB when every one is written as `&#x1F600;`.
 const MAX_RUN_BYTES: usize = 16 << 20;
@@ -192,6 +192,15 @@ pub(super) fn read_part(
     let mut bytes = Vec::new();
     entry.take(max_bytes + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// Begins to inflate a part.
+///
+/// # Errors
+///
+/// [`Refusal::INVALID_FILE_FORMAT`] when it is not there or damaged.
+pub(super) fn part<'a>(archive: &'a mut Archive, name: &str) -> Result<impl Read + 'a, Refusal> {
+    archive.by_name(name).map_err(|error| damaged(&error))
 }
 
 /// What one pass over a part found.

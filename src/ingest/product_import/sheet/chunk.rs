@@ -5,12 +5,28 @@ use std::ops::ControlFlow;
 use super::super::cell::RowBuf;
 use super::super::check::{Checker, Outcome};
 use super::super::row::Chunk;
-use super::options::Summary;
+use super::options::{Options, Summary};
 use super::refusal::Refusal;
 use super::rows::Rows;
 
 /// Who takes the chunks.
 pub(super) type Sink<'s> = &'s mut dyn FnMut(Chunk) -> ControlFlow<()>;
+
+/// Refuses rows of which it cannot be told whether they are hidden, where those are passed over.
+///
+/// # Errors
+///
+/// [`Refusal::HIDDEN_ROWS_UNKNOWN`].
+pub(super) fn refuse_unknown_hidden(rows: &dyn Rows, skip_hidden: bool) -> Result<(), Refusal> {
+    if skip_hidden && !rows.tells_hidden() {
+        return Err(Refusal::new(
+            Refusal::HIDDEN_ROWS_UNKNOWN,
+            "hidden rows cannot be told from others in this file; import them, too, or save it as \
+             xlsx",
+        ));
+    }
+    Ok(())
+}
 
 /// The reading of one file.
 pub(super) struct Reading<'s> {
@@ -20,16 +36,18 @@ pub(super) struct Reading<'s> {
     max_rows: u64,
     chunk: Chunk,
     summary: Summary,
+    skip_hidden: bool,
 }
 
 impl<'s> Reading<'s> {
-    /// Prepares to hand chunks of `chunk_rows` rows to `sink`.
-    pub(super) fn new(checker: Checker, chunk_rows: u32, max_rows: u32, sink: Sink<'s>) -> Self {
+    /// Prepares to hand chunks of [`Options::chunk_rows`] rows to `sink`.
+    pub(super) fn new(checker: Checker, options: &Options, sink: Sink<'s>) -> Self {
         Self {
             checker,
             sink,
-            chunk_rows: chunk_rows.max(1),
-            max_rows: max_rows.into(),
+            chunk_rows: options.chunk_rows.max(1),
+            max_rows: options.max_rows.into(),
+            skip_hidden: options.skip_hidden_rows,
             chunk: Chunk::default(),
             summary: Summary::default(),
         }
@@ -47,9 +65,13 @@ impl<'s> Reading<'s> {
         row: &mut RowBuf,
         header_row: u32,
     ) -> Result<(), Refusal> {
+        refuse_unknown_hidden(rows, self.skip_hidden)?;
         while !self.summary.stopped && rows.next_row(row)? {
             if row.row_no() > header_row {
-                self.take(row)?;
+                self.summary.n_hidden += u64::from(row.is_hidden());
+                if !(row.is_hidden() && self.skip_hidden) {
+                    self.take(row)?;
+                }
             }
         }
         if self.chunk.n_rows > 0 && !self.summary.stopped {

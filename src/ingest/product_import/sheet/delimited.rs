@@ -53,10 +53,21 @@ impl Workbook for Delimited {
     }
 }
 
+fn parser(dialect: Dialect) -> Reader {
+    let mut builder = ReaderBuilder::new();
+    builder.delimiter(dialect.delimiter);
+    match dialect.quote.byte() {
+        Some(quote) => builder.quote(quote),
+        None => builder.quoting(false),
+    };
+    builder.build()
+}
+
 /// The rows of a delimited text.
 pub(super) struct DelimitedRows<R> {
     text: R,
     parser: Reader,
+    quote: Option<u8>,
     input: Vec<u8>,
     start: usize,
     end: usize,
@@ -75,7 +86,8 @@ impl<R: Read> DelimitedRows<R> {
     pub(super) fn new(text: R, dialect: Dialect) -> Result<Self, Refusal> {
         let mut rows = Self {
             text,
-            parser: ReaderBuilder::new().delimiter(dialect.delimiter).build(),
+            parser: parser(dialect),
+            quote: dialect.quote.byte(),
             input: vec![0; Self::BUFFER],
             start: 0,
             end: 0,
@@ -141,7 +153,9 @@ impl<R: Read> DelimitedRows<R> {
             let ends = self.ends.get_mut(n_ends..).unwrap_or_default();
             let (result, n_in, n_out, n_new) = self.parser.read_record(input, fields, ends);
             let read = input.get(..n_in).unwrap_or_default();
-            n_quotes += memchr::memchr_iter(b'"', read).count();
+            n_quotes += self
+                .quote
+                .map_or(0, |quote| memchr::memchr_iter(quote, read).count());
             last = read.last().copied().unwrap_or(last);
             self.start += n_in;
             n_bytes += n_out;
@@ -189,6 +203,10 @@ impl<R: Read> DelimitedRows<R> {
 }
 
 impl<R: Read> Rows for DelimitedRows<R> {
+    fn tells_hidden(&self) -> bool {
+        true // there are none
+    }
+
     fn next_row(&mut self, row: &mut RowBuf) -> Result<bool, Refusal> {
         if !self.skip_blank_lines()? {
             return Ok(false);

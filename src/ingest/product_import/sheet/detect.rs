@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::archive::{self, Archive};
 use super::ole;
+use super::options::Format;
 use super::refusal::Refusal;
 
 /// The kinds of files that are read; a text is looked at more closely by `text.rs`.
@@ -18,6 +19,19 @@ pub(super) enum Kind {
     Text,
 }
 
+impl Kind {
+    /// Returns the format of a workbook; `None` for text, of which more has to be found out.
+    pub(super) const fn workbook(self) -> Option<Format> {
+        match self {
+            Self::Xlsx => Some(Format::Xlsx),
+            Self::Xlsb => Some(Format::Xlsb),
+            Self::Xls => Some(Format::Xls),
+            Self::Ods => Some(Format::Ods),
+            Self::Text => None,
+        }
+    }
+}
+
 /// How much of a file is looked at.
 const HEAD_BYTES: u64 = 64 * 1024;
 
@@ -27,7 +41,10 @@ const OTHERS: &[(&[u8], &str)] = &[
     (b"\x89PNG", "a picture"),
     (b"GIF8", "a picture"),
     (b"\xff\xd8\xff", "a picture"),
-    (b"\x1f\x8b", "a gzip archive; unpack it first"),
+    (
+        b"\x1f\x8b",
+        "a gzip archive in another archive; unpack it first",
+    ),
     (b"7z\xbc\xaf", "a 7z archive; unpack it first"),
     (b"Rar!", "a rar archive; unpack it first"),
     (b"BZh", "a bzip2 archive; unpack it first"),
@@ -60,6 +77,26 @@ pub(super) fn detect(path: &Path) -> Result<Kind, Refusal> {
     of_text(&head)
 }
 
+/// Returns an archive that holds one file and is no workbook, and that file's name.
+///
+/// # Errors
+///
+/// As [`archive::open`].
+pub(super) fn only_entry(path: &Path) -> Result<Option<(Archive, String)>, Refusal> {
+    let archive = archive::open(path)?;
+    // folders, and what a Mac puts beside every file
+    let is_noise = |name: &str| name.ends_with('/') || name.starts_with("__MACOSX/");
+    let only = {
+        let names = archive.file_names().filter_map(Result::ok);
+        let mut names = names.filter(|name| !is_noise(name));
+        match (names.next(), names.next()) {
+            (Some(name), None) => name.into_owned(),
+            _ => return Ok(None),
+        }
+    };
+    Ok(Some((archive, only)))
+}
+
 fn of_archive(path: &Path) -> Result<Kind, Refusal> {
     let mut archive = archive::open(path)?;
     let has = |name: &str| archive::find(&archive, name).is_some();
@@ -85,7 +122,7 @@ fn of_archive(path: &Path) -> Result<Kind, Refusal> {
         return of_open_document(&mut archive);
     }
     Err(not_a_sheet(
-        "a zip archive without a workbook; unpack it first",
+        "a zip archive of several files and no workbook; upload one of them",
     ))
 }
 

@@ -37,18 +37,18 @@ impl NoHeader {
 }
 
 impl Head {
-    /// Reads the rows down to row 20.
+    /// Adds the rows down to row 20.
     ///
     /// # Errors
     ///
     /// When the sheet is damaged.
     pub(super) fn read(
+        &mut self,
         rows: &mut dyn Rows,
         epoch: Epoch,
         max_columns: usize,
-    ) -> Result<Self, Refusal> {
+    ) -> Result<(), Refusal> {
         let mut row = RowBuf::new(max_columns + 1, MAX_HEADER_CHARS * 4);
-        let mut head = Self::default();
         while rows.next_row(&mut row)? && row.row_no() <= LAST_ROW {
             let cells: Vec<String> = (0..row.width())
                 .map(|column| {
@@ -59,10 +59,10 @@ impl Head {
                 })
                 .collect();
             if cells.iter().any(|cell| !cell.is_empty()) {
-                head.rows.push((row.row_no(), cells));
+                self.rows.push((row.row_no(), cells));
             }
         }
-        Ok(head)
+        Ok(())
     }
 
     /// Returns the header row's number and what its columns mean: the first row with all required

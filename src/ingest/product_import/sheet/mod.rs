@@ -9,6 +9,7 @@
 
 mod archive;
 mod calamine_cell;
+mod child;
 mod chunk;
 mod delimited;
 mod detect;
@@ -20,7 +21,10 @@ mod options;
 mod package;
 mod refusal;
 mod rows;
+mod scan;
+mod temporary;
 mod text;
+mod unpack;
 mod xls;
 mod xlsb;
 mod xlsx;
@@ -34,12 +38,14 @@ use super::check::{Checker, Rules};
 use super::field::Aliases;
 use super::header::{Mapping, cut};
 use super::row::Chunk;
-use chunk::Reading;
-use detect::Kind;
+pub use child::{read_in_children, serve_if_asked};
+use chunk::{Reading, refuse_unknown_hidden};
 use head::{Head, NoHeader};
-pub use options::{Charset, Dialect, Format, Inspection, Options, Summary};
+pub use options::{
+    Charset, ChildLimits, Dialect, Format, Inspection, Options, Quote, StopFlag, Summary,
+};
 pub use refusal::Refusal;
-use rows::Workbook;
+use rows::{SheetName, Workbook};
 
 /// Cells of a delimited row that are looked at: those beyond the last header must be blank.
 const CSV_COLUMNS: usize = 65_536;
@@ -75,15 +81,13 @@ fn look(path: &Path, options: &Options) -> Result<Inspection, Refusal> {
             ),
         ));
     }
+    let source = unpack::open(path)?;
+    let path = source.path();
     let aliases = Aliases::new(&options.aliases);
-    let format = match detect::detect(path)? {
-        Kind::Xlsx => Format::Xlsx,
-        Kind::Xlsb => Format::Xlsb,
-        Kind::Xls => Format::Xls,
-        Kind::Ods => Format::Ods,
-        Kind::Text => return look_at_text(path, &aliases, options),
+    let Some(format) = detect::detect(path)?.workbook() else {
+        return look_at_text(path, &aliases, options);
     };
-    let mut workbook = rows::open(path, format)?;
+    let mut workbook = rows::open(path, format, options)?;
     let found = find_sheet(workbook.as_mut(), &aliases, options)?;
     Ok(Inspection {
         format,
@@ -97,9 +101,10 @@ fn look(path: &Path, options: &Options) -> Result<Inspection, Refusal> {
 
 fn look_at_text(path: &Path, aliases: &Aliases, options: &Options) -> Result<Inspection, Refusal> {
     let scan = text::scan(File::open(path)?)?;
-    let dialect = dialect::detect(path, scan.charset, aliases, options.max_columns)?;
+    let charset = options.csv_charset.unwrap_or(scan.charset);
+    let dialect = dialect::detect(path, charset, aliases, options)?;
     let format = Format::Csv(dialect);
-    let mut workbook = rows::open(path, format)?;
+    let mut workbook = rows::open(path, format, options)?;
     let found = find_sheet(workbook.as_mut(), aliases, options)?;
     Ok(Inspection {
         format,
@@ -161,18 +166,49 @@ fn candidates(workbook: &dyn Workbook, options: &Options) -> Result<Vec<String>,
             format!("there is no sheet \"{}\"", cut(wanted, 100)),
         ));
     }
-    let visible = sheets.into_iter().filter(|sheet| sheet.is_visible);
-    Ok(visible.take(MAX_SHEETS).map(|sheet| sheet.name).collect())
+    if let Some(number) = options.sheet_number {
+        let place = usize::try_from(number)
+            .ok()
+            .and_then(|it| it.checked_sub(1));
+        let sheet = place.and_then(|place| sheets.get(place));
+        return sheet.map(|it| vec![it.name.clone()]).ok_or_else(|| {
+            Refusal::new(
+                Refusal::NO_SUCH_SHEET,
+                format!("there is no sheet {number}; there are {}", sheets.len()),
+            )
+        });
+    }
+    let is_looked_at = |sheet: &SheetName| sheet.is_visible || options.include_hidden_sheets;
+    let looked_at = sheets.into_iter().filter(is_looked_at);
+    Ok(looked_at.take(MAX_SHEETS).map(|sheet| sheet.name).collect())
 }
 
 fn read_head(workbook: &mut dyn Workbook, sheet: &str, options: &Options) -> Result<Head, Refusal> {
     let epoch = workbook.epoch();
     let mut head = Head::default();
     workbook.with_rows(sheet, &mut |rows| {
-        head = Head::read(rows, epoch, options.max_columns)?;
-        Ok(())
+        refuse_unknown_hidden(rows, options.skip_hidden_rows)?;
+        head.read(rows, epoch, options.max_columns)
     })?;
     Ok(head)
+}
+
+/// Returns the sheets of a file by name, and whether each is shown, for people to choose from;
+/// nothing for delimited text, which has none.
+///
+/// # Errors
+///
+/// As [`inspect`], but for what only a look at the rows shows.
+pub fn list_sheets(path: &Path, options: &Options) -> Result<Vec<(String, bool)>, Refusal> {
+    let source = unpack::open(path)?;
+    let Some(format) = detect::detect(source.path())?.workbook() else {
+        return Ok(Vec::new());
+    };
+    let sheets = rows::open(source.path(), format, options)?.sheets();
+    Ok(sheets
+        .into_iter()
+        .map(|it| (it.name, it.is_visible))
+        .collect())
 }
 
 /// Returns a number that the data rows of the file do not exceed, for a progress bar.
@@ -200,7 +236,8 @@ pub fn read(
     options: &Options,
     sink: &mut dyn FnMut(Chunk) -> ControlFlow<()>,
 ) -> Result<Summary, Refusal> {
-    let mut workbook = rows::open(path, inspection.format)?;
+    let source = unpack::open(path)?;
+    let mut workbook = rows::open(source.path(), inspection.format, options)?;
     let is_csv = matches!(inspection.format, Format::Csv(_));
     let checker = Checker::new(
         inspection.mapping.clone(),
@@ -212,12 +249,43 @@ pub fn read(
         _ => CSV_COLUMNS,
     };
     let mut row = RowBuf::new(n_columns, options.max_cell_chars.saturating_mul(4));
-    let mut reading = Reading::new(checker, options.chunk_rows, options.max_rows, sink);
+    let mut reading = Reading::new(checker, options, sink);
     let sheet = inspection.sheet.as_deref().unwrap_or_default();
     workbook.with_rows(sheet, &mut |rows| {
         reading.run(rows, &mut row, inspection.header_row)
     })?;
     Ok(reading.summary())
+}
+
+/// Reads the rows of an inspected file as cells, the header row and those above it with them, and
+/// hands them to `take`, which ends the reading with [`ControlFlow::Break`].
+///
+/// For a look at a file as it is, and for what reading costs without the checks.
+///
+/// # Errors
+///
+/// A [`Refusal`] when the file is damaged behind what [`inspect`] looked at.
+pub fn walk(
+    path: &Path,
+    inspection: &Inspection,
+    options: &Options,
+    take: &mut dyn FnMut(&RowBuf) -> ControlFlow<()>,
+) -> Result<(), Refusal> {
+    let source = unpack::open(path)?;
+    let mut workbook = rows::open(source.path(), inspection.format, options)?;
+    let mut row = RowBuf::new(
+        options.max_columns,
+        options.max_cell_chars.saturating_mul(4),
+    );
+    let sheet = inspection.sheet.as_deref().unwrap_or_default();
+    workbook.with_rows(sheet, &mut |rows| {
+        while rows.next_row(&mut row)? {
+            if take(&row).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    })
 }
 
 fn rules(epoch: Epoch, is_csv: bool, options: &Options) -> Rules {

@@ -1,6 +1,9 @@
 //! How a product file is read, and what was found out about it before.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
@@ -29,6 +32,66 @@ pub struct Options {
     pub aliases: BTreeMap<String, Vec<String>>,
     /// The sheet to read; `None`: the first visible one that has the required headers.
     pub sheet: Option<String>,
+    /// The sheet to read by its place among those with cells, from 1, where `sheet` names none.
+    pub sheet_number: Option<u32>,
+    /// Whether hidden sheets are looked at, too, where none is asked for.
+    pub include_hidden_sheets: bool,
+    /// Whether rows that are hidden, by a filter or by hand, are passed over. Files in which that
+    /// cannot be told are refused then.
+    pub skip_hidden_rows: bool,
+    /// The delimiter of delimited text; `None`: it is found out.
+    pub csv_delimiter: Option<u8>,
+    /// The quote of delimited text; `None`: it is found out.
+    pub csv_quote: Option<Quote>,
+    /// The encoding of delimited text; `None`: it is found out.
+    pub csv_charset: Option<Charset>,
+    /// What a process that reads a workbook may take; see `read_in_children`.
+    pub child_limits: ChildLimits,
+    /// Raised by whoever does not want the rows any more.
+    pub stop: StopFlag,
+}
+
+/// What a process that reads a workbook for this one may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChildLimits {
+    /// Address space in bytes. The texts of an xlsx that is not of the usual dialect, and the whole
+    /// of an xls, lie in it.
+    pub memory_bytes: u64,
+    /// Time of computing, to the second.
+    pub cpu: Duration,
+    /// How long one answer may take.
+    pub answer: Duration,
+    /// How long all answers together may take; the time we take for them does not count.
+    pub all_answers: Duration,
+}
+
+impl Default for ChildLimits {
+    /// 3 GiB, 5 minutes of computing, 2 minutes for an answer, 30 for all.
+    fn default() -> Self {
+        Self {
+            memory_bytes: 3 << 30,
+            cpu: Duration::from_mins(5),
+            answer: Duration::from_mins(2),
+            all_answers: Duration::from_mins(30),
+        }
+    }
+}
+
+/// A flag that its clones share; raised once, it stays so.
+#[derive(Debug, Clone, Default)]
+pub struct StopFlag(Arc<AtomicBool>);
+
+impl StopFlag {
+    /// Raises it.
+    pub fn raise(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Says whether it is raised.
+    #[must_use]
+    pub fn is_raised(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 impl Default for Options {
@@ -47,6 +110,14 @@ impl From<&ProductImport> for Options {
             max_file_bytes: 512 * 1024 * 1024,
             aliases: config.aliases.clone(),
             sheet: None,
+            sheet_number: None,
+            include_hidden_sheets: false,
+            skip_hidden_rows: false,
+            csv_delimiter: None,
+            csv_quote: None,
+            csv_charset: None,
+            child_limits: ChildLimits::default(),
+            stop: StopFlag::default(),
         }
     }
 }
@@ -90,6 +161,39 @@ pub struct Dialect {
     pub delimiter: u8,
     /// Whether the first line is `sep=…` and no row.
     pub has_sep_line: bool,
+    /// Around cells in which delimiters and line ends are text.
+    #[serde(default, skip_serializing_if = "Quote::is_double")]
+    pub quote: Quote,
+}
+
+/// What stands around cells of delimited text in which delimiters and line ends are text; inside,
+/// it is doubled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Quote {
+    /// `"`.
+    #[default]
+    Double,
+    /// `'`.
+    Single,
+    /// Nothing: every delimiter and every line end is one.
+    None,
+}
+
+impl Quote {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
+    fn is_double(&self) -> bool {
+        *self == Self::Double
+    }
+
+    /// Returns the character, where there is one.
+    pub(super) const fn byte(self) -> Option<u8> {
+        match self {
+            Self::Double => Some(b'"'),
+            Self::Single => Some(b'\''),
+            Self::None => None,
+        }
+    }
 }
 
 /// The encodings of delimited text that are told apart.
@@ -102,8 +206,10 @@ pub enum Charset {
     Utf16Le,
     /// UTF-16, high byte first.
     Utf16Be,
-    /// Western European, and the guess for everything that is no UTF-8.
+    /// Western European, and the guess for most of what is no UTF-8.
     Windows1252,
+    /// Central European: Polish, Czech, Slovak, Hungarian, Slovenian, Croatian.
+    Windows1250,
 }
 
 /// What is known of a file before its rows are read. A run may store it and read with it later.
@@ -138,7 +244,15 @@ impl Inspection {
         } = self;
         let file = serde_json::json!([format, sheet, header_row, mapping]);
         let (chunk_rows, max_cell_chars) = (options.chunk_rows, options.max_cell_chars);
-        let text = format!("{FORMAT_VERSION} {RULES_VERSION} {file} {chunk_rows} {max_cell_chars}");
+        // as it was before there was the option, where it is not used
+        let hidden = if options.skip_hidden_rows {
+            " without hidden rows"
+        } else {
+            ""
+        };
+        let text = format!(
+            "{FORMAT_VERSION} {RULES_VERSION} {file} {chunk_rows} {max_cell_chars}{hidden}"
+        );
         XxHash3_64::oneshot(text.as_bytes()).cast_signed()
     }
 }
@@ -154,6 +268,9 @@ pub struct Summary {
     pub n_chunks: u32,
     /// Row number of the last data row; 0 when there is none.
     pub last_row: u32,
+    /// Rows below the header row that are hidden in the sheet: read like others, or passed over
+    /// where [`Options::skip_hidden_rows`] says so. 0 where it cannot be told.
+    pub n_hidden: u64,
     /// Whether the receiver of the chunks ended it before the end of the file.
     pub stopped: bool,
 }

@@ -12,8 +12,10 @@ use quick_xml::XmlVersion;
 use quick_xml::events::attributes::Attribute;
 use quick_xml::events::{BytesStart, Event};
 
+use super::super::cell::Epoch;
 use super::archive::{self, Archive};
 use super::refusal::Refusal;
+use super::rows::SheetName;
 
 /// Biggest of these small parts; a workbook of 10,000 named ranges has one of a megabyte.
 const MAX_BYTES: u64 = 64 << 20;
@@ -29,13 +31,51 @@ pub(super) struct SheetPart {
     pub(super) part: Option<String>,
 }
 
-/// Returns the sheets with cells of an xlsx, in the order of their tabs.
+/// What a workbook's small parts say about the others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Package {
+    /// The sheets with cells, in the order of their tabs.
+    pub(super) sheets: Vec<SheetPart>,
+    /// The part of shared strings, where there is one.
+    pub(super) strings: Option<String>,
+    /// The part of styles, where there is one.
+    pub(super) styles: Option<String>,
+    /// What day 0 of its serial dates is.
+    pub(super) epoch: Epoch,
+}
+
+impl Package {
+    /// Returns the sheets as a workbook names them.
+    pub(super) fn sheet_names(&self) -> Vec<SheetName> {
+        let sheets = self.sheets.iter();
+        sheets
+            .map(|sheet| SheetName {
+                name: sheet.name.clone(),
+                is_visible: sheet.is_visible,
+            })
+            .collect()
+    }
+
+    /// Returns the part of the first sheet of a name.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::INVALID_FILE_FORMAT`] when it is not there.
+    pub(super) fn part(&self, sheet: &str) -> Result<&str, Refusal> {
+        let found = self.sheets.iter().find(|found| found.name == sheet);
+        found
+            .and_then(|sheet| sheet.part.as_deref())
+            .ok_or_else(|| Refusal::format(format!("the sheet {sheet:.100} has no part")))
+    }
+}
+
+/// Reads where the parts of an xlsx lie.
 ///
 /// # Errors
 ///
 /// [`Refusal::INVALID_FILE_FORMAT`] when the parts that say so are missing or damaged,
 /// [`Refusal::ARCHIVE_LIMITS`] when they are too big.
-pub(super) fn sheets(archive: &mut Archive) -> Result<Vec<SheetPart>, Refusal> {
+pub(super) fn read(archive: &mut Archive) -> Result<Package, Refusal> {
     let root = relationships(archive, "_rels/.rels")?;
     let workbook = root
         .into_iter()
@@ -44,32 +84,62 @@ pub(super) fn sheets(archive: &mut Archive) -> Result<Vec<SheetPart>, Refusal> {
         .ok_or_else(|| Refusal::format("the archive names no workbook"))?;
     let (folder, file) = workbook.rsplit_once('/').unwrap_or(("", &workbook));
     let parts = relationships(archive, &join(folder, &format!("_rels/{file}.rels")))?;
+    let mut package = Package {
+        sheets: Vec::new(),
+        strings: named(archive, folder, "sharedStrings", &parts),
+        styles: named(archive, folder, "styles", &parts),
+        epoch: Epoch::Y1900,
+    };
     let parts: HashMap<String, Relation> = parts
         .into_iter()
         .map(|relation| (relation.id.clone(), relation))
         .collect();
-    let mut sheets = Vec::new();
     each_start(archive, &workbook, |element| {
-        if element.local_name().as_ref() != "sheet" {
-            return;
-        }
-        let relation = raw(element, "id").and_then(|id| parts.get(&id));
-        // chart sheets and dialogs are sheets without cells
-        if relation.is_none_or(|relation| relation.kind.ends_with("/worksheet")) {
-            sheets.push(SheetPart {
-                name: attribute(element, "name").unwrap_or_default(),
-                is_visible: raw(element, "state").is_none_or(|state| state == "visible"),
-                part: relation.map(|relation| join(folder, &relation.target)),
-            });
+        match element.local_name().as_ref() {
+            "sheet" => package.sheets.extend(sheet(element, folder, &parts)),
+            "workbookPr" => match raw(element, "date1904").as_deref() {
+                Some("1" | "true") => package.epoch = Epoch::Y1904,
+                Some(_) => package.epoch = Epoch::Y1900,
+                None => {}
+            },
+            _ => {}
         }
     })?;
-    for sheet in &mut sheets {
+    for sheet in &mut package.sheets {
         sheet.part = sheet
             .part
             .take()
             .and_then(|part| archive::find(archive, &part));
     }
-    Ok(sheets)
+    Ok(package)
+}
+
+/// Returns what a `sheet` of the workbook says, `None` for chart sheets and dialogs, which are
+/// sheets without cells.
+fn sheet(
+    element: &BytesStart<'_>,
+    folder: &str,
+    parts: &HashMap<String, Relation>,
+) -> Option<SheetPart> {
+    let relation = raw(element, "id").and_then(|id| parts.get(&id));
+    if relation.is_some_and(|relation| !relation.kind.ends_with("/worksheet")) {
+        return None;
+    }
+    Some(SheetPart {
+        name: attribute(element, "name").unwrap_or_default(),
+        is_visible: raw(element, "state").is_none_or(|state| state == "visible"),
+        part: relation.map(|relation| join(folder, &relation.target)),
+    })
+}
+
+/// Returns the part of the usual name, which every reader takes, else the one a relationship names.
+fn named(archive: &Archive, folder: &str, kind: &str, parts: &[Relation]) -> Option<String> {
+    archive::find(archive, &join(folder, &format!("{kind}.xml"))).or_else(|| {
+        let suffix = format!("/{kind}");
+        let mut parts = parts.iter();
+        let relation = parts.rfind(|relation| relation.kind.ends_with(&suffix))?;
+        archive::find(archive, &join(folder, &relation.target))
+    })
 }
 
 struct Relation {

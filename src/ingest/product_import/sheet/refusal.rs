@@ -31,9 +31,30 @@ impl Refusal {
     pub const TOO_MANY_COLUMNS: &'static str = "too_many_columns";
     /// No sheet of the name asked for.
     pub const NO_SUCH_SHEET: &'static str = "no_such_sheet";
-    /// The file could not be read from disk: the only refusal that is not the file's fault, and
+    /// Hidden rows are to be passed over, and cannot be told from others in this file.
+    pub const HIDDEN_ROWS_UNKNOWN: &'static str = "hidden_rows_unknown";
+    /// Beyond the limits of memory and time of the process that reads a workbook.
+    pub const READER_LIMITS: &'static str = "reader_limits";
+    /// The file could not be read from disk, or its reader was ended from outside: the only refusal that is not the file's fault, and
     /// the only one that another attempt may not meet again.
     pub const READ_FAILED: &'static str = "read_failed";
+
+    /// Every code there is.
+    pub const CODES: [&'static str; 13] = [
+        Self::INVALID_FILE_FORMAT,
+        Self::EMPTY_FILE,
+        Self::FILE_TOO_LARGE,
+        Self::PASSWORD_PROTECTED,
+        Self::ARCHIVE_LIMITS,
+        Self::MISSING_HEADERS,
+        Self::DUPLICATE_HEADERS,
+        Self::TOO_MANY_ROWS,
+        Self::TOO_MANY_COLUMNS,
+        Self::NO_SUCH_SHEET,
+        Self::HIDDEN_ROWS_UNKNOWN,
+        Self::READER_LIMITS,
+        Self::READ_FAILED,
+    ];
 
     pub(super) fn new(code: &'static str, message: impl Into<String>) -> Self {
         Self {

@@ -2,15 +2,16 @@
 //!
 //! A format is a [`Workbook`]: it names its sheets and gives the [`Rows`] of
 //! one. Another scanner for xlsx takes the place of the one here by
-//! implementing these two and being named in [`open`]; nothing else changes.
+//! implementing these two and being named in [`open`]; nothing else changes. What is
+//! not known to be safe is opened in a child process (`child`), through the same two.
 
 use std::fs::File;
 use std::path::Path;
 
 use super::super::cell::{Epoch, RowBuf};
-use super::options::Format;
+use super::options::{Format, Options};
 use super::refusal::Refusal;
-use super::{delimited, ods, xls, xlsb, xlsx};
+use super::{child, delimited, ods, scan, xls, xlsb, xlsx};
 
 /// A sheet of a workbook, in the order of its tabs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +37,9 @@ pub(super) trait Workbook {
 
     /// Calls `f` with the rows of a sheet from its top.
     ///
+    /// `f` is called again with the rows that are left when it returns the refusal of a reader that
+    /// declines the rest, so it keeps what it has taken.
+    ///
     /// # Errors
     ///
     /// What `f` returns, and a refusal when there is no such sheet.
@@ -60,14 +64,41 @@ pub(super) trait Rows {
     ///
     /// A refusal when the file is damaged; there are no rows behind that.
     fn next_row(&mut self, row: &mut RowBuf) -> Result<bool, Refusal>;
+
+    /// Whether hidden rows are marked.
+    fn tells_hidden(&self) -> bool {
+        false
+    }
 }
 
-/// Opens a file of a known format.
+/// Opens a file of a known format: workbooks other than the xlsx of `scan` in a child process.
 ///
 /// # Errors
 ///
 /// A refusal when it is damaged, encrypted or beyond the limits.
-pub(super) fn open(path: &Path, format: Format) -> Result<Box<dyn Workbook>, Refusal> {
+pub(super) fn open(
+    path: &Path,
+    format: Format,
+    options: &Options,
+) -> Result<Box<dyn Workbook>, Refusal> {
+    match format {
+        Format::Csv(dialect) => Ok(Box::new(delimited::Delimited::new(
+            File::open(path)?,
+            dialect,
+        ))),
+        Format::Xlsx => scan::open(path, options, |path, options| {
+            child::open(path, Format::Xlsx, options)
+        }),
+        format => child::open(path, format, options),
+    }
+}
+
+/// Opens a workbook by calamine and whatever else is not safe, in this process.
+///
+/// # Errors
+///
+/// As [`open`].
+pub(super) fn open_here(path: &Path, format: Format) -> Result<Box<dyn Workbook>, Refusal> {
     Ok(match format {
         Format::Xlsx => Box::new(xlsx::Xlsx::open(path)?),
         Format::Xlsb => Box::new(xlsb::Xlsb::open(path)?),

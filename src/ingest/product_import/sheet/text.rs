@@ -2,7 +2,9 @@
 
 use std::io::{self, Read};
 
-use encoding_rs::{CoderResult, Decoder, Encoding, UTF_8, UTF_16BE, UTF_16LE, WINDOWS_1252};
+use encoding_rs::{
+    CoderResult, Decoder, Encoding, UTF_8, UTF_16BE, UTF_16LE, WINDOWS_1250, WINDOWS_1252,
+};
 
 use super::options::Charset;
 
@@ -43,8 +45,8 @@ pub(super) struct TextScan {
 /// Reads a text once: tells its encoding and counts its lines.
 ///
 /// The whole text is looked at, because one accented letter in row 400,000 decides. What is no
-/// UTF-8 is taken for windows-1252, in which every byte means something; that other code pages
-/// (1250, 1251) cannot be told from it without guessing is known.
+/// UTF-8 is taken for windows-1252 or, by the letters in it, for windows-1250; other code pages
+/// (1251, 1253) cannot be told from these without guessing and have to be named.
 ///
 /// # Errors
 ///
@@ -57,6 +59,7 @@ pub(super) fn scan(mut text: impl Read) -> io::Result<TextScan> {
     let mut is_first = true;
     let (mut n_feeds, mut n_returns) = (0, 0);
     let mut last = None;
+    let mut letters = Letters::default();
     loop {
         let n_read = fill(&mut text, buffer.get_mut(kept..).unwrap_or_default())?;
         let filled = buffer.get(..kept + n_read).unwrap_or_default();
@@ -76,6 +79,9 @@ pub(super) fn scan(mut text: impl Read) -> io::Result<TextScan> {
         };
         let rest = filled.len() - valid;
         is_utf8 &= rest == 0 || (rest < 4 && n_read > 0);
+        if !is_utf8 {
+            letters.add(filled);
+        }
         if n_read == 0 {
             break;
         }
@@ -86,7 +92,7 @@ pub(super) fn scan(mut text: impl Read) -> io::Result<TextScan> {
     let charset = match utf16 {
         Some(charset) => charset,
         None if is_utf8 => Charset::Utf8,
-        None => Charset::Windows1252,
+        None => letters.charset(),
     };
     // `\r` alone ends lines only where there is no `\n` at all; in UTF-16 both are counted by a
     // byte of theirs, which other characters may share: still no fewer
@@ -97,6 +103,53 @@ pub(super) fn scan(mut text: impl Read) -> io::Result<TextScan> {
         charset,
         n_lines: n_ends + u64::from(!is_ended),
     })
+}
+
+/// How often the bytes occur by which two code pages that share most letters are told apart.
+///
+/// German is written with the same bytes in both. Š, ž and ť are letters of the east in both, ł and
+/// ą are `³` and `¹` in the west, which stand in no word; à, ã, ç and å are of the west.
+#[derive(Debug, Default)]
+struct Letters {
+    east: u64,
+    west: u64,
+    /// ő and ű, which are õ and û in the west.
+    hungarian: u64,
+    /// á, í, ó and ú, of which neither French nor Estonian have any.
+    acute: u64,
+}
+
+impl Letters {
+    fn add(&mut self, bytes: &[u8]) {
+        if bytes.is_ascii() {
+            return;
+        }
+        let is_letter = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_alphabetic() || *b >= 0xc0);
+        for (at, byte) in bytes.iter().enumerate() {
+            match byte {
+                0x8a | 0x8d | 0x8e | 0x9a | 0x9d | 0x9e => self.east += 1,
+                // ź ł ą ż where they are inside a word
+                0x9f | 0xb3 | 0xb9 | 0xbf => {
+                    let before = at.checked_sub(1).and_then(|before| bytes.get(before));
+                    let is_inside = is_letter(before) && is_letter(bytes.get(at + 1));
+                    self.east += u64::from(is_inside);
+                }
+                0xd5 | 0xdb | 0xf5 | 0xfb => self.hungarian += 1,
+                0xe1 | 0xed | 0xf3 | 0xfa => self.acute += 1,
+                0xc0 | 0xc3 | 0xc5 | 0xc7 | 0xe0 | 0xe3 | 0xe5 | 0xe7 => self.west += 1,
+                _ => {}
+            }
+        }
+    }
+
+    fn charset(&self) -> Charset {
+        let is_hungarian = self.hungarian > 0 && self.acute > 0 && self.west == 0;
+        if self.east > self.west || is_hungarian {
+            Charset::Windows1250
+        } else {
+            Charset::Windows1252
+        }
+    }
 }
 
 fn fill(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
@@ -148,6 +201,7 @@ impl<R: Read> Utf8Text<R> {
             Charset::Utf16Le => UTF_16LE,
             Charset::Utf16Be => UTF_16BE,
             Charset::Windows1252 => WINDOWS_1252,
+            Charset::Windows1250 => WINDOWS_1250,
         };
         Self {
             from,
@@ -236,6 +290,33 @@ mod tests {
         let (windows, _, _) = WINDOWS_1252.encode(text);
         assert_eq!(charset(&windows), Charset::Windows1252);
         assert_eq!(decoded(&windows), text);
+    }
+
+    #[test]
+    fn central_european_letters_are_told_from_western_ones() {
+        use encoding_rs::WINDOWS_1250;
+        for text in [
+            "Příliš žluťoučký kůň",
+            "Zażółć gęślą jaźń",
+            "árvíztűrő tükörfúrógép",
+            "košček, žlica",
+        ] {
+            let (bytes, _, is_lossy) = WINDOWS_1250.encode(text);
+            assert!(!is_lossy);
+            assert_eq!(charset(&bytes), Charset::Windows1250, "{text}");
+            assert_eq!(decoded(&bytes), text);
+        }
+        for text in [
+            "Größe 3 m³, ½ Zoll, 20 °C",
+            "pièce à l'œuvre, ça coûte",
+            "São João, corações",
+            "Ångström, rød grød",
+            "año, señal",
+        ] {
+            let (bytes, _, is_lossy) = WINDOWS_1252.encode(text);
+            assert!(!is_lossy);
+            assert_eq!(charset(&bytes), Charset::Windows1252, "{text}");
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Excel 2007 and later, through calamine's cells reader.
+//! Excel 2007 and later, through calamine's cells reader: the workbooks that `scan` declines.
 //!
 //! Never through a range: a sheet with cells A1 and XFD1048576 has a rectangle
 //! of 17,000 million cells. The cells are streamed; what calamine holds is the
@@ -17,7 +17,7 @@ use super::super::cell::Epoch;
 use super::archive::{self, Archive};
 use super::calamine_cell::{CellRows, Found, contain};
 use super::ole;
-use super::package::{self, SheetPart};
+use super::package::{self, Package};
 use super::refusal::Refusal;
 use super::rows::{SheetName, Visitor, Workbook};
 
@@ -33,7 +33,7 @@ const MAX_STYLES_MEMORY: usize = 1 << 30;
 /// An Excel workbook, opened.
 pub(super) struct Xlsx {
     archive: Archive,
-    sheets: Vec<SheetPart>,
+    package: Package,
     workbook: calamine::Xlsx<BufReader<File>>,
 }
 
@@ -46,7 +46,7 @@ impl Xlsx {
     /// the limits; [`Refusal::INVALID_FILE_FORMAT`] when it is damaged.
     pub(super) fn open(path: &Path) -> Result<Self, Refusal> {
         let mut archive = archive::open(path)?;
-        let sheets = package::sheets(&mut archive)?;
+        let package = package::read(&mut archive)?;
         check_strings(&mut archive)?;
         check_styles(&mut archive)?;
         let file = BufReader::new(File::open(path)?);
@@ -57,7 +57,7 @@ impl Xlsx {
         };
         Ok(Self {
             archive,
-            sheets,
+            package,
             workbook,
         })
     }
@@ -65,23 +65,11 @@ impl Xlsx {
 
 impl Workbook for Xlsx {
     fn sheets(&self) -> Vec<SheetName> {
-        let sheets = self.sheets.iter();
-        sheets
-            .map(|sheet| SheetName {
-                name: sheet.name.clone(),
-                is_visible: sheet.is_visible,
-            })
-            .collect()
+        self.package.sheet_names()
     }
 
     fn verify(&mut self, sheet: &str) -> Result<Option<u64>, Refusal> {
-        // calamine takes the first sheet of a name, too
-        let found = self.sheets.iter().find(|found| found.name == sheet);
-        let Some(part) = found.and_then(|sheet| sheet.part.as_deref()) else {
-            return Err(Refusal::format(format!(
-                "the sheet {sheet:.100} has no part"
-            )));
-        };
+        let part = self.package.part(sheet)?;
         archive::scan(&mut self.archive, part).map(|scan| Some(scan.n_rows))
     }
 

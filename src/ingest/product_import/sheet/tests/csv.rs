@@ -28,6 +28,41 @@ fn the_delimiter_is_found() {
 }
 
 #[test]
+fn quotes_are_found_and_what_is_found_can_be_overruled() {
+    let single = "'code';'name'\n'1';'a;b'\n";
+    assert_eq!(dialect(single).quote, Quote::Single);
+    assert_eq!(read_text(single).rows[0].name, "a;b");
+    assert_eq!(dialect("code,name\n1,'x'\n").quote, Quote::Double);
+
+    let files = Files::new();
+    let read = |text: &[u8], options: Options| read_all(&files.bytes(text), &options).unwrap().1;
+    let found = read(
+        b"code,name\n1,\"x\"\n",
+        Options {
+            csv_quote: Some(Quote::None),
+            ..Options::default()
+        },
+    );
+    assert_eq!(found.rows[0].name, "\"x\"");
+    let found = read(
+        b"code:name\n1:a,b\n",
+        Options {
+            csv_delimiter: Some(b':'),
+            ..Options::default()
+        },
+    );
+    assert_eq!(found.rows[0].name, "a,b");
+    let found = read(
+        b"code;name\n1;\xe8\n",
+        Options {
+            csv_charset: Some(Charset::Windows1250),
+            ..Options::default()
+        },
+    );
+    assert_eq!(found.rows[0].name, "č");
+}
+
+#[test]
 fn a_sep_line_decides_and_is_no_row() {
     let found = dialect("sep=^\r\ncode^name\r\n1^x\r\n");
     assert!(found.has_sep_line && found.delimiter == b'^');
@@ -149,6 +184,7 @@ fn chunks_hold_good_and_bad_rows_together() {
         n_bad: 5,
         n_chunks: 3,
         last_row: 26,
+        n_hidden: 0,
         stopped: false,
     };
     assert_eq!(found.summary, summary);

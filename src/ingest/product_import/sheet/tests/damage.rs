@@ -73,7 +73,7 @@ fn files_cut_off_anywhere() {
 }
 
 /// Changes bytes of the parts inside an archive, which behind a checksum would never be parsed.
-fn with_parts_changed(archive: &[u8], changes: &[(prop::sample::Index, u8)]) -> Vec<u8> {
+pub(super) fn with_parts_changed(archive: &[u8], changes: &[(prop::sample::Index, u8)]) -> Vec<u8> {
     let names = [
         "xl/worksheets/sheet1.xml",
         "xl/sharedStrings.xml",
@@ -103,9 +103,9 @@ fn with_parts_changed(archive: &[u8], changes: &[(prop::sample::Index, u8)]) -> 
     bytes
 }
 
-type Changes = Vec<(prop::sample::Index, u8)>;
+pub(super) type Changes = Vec<(prop::sample::Index, u8)>;
 
-fn changes() -> impl Strategy<Value = Changes> {
+pub(super) fn changes() -> impl Strategy<Value = Changes> {
     prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12)
 }
 

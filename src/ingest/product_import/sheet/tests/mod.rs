@@ -3,8 +3,10 @@
 mod archives;
 mod csv;
 mod damage;
+mod differential;
 mod formats;
 mod open_documents;
+mod packed;
 mod refusals;
 mod workbooks;
 

@@ -28,7 +28,7 @@ fn other_files_are_named() {
     for (bytes, what) in [
         (&b"%PDF-1.7\n..."[..], "a PDF document"),
         (b"\x89PNG\r\n\x1a\n", "a picture"),
-        (b"\x1f\x8b\x08\x00", "gzip"),
+        (b"7z\xbc\xaf\x27\x1c", "7z"),
         (b"<html><table><tr><td>code</td></tr></table></html>", "an HTML page"),
         (b"<?xml version=\"1.0\"?>\n<Workbook xmlns=\"urn:schemas-microsoft-com:office:spreadsheet\">", "Excel 2003 XML"),
         (b"[{\"code\": 1}]", "a JSON file"),
@@ -39,11 +39,8 @@ fn other_files_are_named() {
         assert!(message.contains(what), "{message}");
     }
     let files = Files::new();
-    for (part, what) in [
-        ("word/document.xml", "Word"),
-        ("photo.jpg", "without a workbook"),
-    ] {
-        let refusal = refused(&files.zip(&[(part, b"x")]));
+    for (part, what) in [("word/document.xml", "Word"), ("photo.jpg", "no workbook")] {
+        let refusal = refused(&files.zip(&[(part, b"x"), ("other", b"x")]));
         assert_eq!(refusal.code, Refusal::INVALID_FILE_FORMAT);
         assert!(refusal.message.contains(what), "{refusal}");
     }

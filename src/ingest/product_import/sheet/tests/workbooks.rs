@@ -265,6 +265,72 @@ fn the_first_visible_sheet_with_headers_is_read() {
 }
 
 #[test]
+fn sheets_by_number_and_hidden_ones() {
+    let mut workbook = Workbook::new();
+    for (name, code) in [("One", "1"), ("Two", "2")] {
+        let sheet = workbook.add_worksheet().set_name(name).unwrap();
+        headers(sheet, &["code", "name"]);
+        sheet.write_row(1, 0, [code, "x"]).unwrap();
+    }
+    workbook.worksheet_from_index(1).unwrap().set_active(true);
+    workbook.worksheet_from_index(0).unwrap().set_hidden(true);
+    let files = Files::new();
+    let path = files.xlsx(&mut workbook);
+    let codes = |options: Options| {
+        let (_, found) = read_all(&path, &options)?;
+        Ok::<_, Refusal>(found.rows[0].code.clone())
+    };
+    let numbered = |number| Options {
+        sheet_number: Some(number),
+        ..Options::default()
+    };
+    assert_eq!(codes(Options::default()), Ok("2".to_owned()));
+    assert_eq!(codes(numbered(1)), Ok("1".to_owned()));
+    assert_eq!(codes(numbered(2)), Ok("2".to_owned()));
+    for number in [0, 3] {
+        let refusal = codes(numbered(number)).unwrap_err();
+        assert_eq!(refusal.code, Refusal::NO_SUCH_SHEET);
+    }
+    let hidden = Options {
+        include_hidden_sheets: true,
+        ..Options::default()
+    };
+    assert_eq!(codes(hidden), Ok("1".to_owned()));
+    let names = list_sheets(&path, &Options::default()).unwrap();
+    assert_eq!(names, [("One".to_owned(), false), ("Two".to_owned(), true)]);
+}
+
+#[test]
+fn hidden_rows_are_read_or_passed_over_and_counted() {
+    let mut workbook = Workbook::new();
+    let sheet = workbook.add_worksheet();
+    headers(sheet, &["code", "name"]);
+    for row in 1..5 {
+        sheet
+            .write_row(row, 0, [row.to_string(), "x".to_owned()])
+            .unwrap();
+    }
+    sheet.set_row_hidden(2).unwrap();
+    let files = Files::new();
+    let path = files.xlsx(&mut workbook);
+    let found = read_ok(&path);
+    assert_eq!((found.codes().len(), found.summary.n_hidden), (4, 1));
+    let skipping = Options {
+        skip_hidden_rows: true,
+        ..Options::default()
+    };
+    let found = read_all(&path, &skipping).unwrap().1;
+    assert_eq!(found.codes(), ["1", "3", "4"]);
+    assert_eq!((found.summary.n_rows, found.summary.n_hidden), (3, 1));
+    let xls = Path::new(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/src/ingest/product_import/fixtures/products.xls"
+    ));
+    let refusal = inspect(xls, "", &skipping).unwrap_err();
+    assert_eq!(refusal.code, Refusal::HIDDEN_ROWS_UNKNOWN);
+}
+
+#[test]
 fn dates_of_the_1904_epoch() {
     // the writer knows only the 1900 epoch, so its workbook is told otherwise
     let mut workbook = Workbook::new();
