@@ -3,7 +3,7 @@
 use chrono::NaiveDate;
 use ingestd::ingest::product_import::{
     columns::Columns,
-    load::{Loaded, Target},
+    load::{Loaded, Target, Written},
     row::{Chunk, ProductRow},
     store,
 };
@@ -345,7 +345,7 @@ async fn the_log_adds_up_what_came_of_the_rows() {
         ("products.xlsx", vec![7; 32])
     );
 
-    let lost = store::count(&mut conn, -1, &Loaded::default()).await;
+    let lost = store::count(&mut conn, -1, &Written::default()).await;
     assert!(matches!(lost, Err(sqlx::Error::RowNotFound)));
     assert!(store::find(&mut conn, -1).await.unwrap().is_none());
 }

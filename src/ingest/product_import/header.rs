@@ -93,6 +93,14 @@ impl Mapping {
         set
     }
 
+    /// Returns the header of a field's column, as in the file.
+    #[must_use]
+    pub fn header_of(&self, field: Field) -> Option<&str> {
+        let mut columns = self.columns.iter();
+        let column = columns.find(|column| column.target == Target::Field(field));
+        column.map(|column| column.header.as_str())
+    }
+
     /// Whether any column becomes an attribute.
     #[must_use]
     pub fn has_attributes(&self) -> bool {

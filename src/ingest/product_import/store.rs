@@ -6,7 +6,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-use super::load::Loaded;
+use super::{load::Written, plan::Plan};
 
 /// What a file holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::Type)]
@@ -33,6 +33,10 @@ pub struct NewImport<'a> {
     pub file_size_bytes: i64,
     /// SHA-256 of the file.
     pub file_sha256: [u8; 32],
+    /// What is done with its rows.
+    pub plan: Plan,
+    /// Changes with how it is read and what is done with its rows.
+    pub reading_hash: i64,
 }
 
 /// One row of the log.
@@ -61,6 +65,14 @@ pub struct Import {
     pub updated_count: i64,
     /// Rows that the catalog had already.
     pub unchanged_count: i64,
+    /// Products archived because the file lacked them.
+    pub archived_count: i64,
+    /// What became of rows that the catalog had, lacked, or had otherwise.
+    pub mode: String,
+    /// Whether nothing was written, and the counts say what would have been.
+    pub dry_run: bool,
+    /// The run that undoes, or has undone, it.
+    pub rollback_run_id: Option<i64>,
     /// When it was uploaded.
     pub created_at: DateTime<Utc>,
 }
@@ -72,7 +84,10 @@ pub struct Import {
 /// An import of that id is there already; or the database cannot be reached.
 pub async fn create(conn: &mut PgConnection, import: &NewImport<'_>) -> sqlx::Result<()> {
     const INSERT: &str = "INSERT INTO catalog.imports
-        (id, tenant, type, file_name, file_size_bytes, file_sha256) VALUES ($1, $2, $3, $4, $5, $6)";
+        (id, tenant, type, file_name, file_size_bytes, file_sha256, mode, dry_run, reading_hash)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+    let mode = serde_json::to_value(import.plan.mode)
+        .map_err(|error| sqlx::Error::Encode(error.into()))?;
     sqlx::query(INSERT)
         .bind(import.id)
         .bind(import.tenant)
@@ -80,6 +95,9 @@ pub async fn create(conn: &mut PgConnection, import: &NewImport<'_>) -> sqlx::Re
         .bind(import.file_name)
         .bind(import.file_size_bytes)
         .bind(import.file_sha256.as_slice())
+        .bind(mode.as_str())
+        .bind(import.plan.dry_run)
+        .bind(import.reading_hash)
         .execute(conn)
         .await?;
     Ok(())
@@ -90,24 +108,73 @@ pub async fn create(conn: &mut PgConnection, import: &NewImport<'_>) -> sqlx::Re
 /// # Errors
 ///
 /// [`sqlx::Error::RowNotFound`] when there is no such import; or what Postgres says.
-pub async fn count(conn: &mut PgConnection, id: i64, loaded: &Loaded) -> sqlx::Result<()> {
+pub async fn count(conn: &mut PgConnection, id: i64, written: &Written) -> sqlx::Result<()> {
     const COUNT: &str = "UPDATE catalog.imports SET created_count = created_count + $2,
         updated_count = updated_count + $3, unchanged_count = unchanged_count + $4,
-        error_count = error_count + $5
+        error_count = error_count + $5, first_created_id = least(first_created_id, $6),
+        last_created_id = greatest(last_created_id, $7)
         WHERE id = $1";
+    let loaded = &written.loaded;
     let done = sqlx::query(COUNT)
         .bind(id)
         .bind(i64::from(loaded.inserted))
         .bind(i64::from(loaded.updated))
         .bind(i64::from(loaded.unchanged))
         .bind(i64::from(loaded.n_failed()))
+        .bind(written.created.map(|(first, _)| first))
+        .bind(written.created.map(|(_, last)| last))
         .execute(conn)
         .await?;
-    if done.rows_affected() == 1 {
+    one(done.rows_affected())
+}
+
+/// Adds products archived because the file lacked them, in the transaction that archives them.
+///
+/// # Errors
+///
+/// As [`count`].
+pub async fn count_archived(conn: &mut PgConnection, id: i64, n_archived: i64) -> sqlx::Result<()> {
+    const COUNT: &str =
+        "UPDATE catalog.imports SET archived_count = archived_count + $2 WHERE id = $1";
+    let done = sqlx::query(COUNT)
+        .bind(id)
+        .bind(n_archived)
+        .execute(conn)
+        .await?;
+    one(done.rows_affected())
+}
+
+fn one(n_affected: u64) -> sqlx::Result<()> {
+    if n_affected == 1 {
         Ok(())
     } else {
         Err(sqlx::Error::RowNotFound)
     }
+}
+
+/// Returns the newest completed import of the same file, read and treated in the same way, whose
+/// rows nobody took back.
+///
+/// # Errors
+///
+/// The database cannot be reached.
+pub async fn find_same(
+    conn: &mut PgConnection,
+    tenant: &str,
+    file_sha256: &[u8; 32],
+    reading_hash: i64,
+) -> sqlx::Result<Option<i64>> {
+    // imports_file
+    const FIND: &str = "SELECT i.id FROM catalog.imports i JOIN ingestd.runs r USING (id)
+        WHERE i.tenant = $1 AND i.file_sha256 = $2 AND i.reading_hash = $3 AND NOT i.dry_run
+          AND i.rollback_run_id IS NULL AND r.state = 'completed'
+        ORDER BY i.id DESC LIMIT 1";
+    sqlx::query_scalar(FIND)
+        .bind(tenant)
+        .bind(file_sha256.as_slice())
+        .bind(reading_hash)
+        .fetch_optional(conn)
+        .await
 }
 
 /// Returns the import of that id, or `None` where there is none.
@@ -117,8 +184,8 @@ pub async fn count(conn: &mut PgConnection, id: i64, loaded: &Loaded) -> sqlx::R
 /// The database cannot be reached.
 pub async fn find(conn: &mut PgConnection, id: i64) -> sqlx::Result<Option<Import>> {
     const FIND: &str = "SELECT id, tenant, type, file_name, file_size_bytes, file_sha256,
-        success_count, error_count, created_count, updated_count, unchanged_count, created_at
-        FROM catalog.imports WHERE id = $1";
+        success_count, error_count, created_count, updated_count, unchanged_count, archived_count,
+        mode, dry_run, rollback_run_id, created_at FROM catalog.imports WHERE id = $1";
     sqlx::query_as(FIND).bind(id).fetch_optional(conn).await
 }
 

@@ -7,6 +7,7 @@ use twox_hash::XxHash3_64;
 
 use super::super::hash::FORMAT_VERSION;
 use super::super::header::Mapping;
+use super::super::locale::Locale;
 use crate::config::ProductImport;
 
 /// Version of the rules of `check` and `value`: raised when the same file gives other rows.
@@ -29,6 +30,10 @@ pub struct Options {
     pub aliases: BTreeMap<String, Vec<String>>,
     /// The sheet to read; `None`: the first visible one that has the required headers.
     pub sheet: Option<String>,
+    /// How numbers and dates are written in text cells.
+    pub locale: Locale,
+    /// Whether a code seen before is no error: whoever takes the chunks settles duplicates.
+    pub allow_duplicates: bool,
 }
 
 impl Default for Options {
@@ -47,6 +52,8 @@ impl From<&ProductImport> for Options {
             max_file_bytes: 512 * 1024 * 1024,
             aliases: config.aliases.clone(),
             sheet: None,
+            locale: Locale::default(),
+            allow_duplicates: false,
         }
     }
 }
