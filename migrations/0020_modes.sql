@@ -36,6 +36,7 @@ CREATE TABLE catalog.product_changes (
   source_updated_at timestamp,
   attributes        jsonb,
   row_hash          bigint,
+  wrote_hash        bigint,
   archived_at       timestamptz,
   price             numeric,
   currency          text,
@@ -47,7 +48,7 @@ CREATE TABLE catalog.product_changes (
 COMMENT ON TABLE  catalog.product_changes IS 'What an import found where it changed or archived a product, so that it can be undone; created products have no row here. Undoing takes the row away.';
 COMMENT ON COLUMN catalog.product_changes.import_id IS 'The import that changed it, catalog.imports.id.';
 COMMENT ON COLUMN catalog.product_changes.product_id IS 'The product, catalog.products.id.';
-COMMENT ON COLUMN catalog.product_changes.at IS 'When; equal to the product''s updated_at until somebody writes it again.';
+COMMENT ON COLUMN catalog.product_changes.at IS 'When; a price or stock that it ended has the same time.';
 COMMENT ON COLUMN catalog.product_changes.was_import_id IS 'The import that had written it last.';
 COMMENT ON COLUMN catalog.product_changes.name IS 'The name before.';
 COMMENT ON COLUMN catalog.product_changes.description IS 'The description before.';
@@ -59,6 +60,7 @@ COMMENT ON COLUMN catalog.product_changes.weight IS 'The weight before, in the s
 COMMENT ON COLUMN catalog.product_changes.source_updated_at IS 'The source''s time of change before.';
 COMMENT ON COLUMN catalog.product_changes.attributes IS 'The extra columns before, a JSON object.';
 COMMENT ON COLUMN catalog.product_changes.row_hash IS 'The row hash before.';
+COMMENT ON COLUMN catalog.product_changes.wrote_hash IS 'The row hash that the import left; another one now: somebody edited it since.';
 COMMENT ON COLUMN catalog.product_changes.archived_at IS 'When it had been archived; null: it was live.';
 COMMENT ON COLUMN catalog.product_changes.price IS 'The live price before; null: none.';
 COMMENT ON COLUMN catalog.product_changes.currency IS 'Its currency.';

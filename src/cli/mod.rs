@@ -16,6 +16,7 @@ mod enqueue;
 mod failure;
 mod gates;
 mod import;
+mod imports;
 mod interrupt;
 mod jobs;
 mod migrate;
@@ -118,6 +119,9 @@ enum Command {
     Webhooks(webhooks::WebhooksCommand),
     /// Imports a product file and shows its progress.
     Import(import::ImportArgs),
+    /// Lists and shows imports, and undoes them.
+    #[command(subcommand, after_help = imports::EXAMPLES)]
+    Imports(imports::ImportsCommand),
     /// Checks and shows the configuration.
     #[command(subcommand, after_help = config::EXAMPLES)]
     Config(config::ConfigCommand),
@@ -203,6 +207,7 @@ impl Cli {
             Command::Runs(command) => runs::run(command, session).await,
             Command::Webhooks(command) => webhooks::run(command, session).await,
             Command::Import(args) => import::run(&args, session).await,
+            Command::Imports(command) => imports::run(command, session).await,
             _ => Ok(Exit::Ok), // the commands without a session returned above
         }
     }

@@ -53,6 +53,9 @@ pub struct ProductImport {
     /// `product_import.on_duplicate_file`: what becomes of a file that was imported before in the
     /// same way: `import`, or `reject`. Default `import`.
     pub on_duplicate_file: SameFile,
+    /// `product_import.keep_files`: whether an imported file is kept for `queue.retention_days`, so
+    /// that the rows that were imported can be downloaded. Default true.
+    pub keep_files: bool,
     /// `product_import.aliases`: further headers by which a field is known, a list for each field.
     /// Default: none beyond the built-in ones.
     pub aliases: BTreeMap<String, Vec<String>>,
@@ -77,6 +80,7 @@ impl Default for ProductImport {
             max_cell_chars: 32_767,
             max_drop_percent: 20,
             on_duplicate_file: SameFile::Import,
+            keep_files: true,
             aliases: BTreeMap::new(),
         }
     }

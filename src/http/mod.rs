@@ -25,7 +25,9 @@ use axum::{Router, extract::DefaultBodyLimit, middleware};
 use api::{dead, enqueue, gate, health, job, log, queue, run, schedule, stats, webhook};
 use route::route;
 
-use crate::ingest::product_import::routes as product_import;
+use crate::ingest::product_import::{
+    routes as product_import, routes_export as export, routes_imports as imports,
+};
 
 pub use admit::Caller;
 pub use audit::record;
@@ -90,8 +92,16 @@ pub const ROUTES: &[Route] = &[
     route!(POST   "/api/v1/webhooks/{id}/resume"     Guarded webhook::resume,     "The webhook goes on."),
     route!(POST   "/api/v1/webhooks/{id}/test"       Guarded webhook::test,       "202 with the job that delivers `webhook.test`."),
     route!(GET    "/api/v1/webhooks/{id}/deliveries" Guarded webhook::deliveries, "The last 200 attempts to deliver, with status, time and error."),
-    route!(UPLOAD "/import/products"               Guarded product_import::upload, "Imports the products of an uploaded workbook or CSV, the form's field `file`: 202 with the job's id, 400 where it cannot be imported."),
+    route!(UPLOAD "/import/products"               Guarded product_import::upload, "Imports the products of an uploaded workbook or CSV, the form's field `file`: 202 with the job's id, 400 where it cannot be imported. Options are further fields or parameters: `mode` (upsert, insert_only, update_only, replace_all), `dry_run`, `duplicates` (first_wins, last_wins, reject), `max_drop_percent` (20), `on_duplicate_file` (import, reject: 409), `priority` (0 to 3), `sheet`, `decimal` (plain, point, comma), `dates` (iso, dmy, mdy, ymd)."),
     route!(UPLOAD "/api/v1/import/products"        Guarded product_import::upload, "The same."),
+    route!(GET    "/api/v1/imports"                Guarded imports::list,      "Imports with what came of their rows: `?tenant=`."),
+    route!(GET    "/api/v1/imports/{id}"           Guarded imports::show,      "One import."),
+    route!(GET    "/api/v1/imports/{id}/rollback"  Guarded imports::preview,   "What undoing the import would come to now, with the products that would stay and why; once it was asked for, its run and what it came to."),
+    route!(POST   "/api/v1/imports/{id}/rollback"  Guarded imports::roll_back, "Undoes an import that has ended, as a run: what it created is archived, what it changed or archived gets back what it was, what something newer touched stays and is named. 202 with the run; 409 where it has not ended, was a dry run, or somebody asked before."),
+    route!(GET    "/api/v1/import/{id}/errors.csv"   Guarded export::errors_csv,   "The rejected rows of an import in their file's columns, and behind them what is wrong with each: mended, the file can be imported as it is."),
+    route!(GET    "/api/v1/import/{id}/errors.xlsx"  Guarded export::errors_xlsx,  "The same as a workbook."),
+    route!(GET    "/api/v1/import/{id}/results.csv"  Guarded export::results_csv,  "The rows of an import that were imported, in their file's columns; 404 once the file is not kept any more."),
+    route!(GET    "/api/v1/import/{id}/results.xlsx" Guarded export::results_xlsx, "The same as a workbook."),
     route!(GET    "/import/status/{jobId}"         Guarded product_import::status, "How far an import is."),
     route!(GET    "/api/v1/import/status/{jobId}"  Guarded product_import::status, "The same."),
 ];

@@ -147,7 +147,7 @@ async fn a_file_goes_all_the_way() {
     let blobs = std::fs::read_dir(storage.path().join("blobs"))
         .unwrap()
         .count();
-    assert_eq!(blobs, 0, "an imported file is not kept");
+    assert_eq!(blobs, 2, "imported files are kept for their results");
 }
 
 #[tokio::test]

@@ -48,7 +48,7 @@ async fn plans(rig: &Rig) -> Vec<String> {
         .await
         .unwrap();
     let mut plans = Vec::new();
-    for (statement, n_parameters) in [(PROBE, 2), (CHANGED, 2), (BEFORE, 2), (UPDATE, 13)] {
+    for (statement, n_parameters) in [(PROBE, 2), (CHANGED, 2), (BEFORE, 3), (UPDATE, 13)] {
         plans.push(indexes(&plan(&mut tx, statement, n_parameters).await));
     }
     plans

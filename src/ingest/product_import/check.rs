@@ -15,6 +15,7 @@ use rust_decimal::Decimal;
 use serde_json::Map;
 
 use super::cell::{Cell, Epoch, RowBuf};
+use super::export::unescaped;
 use super::fault::Fault;
 use super::field::Field;
 use super::hash::{HAS_ATTRIBUTES, RowHasher};
@@ -63,6 +64,8 @@ pub struct Checker {
     rules: Rules,
     seen: SeenCodes,
     hasher: RowHasher,
+    /// Whether texts have the apostrophes of a download.
+    is_download: bool,
 }
 
 impl Checker {
@@ -76,6 +79,7 @@ impl Checker {
         };
         Self {
             hasher: RowHasher::new(mapping.fields().bits() | extra),
+            is_download: mapping.is_download(),
             mapping,
             rules,
             seen: SeenCodes::default(),
@@ -96,7 +100,8 @@ impl Checker {
             draft.fault(None, Cell::Empty, &Fault::UnclosedQuote);
         }
         for column in &self.mapping.columns {
-            draft.read(column, &mut self.seen);
+            let cell = self.cell(row, column);
+            draft.read(column, cell, &mut self.seen);
         }
         let Draft {
             mut product,
@@ -110,11 +115,19 @@ impl Checker {
         Outcome::Good(Box::new(product))
     }
 
+    fn cell<'r>(&self, row: &'r RowBuf, column: &Column) -> Cell<'r> {
+        match row.cell(column.index) {
+            Cell::Text(text) if self.is_download => Cell::Text(unescaped(text)),
+            cell => cell,
+        }
+    }
+
     /// Keeps the cells of a bad row; `code` is empty where it could not be read.
     fn rejected(&self, row: &RowBuf, code: String) -> RejectedRow {
         let columns = self.mapping.columns.iter();
+        let columns = columns.filter(|column| column.target != Target::Ignored);
         let cells = columns.map(|column| {
-            let shown = value::shown(row.cell(column.index), self.rules.epoch);
+            let shown = value::shown(self.cell(row, column), self.rules.epoch);
             (!shown.is_empty()).then(|| shown.replace('\0', "\u{fffd}"))
         });
         RejectedRow {
@@ -125,8 +138,9 @@ impl Checker {
     }
 
     fn is_blank(&self, row: &RowBuf) -> bool {
-        let mut cells = self.mapping.columns.iter().map(|c| row.cell(c.index));
-        cells.all(is_blank) && !row.has_unclosed_quote()
+        let columns = self.mapping.columns.iter();
+        let mut columns = columns.filter(|column| column.target != Target::Ignored);
+        columns.all(|column| is_blank(row.cell(column.index))) && !row.has_unclosed_quote()
     }
 
     fn extra_cell<'r>(&self, row: &'r RowBuf) -> Option<Cell<'r>> {
@@ -169,9 +183,9 @@ impl<'r> Draft<'r> {
         }
     }
 
-    fn read(&mut self, column: &Column, seen: &mut SeenCodes) {
-        let cell = self.row.cell(column.index);
+    fn read(&mut self, column: &Column, cell: Cell<'_>, seen: &mut SeenCodes) {
         let read = match column.target {
+            Target::Ignored => return,
             Target::Attribute => self.read_attribute(column, cell),
             Target::Field(Field::Code) => self.read_code(cell, seen),
             Target::Field(field) => self.read_field(field, cell),

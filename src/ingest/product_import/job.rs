@@ -79,6 +79,15 @@ struct Cursor {
     archiving: Option<Archiving>,
 }
 
+/// Returns how many chunks of an unfinished run are committed, by its cursor.
+pub(super) fn chunks_committed(cursor: Option<serde_json::Value>) -> u32 {
+    let cursor = cursor.and_then(|cursor| serde_json::from_value::<Cursor>(cursor).ok());
+    cursor.map_or(0, |cursor| match cursor.archiving {
+        Some(_) => u32::MAX,
+        None => cursor.next_chunk,
+    })
+}
+
 /// How far the archiving is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Archiving {
@@ -429,7 +438,7 @@ impl<'a> Import<'a> {
         Ok(Some(serde_json::json!({ "preview": preview })))
     }
 
-    /// Completes run, import and job in one transaction; then the file is not needed any more.
+    /// Completes run, import and job in one transaction; then the file is kept only for downloads.
     async fn finish(&self, n_rows: u64) -> Result<Done, JobError> {
         let mut tx = self.ctx.state().db.begin().await?;
         self.ctx.fence(&mut tx).await?;
@@ -445,7 +454,11 @@ impl<'a> Import<'a> {
         runs::complete(&mut tx, self.run_id).await?;
         let done = self.ctx.complete_in(&mut tx).await?;
         tx.commit().await?;
-        if let Err(error) = self.ctx.state().blobs.delete(&self.params.blob).await {
+        let Context { blobs, config, .. } = self.ctx.state();
+        if config.product_import.keep_files {
+            return Ok(done); // `system.sweep_blobs` deletes it
+        }
+        if let Err(error) = blobs.delete(&self.params.blob).await {
             tracing::warn!(error = %error, "the imported file stays in the store");
         }
         Ok(done)

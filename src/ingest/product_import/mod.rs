@@ -11,6 +11,7 @@
 pub mod cell;
 pub mod check;
 pub mod columns;
+pub mod export;
 pub mod fault;
 pub mod field;
 pub mod hash;
@@ -24,6 +25,8 @@ pub mod preview;
 mod rejected;
 mod replace;
 pub(crate) mod routes;
+pub(crate) mod routes_export;
+pub(crate) mod routes_imports;
 pub mod row;
 pub mod sample;
 pub mod seen;
@@ -33,6 +36,8 @@ mod slice;
 pub mod status;
 pub mod store;
 pub mod submit;
+pub mod undo;
 pub mod value;
 
 pub use job::RunImport;
+pub use undo::RollBack;

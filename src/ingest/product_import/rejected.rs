@@ -23,6 +23,7 @@ pub(super) fn of(row: &ProductRow, mapping: &Mapping, locale: Locale) -> Rejecte
         cells: mapping
             .columns
             .iter()
+            .filter(|column| column.target != Meaning::Ignored)
             .map(|column| cell(row, column, locale))
             .collect(),
     }
@@ -31,6 +32,7 @@ pub(super) fn of(row: &ProductRow, mapping: &Mapping, locale: Locale) -> Rejecte
 fn cell(row: &ProductRow, column: &Column, locale: Locale) -> Option<String> {
     let field = match column.target {
         Meaning::Field(field) => field,
+        Meaning::Ignored => return None,
         Meaning::Attribute => {
             return match row.attributes.as_ref()?.get(&column.header)? {
                 Value::String(text) => Some(text.clone()),

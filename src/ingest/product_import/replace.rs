@@ -158,6 +158,7 @@ pub(super) async fn archive_page(
     sqlx::query(include_str!("before.sql"))
         .bind(&ids)
         .bind(import_id)
+        .bind(vec![None::<i64>; ids.len()])
         .execute(&mut *conn)
         .await?;
     let archived = sqlx::query(ARCHIVE)

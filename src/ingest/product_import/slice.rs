@@ -123,6 +123,7 @@ async fn keep_before(
     sqlx::query(include_str!("before.sql"))
         .bind(column(changed, |c| c.product_id))
         .bind(target.import_id)
+        .bind(column(changed, |c| c.row.hash))
         .execute(conn)
         .await?;
     Ok(())

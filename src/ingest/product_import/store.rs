@@ -4,13 +4,16 @@
 //! log says what the file was and what came of its rows.
 
 use chrono::{DateTime, Utc};
+use serde::Serialize;
 use sqlx::PgConnection;
 
 use super::{load::Written, plan::Plan};
+use crate::runs::RunState;
 
 /// What a file holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::Type)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::Type, Serialize)]
 #[sqlx(type_name = "text", rename_all = "UPPERCASE")]
+#[serde(rename_all = "UPPERCASE")]
 pub enum ImportType {
     /// Products.
     Parts,
@@ -40,21 +43,24 @@ pub struct NewImport<'a> {
 }
 
 /// One row of the log.
-#[derive(Debug, Clone, sqlx::FromRow)]
+#[derive(Debug, Clone, sqlx::FromRow, Serialize)]
 pub struct Import {
     /// The id of its run.
     pub id: i64,
     /// The owner of the data.
     pub tenant: String,
+    /// How far its run is.
+    pub state: RunState,
     /// What it holds.
     #[sqlx(rename = "type")]
+    #[serde(rename = "type")]
     pub import_type: ImportType,
     /// Name of the file as uploaded.
     pub file_name: String,
     /// Size of the file in bytes.
     pub file_size_bytes: i64,
-    /// SHA-256 of the file, 32 bytes.
-    pub file_sha256: Vec<u8>,
+    /// SHA-256 of the file in base 16.
+    pub file_sha256: String,
     /// Rows that are in the catalog as the file has them.
     pub success_count: i64,
     /// Rows that were refused.
@@ -183,10 +189,37 @@ pub async fn find_same(
 ///
 /// The database cannot be reached.
 pub async fn find(conn: &mut PgConnection, id: i64) -> sqlx::Result<Option<Import>> {
-    const FIND: &str = "SELECT id, tenant, type, file_name, file_size_bytes, file_sha256,
-        success_count, error_count, created_count, updated_count, unchanged_count, archived_count,
-        mode, dry_run, rollback_run_id, created_at FROM catalog.imports WHERE id = $1";
-    sqlx::query_as(FIND).bind(id).fetch_optional(conn).await
+    let mut found = list(conn, None, Some(id), None, 1).await?;
+    Ok(found.pop())
+}
+
+/// Returns the newest imports below `before`, newest first, of one owner or of all, at most `limit`;
+/// with `id` only that one.
+///
+/// # Errors
+///
+/// The database cannot be reached.
+pub async fn list(
+    conn: &mut PgConnection,
+    tenant: Option<&str>,
+    id: Option<i64>,
+    before: Option<i64>,
+    limit: i64,
+) -> sqlx::Result<Vec<Import>> {
+    const LIST: &str = "SELECT i.id, i.tenant, i.type, i.file_name, i.file_size_bytes,
+          encode(i.file_sha256, 'hex') AS file_sha256, i.success_count, i.error_count,
+          i.created_count, i.updated_count, i.unchanged_count, i.archived_count, i.mode, i.dry_run,
+          i.rollback_run_id, i.created_at, r.state
+        FROM catalog.imports i JOIN ingestd.runs r USING (id)
+        WHERE ($1::text IS NULL OR i.tenant = $1) AND ($2::int8 IS NULL OR i.id = $2)
+          AND ($3::int8 IS NULL OR i.id < $3) ORDER BY i.id DESC LIMIT $4";
+    sqlx::query_as(LIST)
+        .bind(tenant)
+        .bind(id)
+        .bind(before)
+        .bind(limit)
+        .fetch_all(conn)
+        .await
 }
 
 /// What was wrong with a row.
