@@ -22,6 +22,7 @@ use super::{
 use crate::{
     blob,
     ingest::product_import::{
+        dealers::{self, DealersError},
         plan::Wish,
         submit::{self, Origin, SubmitError},
     },
@@ -43,6 +44,7 @@ const N_SHOWN: i64 = 10;
   ingestd import products.xlsx
   ingestd import products.csv --tenant acme --no-wait
   ingestd import products.xlsx --dry-run
+  ingestd import dealers.xlsx --dealers
   ingestd import products.xlsx --mode replace-all --max-drop-percent 5
   ingestd import preise.csv --mode update-only --decimal comma --dates dmy
   ingestd import products.xlsx --json | jq .items_done
@@ -55,6 +57,9 @@ pub(super) struct ImportArgs {
     /// Owner of the products.
     #[arg(long, default_value = "default")]
     tenant: String,
+    /// The file holds dealers: they are written by this command itself, without a daemon.
+    #[arg(long, conflicts_with_all = ["no_wait", "mode", "dry_run", "duplicates", "decimal", "dates"])]
+    dealers: bool,
     #[command(flatten)]
     options: Options,
     /// Only submit the file; `ingestd runs watch` shows the progress later.
@@ -162,6 +167,9 @@ pub(super) async fn run(args: &ImportArgs, session: &mut Session) -> Result<Exit
         tenant: &args.tenant,
         triggered_by: "cli",
     };
+    if args.dealers {
+        return unless_interrupted(import_dealers(file, &name, origin, session)).await;
+    }
     let wish = args.options.wish(session)?;
     let id = unless_interrupted(submit_as(file, &name, origin, wish, session)).await?;
     session.warn_without_worker().await?;
@@ -200,14 +208,41 @@ pub(super) async fn submit(
     submit_as(file, name, origin, wish, session).await
 }
 
-/// Copies a file into the store and makes the run that imports it.
-async fn submit_as(
-    mut file: impl AsyncRead + Unpin,
+/// Imports dealers and shows what came of them.
+async fn import_dealers(
+    file: File,
     name: &str,
     origin: Origin<'_>,
-    wish: Wish,
     session: &mut Session,
-) -> Result<RunId, Failure> {
+) -> Result<Exit, Failure> {
+    let (blobs, writer) = copy(file, name, session).await?;
+    let read = dealers::read(&blobs, &session.config, writer, name).await;
+    let read = read.map_err(|error| match error {
+        DealersError::Refused(refusal) => refused(SubmitError::Refused(refusal)),
+        error => error.into(),
+    })?;
+    let actor = session.actor.clone();
+    let mut tx = session.begin().await?;
+    let id = dealers::import(&mut tx, &read, origin).await?;
+    let change = Change {
+        tenant: Some(origin.tenant),
+        detail: json!({ "file_name": name }),
+        ..Change::of("import.dealers", format!("run/{id}"))
+    };
+    change.note(&mut tx, &actor).await?;
+    tx.commit().await?;
+    let run = super::runs::find(id, session).await?;
+    let summary = summary(&mut session.conn, id).await?;
+    summary.print(&session.output, &run)?;
+    Ok(Exit::Ok)
+}
+
+/// Copies a file into the store.
+async fn copy(
+    mut file: impl AsyncRead + Unpin,
+    name: &str,
+    session: &Session,
+) -> Result<(blob::Store, blob::Writer), Failure> {
     let opened = blob::Store::open(&session.config.storage.dir).await;
     let blobs = opened.map_err(|error| {
         let failure = Failure::new(Exit::CannotCreate, error);
@@ -224,12 +259,23 @@ async fn submit_as(
             .await
             .with_context(|| format!("cannot read {name}"))?;
         if n_bytes == 0 {
-            break;
+            return Ok((blobs, writer));
         }
         writer
             .write(piece.get(..n_bytes).unwrap_or_default())
             .await?;
     }
+}
+
+/// Copies a file into the store and makes the run that imports it.
+async fn submit_as(
+    file: impl AsyncRead + Unpin,
+    name: &str,
+    origin: Origin<'_>,
+    wish: Wish,
+    session: &mut Session,
+) -> Result<RunId, Failure> {
+    let (blobs, writer) = copy(file, name, session).await?;
     let plan = wish.plan;
     let accepted = submit::accept(&blobs, &session.config, writer, name, wish).await;
     let accepted = accepted.map_err(refused)?;

@@ -56,6 +56,9 @@ pub struct ProductImport {
     /// `product_import.keep_files`: whether an imported file is kept for `queue.retention_days`, so
     /// that the rows that were imported can be downloaded. Default true.
     pub keep_files: bool,
+    /// `product_import.max_dealer_rows`: dealers of one file at most, 1 to 100000: their import is
+    /// waited for. Default 10000.
+    pub max_dealer_rows: u32,
     /// `product_import.aliases`: further headers by which a field is known, a list for each field.
     /// Default: none beyond the built-in ones.
     pub aliases: BTreeMap<String, Vec<String>>,
@@ -67,6 +70,7 @@ impl ProductImport {
         check.range("max_rows", self.max_rows, 1..=1_000_000_000);
         check.range("max_columns", self.max_columns, 1..=16_384);
         check.range("max_cell_chars", self.max_cell_chars, 1..=1_000_000);
+        check.range("max_dealer_rows", self.max_dealer_rows, 1..=100_000);
         check.range("max_drop_percent", self.max_drop_percent, 0..=100);
     }
 }
@@ -81,6 +85,7 @@ impl Default for ProductImport {
             max_drop_percent: 20,
             on_duplicate_file: SameFile::Import,
             keep_files: true,
+            max_dealer_rows: 10_000,
             aliases: BTreeMap::new(),
         }
     }

@@ -26,7 +26,8 @@ use api::{dead, enqueue, gate, health, job, log, queue, run, schedule, stats, we
 use route::route;
 
 use crate::ingest::product_import::{
-    routes as product_import, routes_export as export, routes_imports as imports,
+    routes as product_import, routes_dealers as dealers, routes_export as export,
+    routes_imports as imports,
 };
 
 pub use admit::Caller;
@@ -94,6 +95,8 @@ pub const ROUTES: &[Route] = &[
     route!(GET    "/api/v1/webhooks/{id}/deliveries" Guarded webhook::deliveries, "The last 200 attempts to deliver, with status, time and error."),
     route!(UPLOAD "/import/products"               Guarded product_import::upload, "Imports the products of an uploaded workbook or CSV, the form's field `file`: 202 with the job's id, 400 where it cannot be imported. Options are further fields or parameters: `mode` (upsert, insert_only, update_only, replace_all), `dry_run`, `duplicates` (first_wins, last_wins, reject), `max_drop_percent` (20), `on_duplicate_file` (import, reject: 409), `priority` (0 to 3), `sheet`, `decimal` (plain, point, comma), `dates` (iso, dmy, mdy, ymd)."),
     route!(UPLOAD "/api/v1/import/products"        Guarded product_import::upload, "The same."),
+    route!(UPLOAD "/import/dealers"                Guarded dealers::upload,    "Imports the dealers of an uploaded workbook or CSV, the form's field `file`, while the caller waits: 200 with what came of its rows; 400 where it cannot be imported or has more than `product_import.max_dealer_rows`."),
+    route!(UPLOAD "/api/v1/import/dealers"         Guarded dealers::upload,    "The same."),
     route!(GET    "/api/v1/imports"                Guarded imports::list,      "Imports with what came of their rows: `?tenant=`."),
     route!(GET    "/api/v1/imports/{id}"           Guarded imports::show,      "One import."),
     route!(GET    "/api/v1/imports/{id}/rollback"  Guarded imports::preview,   "What undoing the import would come to now, with the products that would stay and why; once it was asked for, its run and what it came to."),

@@ -111,9 +111,15 @@ async fn an_undone_import_leaves_what_was_before_it() {
 #[tokio::test]
 async fn what_something_newer_touched_is_kept_and_named() {
     let (db, _storage, daemon) = world().await;
-    let rows: String = (0..8).map(|n| format!("P{n},p,1\n")).collect();
+    let rows = (0..8)
+        .map(|n| format!("P{n},p,1\n"))
+        .collect::<Vec<_>>()
+        .concat();
     let first = imported(&daemon, &format!("code,name,price\n{rows}"), "").await;
-    let rows: String = (0..6).map(|n| format!("P{n},changed,2\n")).collect();
+    let rows = (0..6)
+        .map(|n| format!("P{n},changed,2\n"))
+        .collect::<Vec<_>>()
+        .concat();
     let second = format!("code,name,price\n{rows}N1,new,1\nN2,new,1\nN3,new,1\nN4,new,1\n");
     let second = imported(&daemon, &second, "").await;
     imported(&daemon, "code,name,price\nP1,again,3\nN1,again,3\n", "").await;

@@ -20,6 +20,7 @@ mod fault_step;
 mod grafana;
 mod http;
 mod import;
+mod import_dealers;
 mod import_download;
 mod import_modes;
 mod import_undo;

@@ -184,13 +184,13 @@ pub async fn rehearse_chunk(
 
 /// Rows that were good until they met the catalog.
 #[derive(Debug, Default)]
-struct Rejects {
+pub(super) struct Rejects {
     errors: Vec<RowError>,
     rows: Vec<RejectedRow>,
 }
 
 impl Rejects {
-    fn refuse(&mut self, target: &Target<'_>, row: &ProductRow, message: String) {
+    pub(super) fn refuse(&mut self, target: &Target<'_>, row: &ProductRow, message: String) {
         self.errors.push(row_error(row, message));
         self.keep(target, row);
     }
@@ -217,7 +217,7 @@ impl Rejects {
     }
 
     /// Writes the errors and cells of these rows and of the chunk's bad ones.
-    async fn write(
+    pub(super) async fn write(
         &self,
         conn: &mut PgConnection,
         target: &Target<'_>,
@@ -280,7 +280,7 @@ async fn load_rows(
 }
 
 /// Cuts a slice that was refused: in halves, and a small one in single rows.
-fn smaller(slice: &[ProductRow]) -> std::slice::Chunks<'_, ProductRow> {
+pub(super) fn smaller(slice: &[ProductRow]) -> std::slice::Chunks<'_, ProductRow> {
     let size = if slice.len() > SMALLEST_SLICE {
         slice.len().div_ceil(2)
     } else {
@@ -315,7 +315,7 @@ async fn try_slice<'a>(
 /// Classes of the manual's appendix A: 22 data exception, 23 integrity
 /// constraint violation, 54 program limit exceeded (a key too long for its
 /// index), and P0001, raised by a trigger.
-fn refusal(error: &sqlx::Error) -> Option<String> {
+pub(super) fn refusal(error: &sqlx::Error) -> Option<String> {
     let error = error
         .as_database_error()?
         .try_downcast_ref::<PgDatabaseError>()?;

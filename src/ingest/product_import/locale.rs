@@ -114,10 +114,10 @@ impl Locale {
 
     /// Writes a plain number as it is written here, without groups.
     #[must_use]
-    pub fn number(&self, plain: String) -> String {
+    pub fn number(&self, plain: &str) -> String {
         match self.decimal {
             DecimalSign::Comma => plain.replace('.', ","),
-            _ => plain,
+            _ => plain.to_owned(),
         }
     }
 
@@ -169,7 +169,7 @@ fn without_currency(text: &str) -> &str {
     } else {
         text
     };
-    let back = front.trim_end_matches(|c: char| is_currency(c));
+    let back = front.trim_end_matches(is_currency);
     if front.len() - back.len() <= 8 {
         back.trim_end()
     } else {
@@ -271,7 +271,7 @@ mod tests {
                 decimal,
                 ..Locale::default()
             };
-            let written = locale.number("1234.5".to_owned());
+            let written = locale.number("1234.5");
             assert_eq!(locale.plain(&written).as_deref(), Some("1234.5"));
         }
     }

@@ -11,6 +11,7 @@
 pub mod cell;
 pub mod check;
 pub mod columns;
+pub mod dealers;
 pub mod export;
 pub mod fault;
 pub mod field;
@@ -25,6 +26,7 @@ pub mod preview;
 mod rejected;
 mod replace;
 pub(crate) mod routes;
+pub(crate) mod routes_dealers;
 pub(crate) mod routes_export;
 pub(crate) mod routes_imports;
 pub mod row;

@@ -239,7 +239,7 @@ mod tests {
     fn every_name_is_an_option() {
         for name in NAMES {
             let mut wish = Wish::from(&ProductImport::default());
-            assert!(wish.set(name, "?").is_ok_and(|known| known) || name != "sheet");
+            assert_ne!(wish.set(name, "?"), Ok(false), "{name}");
         }
         let mut wish = Wish::from(&ProductImport::default());
         assert_eq!(wish.set("moed", "upsert"), Ok(false));

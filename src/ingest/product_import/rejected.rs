@@ -46,12 +46,12 @@ fn cell(row: &ProductRow, column: &Column, locale: Locale) -> Option<String> {
         Field::Description => row.description.clone(),
         Field::Brand => row.brand.clone(),
         Field::Category => row.category.clone(),
-        Field::Price => row.price.map(|price| locale.number(price.to_string())),
+        Field::Price => row.price.map(|price| locale.number(&price.to_string())),
         Field::Currency => row.currency.clone(),
         Field::Stock => row.stock.map(|stock| stock.to_string()),
         Field::Ean => row.ean.clone(),
         Field::Url => row.url.clone(),
-        Field::Weight => row.weight.map(|weight| locale.number(weight.to_string())),
+        Field::Weight => row.weight.map(|weight| locale.number(&weight.to_string())),
         Field::UpdatedAt => row
             .updated_at
             .map(|at| at.format("%Y-%m-%dT%H:%M:%S%.f").to_string()),

@@ -91,8 +91,10 @@ pub(super) async fn guard(
 ) -> sqlx::Result<Result<i64, String>> {
     let (mut n_live, mut n_missing, mut after) = (0, 0, String::new());
     loop {
-        let mut conn = db.acquire().await?;
-        let page = page(&mut conn, tenant, &after, &scan.codes).await?;
+        let mut tx = db.begin().await?;
+        load::settle_plans(&mut tx).await?;
+        let page = page(&mut tx, tenant, &after, &scan.codes).await?;
+        tx.rollback().await?;
         n_live += page.n_live;
         n_missing += i64::try_from(page.missing.len()).unwrap_or(i64::MAX);
         preview.archive(page.missing.into_iter().map(|(_, code)| code));

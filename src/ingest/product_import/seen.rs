@@ -45,15 +45,14 @@ impl Default for SeenCodes {
 impl SeenCodes {
     /// Remembers a code, or returns the row in which it was first.
     pub fn insert(&mut self, code: &str, row_no: u32) -> Option<u32> {
-        let (shard, entry) = self.place(code, row_no);
+        let (shard, entry) = Self::place(code, row_no);
         self.shards
             .get_mut(shard)
             .and_then(|shard| shard.insert(entry))
     }
 
     /// Returns the shard that a code belongs to, and what is kept of it.
-    #[expect(clippy::unused_self, reason = "it is said of a set")]
-    fn place(&self, code: &str, row_no: u32) -> (usize, Entry) {
+    fn place(code: &str, row_no: u32) -> (usize, Entry) {
         let hash = XxHash3_128::oneshot(code.as_bytes());
         let [print, other] = [hash, hash >> 64].map(low_half);
         let entry = Entry {
@@ -78,7 +77,7 @@ const SEVERAL: u32 = 1 << 31;
 impl FileCodes {
     /// Notes that a row has a code; rows come in the sheet's order.
     pub fn note(&mut self, code: &str, row_no: u32) {
-        let (shard, mut entry) = self.codes.place(code, row_no & !SEVERAL);
+        let (shard, mut entry) = SeenCodes::place(code, row_no & !SEVERAL);
         if let Some(shard) = self.codes.shards.get_mut(shard)
             && shard.find(entry).is_some()
         {
@@ -92,7 +91,7 @@ impl FileCodes {
     /// Returns the last row that has a code, and whether others have it too; `None`: none has it.
     #[must_use]
     pub fn last(&self, code: &str) -> Option<(u32, bool)> {
-        let (shard, entry) = self.codes.place(code, 0);
+        let (shard, entry) = SeenCodes::place(code, 0);
         let row_no = self.codes.shards.get(shard)?.find(entry)?;
         Some((row_no & !SEVERAL, row_no & SEVERAL != 0))
     }

@@ -220,3 +220,25 @@ async fn an_import_is_rehearsed_listed_exported_and_undone() {
         .says("dry run");
     assert_eq!(daemon.stop(), 0);
 }
+
+#[tokio::test]
+async fn dealers_are_imported_without_a_daemon() {
+    let world = World::create().await;
+    let path = world.dir.path().join("dealers.csv");
+    std::fs::write(&path, "code,name,city\nD1,Acme,Brno\nD2,,\n").unwrap();
+    let ran = world.import(&path, "--dealers --tenant acme").code(0);
+    let words: Vec<&str> = ran.out.split_whitespace().collect();
+    assert!(
+        words.windows(2).any(|pair| pair == ["inserted", "1"]),
+        "{}",
+        ran.out
+    );
+    assert_eq!(
+        world
+            .count("catalog.dealers WHERE tenant = 'acme' AND city = 'Brno'")
+            .await,
+        1
+    );
+    assert!(world.audited("import.dealers", "run/1").await);
+    world.import(&path, "--dealers --dry-run").code(64);
+}

@@ -1,6 +1,9 @@
 //! Tables of text as CSV or xlsx, written as they come: no more than a row is in memory.
 
-use std::io::{self, Write};
+use std::{
+    fmt::Write as _,
+    io::{self, Write},
+};
 
 use zip::{
     ZipWriter,
@@ -171,15 +174,17 @@ impl<W: Write> Book<W> {
         self.n_rows += 1;
         let n_row = self.n_rows;
         self.text.clear();
-        self.text.push_str(&format!("<row r=\"{n_row}\">"));
+        write!(self.text, "<row r=\"{n_row}\">").ok();
         for (column, cell) in cells.enumerate() {
             let Some(cell) = cell.filter(|cell| !cell.is_empty()) else {
                 continue;
             };
             let letters = super::super::header::letters(column);
-            self.text.push_str(&format!(
+            write!(
+                self.text,
                 "<c r=\"{letters}{n_row}\" t=\"inlineStr\"><is><t xml:space=\"preserve\">"
-            ));
+            )
+            .ok();
             let escaped = escaped(cell);
             push_xml(
                 &mut self.text,
@@ -196,15 +201,13 @@ impl<W: Write> Book<W> {
         let sheets = 1..=self.n_sheets;
         let (mut types, mut list, mut links) = (String::new(), String::new(), String::new());
         for n in sheets {
-            types.push_str(&format!(
-                "<Override PartName=\"/xl/worksheets/sheet{n}.xml\" ContentType=\"application/vnd.openxmlformats-officedocument.spreadsheetml.worksheet+xml\"/>"
-            ));
-            list.push_str(&format!(
+            write!(types, "<Override PartName=\"/xl/worksheets/sheet{n}.xml\" ContentType=\"application/vnd.openxmlformats-officedocument.spreadsheetml.worksheet+xml\"/>").ok();
+            write!(
+                list,
                 "<sheet name=\"Rows {n}\" sheetId=\"{n}\" r:id=\"rId{n}\"/>"
-            ));
-            links.push_str(&format!(
-                "<Relationship Id=\"rId{n}\" Type=\"http://schemas.openxmlformats.org/officeDocument/2006/relationships/worksheet\" Target=\"worksheets/sheet{n}.xml\"/>"
-            ));
+            )
+            .ok();
+            write!(links, "<Relationship Id=\"rId{n}\" Type=\"http://schemas.openxmlformats.org/officeDocument/2006/relationships/worksheet\" Target=\"worksheets/sheet{n}.xml\"/>").ok();
         }
         let parts = [
             ("xl/workbook.xml", format!("<workbook xmlns=\"http://schemas.openxmlformats.org/spreadsheetml/2006/main\" xmlns:r=\"http://schemas.openxmlformats.org/officeDocument/2006/relationships\"><sheets>{list}</sheets></workbook>")),

@@ -10,7 +10,7 @@ mod page;
 use serde::Serialize;
 use sqlx::PgConnection;
 
-use super::{submit, submit::SYSTEM};
+use super::{load, submit, submit::SYSTEM};
 use crate::{
     queue::{self, Job as _, NewJob},
     runs::{self, Driver, NewRun, RunId, RunState},
@@ -96,13 +96,15 @@ async fn subject(conn: &mut PgConnection, id: RunId) -> Result<Subject, UndoErro
     })
 }
 
-/// Says what undoing an import would come to now; changes nothing.
+/// Says what undoing an import would come to now; changes nothing but the planner's settings of the
+/// caller's transaction.
 ///
 /// # Errors
 ///
 /// [`UndoError`] where it cannot be undone, or was.
 pub async fn preview(conn: &mut PgConnection, id: RunId) -> Result<Outcome, UndoError> {
     let subject = subject(&mut *conn, id).await?;
+    load::settle_plans(&mut *conn).await?;
     let mut outcome = Outcome::default();
     let mut at = (Some(Stage::default()), 0);
     while let (Some(stage), after) = at {

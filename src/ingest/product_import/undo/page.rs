@@ -134,10 +134,10 @@ impl Page {
     }
 
     async fn created(conn: &mut PgConnection, subject: &Subject, after: i64) -> sqlx::Result<Self> {
+        type Found = (i64, String, bool, Option<String>);
         let Some((first, last)) = subject.created else {
             return Ok(Self::default());
         };
-        type Found = (i64, String, bool, Option<String>);
         let found: Vec<Found> = sqlx::query_as(include_str!("created.sql"))
             .bind(subject.import_id)
             .bind(&subject.tenant)
