@@ -6,6 +6,8 @@ use ingestd::{
     ingest::product_import::{
         columns::Columns,
         load::{Loaded, Target, load_chunk},
+        locale::Locale,
+        plan::{Mode, Plan},
         row::Chunk,
         store::{self, ImportType, NewImport},
     },
@@ -139,6 +141,8 @@ async fn target(conn: &mut PgConnection) -> sqlx::Result<Target<'static>> {
         file_name: "bench.xlsx",
         file_size_bytes: 0,
         file_sha256: [0; 32],
+        plan: Plan::default(),
+        reading_hash: 0,
     };
     store::create(conn, &import).await?;
     Ok(Target {
@@ -146,14 +150,17 @@ async fn target(conn: &mut PgConnection) -> sqlx::Result<Target<'static>> {
         tenant: "default",
         sheet: None,
         columns: Columns::ALL,
+        mode: Mode::Upsert,
+        mapping: None,
+        locale: Locale::default(),
     })
 }
 
 /// Commits one chunk as the job does, but for the fence and the run's progress.
 async fn load(conn: &mut PgConnection, target: &Target<'_>, chunk: &Chunk) -> sqlx::Result<Loaded> {
     let mut tx = conn.begin().await?;
-    let loaded = load_chunk(&mut tx, target, chunk).await?;
-    store::count(&mut tx, target.import_id, &loaded).await?;
+    let written = load_chunk(&mut tx, target, chunk).await?;
+    store::count(&mut tx, target.import_id, &written).await?;
     tx.commit().await?;
-    Ok(loaded)
+    Ok(written.loaded)
 }

@@ -44,6 +44,7 @@ pub(crate) fn chunks(n_rows: u32, chunk_rows: u32, order: Order) -> Vec<Chunk> {
 
 fn chunk(seq: u32, rows: std::ops::Range<u32>, order: Order) -> Chunk {
     Chunk {
+        rejected: Vec::new(),
         seq,
         n_rows: rows.end - rows.start,
         n_bad: 0,

@@ -21,7 +21,11 @@ use super::{
 };
 use crate::{
     blob,
-    ingest::product_import::submit::{self, Origin, SubmitError},
+    ingest::product_import::{
+        dealers::{self, DealersError},
+        plan::Wish,
+        submit::{self, Origin, SubmitError},
+    },
     runs::{Run, RunId},
 };
 
@@ -39,6 +43,10 @@ const N_SHOWN: i64 = 10;
 #[command(after_help = "Examples:
   ingestd import products.xlsx
   ingestd import products.csv --tenant acme --no-wait
+  ingestd import products.xlsx --dry-run
+  ingestd import dealers.xlsx --dealers
+  ingestd import products.xlsx --mode replace-all --max-drop-percent 5
+  ingestd import preise.csv --mode update-only --decimal comma --dates dmy
   ingestd import products.xlsx --json | jq .items_done
 
 The exit code is 0 where the import completed, bad rows or not, 1 where it failed, and 65 where
@@ -49,9 +57,72 @@ pub(super) struct ImportArgs {
     /// Owner of the products.
     #[arg(long, default_value = "default")]
     tenant: String,
+    /// The file holds dealers: they are written by this command itself, without a daemon.
+    #[arg(long, conflicts_with_all = ["no_wait", "mode", "dry_run", "duplicates", "decimal", "dates"])]
+    dealers: bool,
+    #[command(flatten)]
+    options: Options,
     /// Only submit the file; `ingestd runs watch` shows the progress later.
     #[arg(long)]
     no_wait: bool,
+}
+
+/// What is asked of an import beside its file; what is not given is as the configuration says.
+#[derive(Debug, Default, Args)]
+struct Options {
+    /// `upsert` (default), `insert-only`, `update-only`, or `replace-all`: what the file lacks is
+    /// archived.
+    #[arg(long)]
+    mode: Option<String>,
+    /// Write nothing, and show what would be.
+    #[arg(long)]
+    dry_run: bool,
+    /// Which of several rows with one code counts: `first-wins` (default), `last-wins`, or `reject`.
+    #[arg(long)]
+    duplicates: Option<String>,
+    /// With `--mode replace-all`: of a hundred live products at most this many are archived.
+    #[arg(long, value_name = "PERCENT")]
+    max_drop_percent: Option<String>,
+    /// A file that was imported before: `import` (default) or `reject`.
+    #[arg(long, value_name = "WHAT")]
+    on_duplicate_file: Option<String>,
+    /// 0 urgent to 3 background (default 1): imports of one owner wait for each other.
+    #[arg(long)]
+    priority: Option<String>,
+    /// The sheet to read; default: the first one that has the required headers.
+    #[arg(long)]
+    sheet: Option<String>,
+    /// How numbers are written: `plain` 1234.56 (default), `point` 1,234.56, `comma` 1.234,56.
+    #[arg(long)]
+    decimal: Option<String>,
+    /// How dates are written: `iso` 2026-01-31 (default), `dmy`, `mdy` or `ymd`.
+    #[arg(long)]
+    dates: Option<String>,
+}
+
+impl Options {
+    fn wish(&self, session: &Session) -> Result<Wish, Failure> {
+        let mut wish = Wish::from(&session.config.product_import);
+        let dry_run = self.dry_run.then(|| "true".to_owned());
+        let given = [
+            ("mode", &self.mode),
+            ("dry_run", &dry_run),
+            ("duplicates", &self.duplicates),
+            ("max_drop_percent", &self.max_drop_percent),
+            ("on_duplicate_file", &self.on_duplicate_file),
+            ("priority", &self.priority),
+            ("sheet", &self.sheet),
+            ("decimal", &self.decimal),
+            ("dates", &self.dates),
+        ];
+        for (name, value) in given {
+            if let Some(value) = value {
+                let set = wish.set(name, value);
+                set.map_err(|bad| Failure::new(Exit::Usage, bad))?;
+            }
+        }
+        Ok(wish)
+    }
 }
 
 /// What an import came to.
@@ -60,8 +131,16 @@ pub(super) struct Summary {
     created_count: i64,
     updated_count: i64,
     unchanged_count: i64,
+    /// Products archived because the file lacked them.
+    archived_count: i64,
     /// Rows refused, each for one reason or more.
     error_count: i64,
+    /// Whether nothing was written and the counts say what would have been.
+    dry_run: bool,
+    /// The first rows of each sort; of a dry run only.
+    #[sqlx(skip)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    preview: Option<serde_json::Value>,
     /// The first reasons.
     #[sqlx(skip)]
     first_errors: Vec<RowError>,
@@ -88,7 +167,11 @@ pub(super) async fn run(args: &ImportArgs, session: &mut Session) -> Result<Exit
         tenant: &args.tenant,
         triggered_by: "cli",
     };
-    let id = unless_interrupted(submit(file, &name, origin, session)).await?;
+    if args.dealers {
+        return unless_interrupted(import_dealers(file, &name, origin, session)).await;
+    }
+    let wish = args.options.wish(session)?;
+    let id = unless_interrupted(submit_as(file, &name, origin, wish, session)).await?;
     session.warn_without_worker().await?;
     if args.no_wait {
         let text = format!("run {id}; `ingestd runs watch {id}` shows its progress");
@@ -114,13 +197,52 @@ async fn open(path: &Path, max_bytes: u64) -> Result<File, Failure> {
     Ok(file)
 }
 
-/// Copies a file into the store and makes the run that imports it.
+/// Submits a file as [`submit_as`], as the configuration says.
 pub(super) async fn submit(
-    mut file: impl AsyncRead + Unpin,
+    file: impl AsyncRead + Unpin,
     name: &str,
     origin: Origin<'_>,
     session: &mut Session,
 ) -> Result<RunId, Failure> {
+    let wish = Wish::from(&session.config.product_import);
+    submit_as(file, name, origin, wish, session).await
+}
+
+/// Imports dealers and shows what came of them.
+async fn import_dealers(
+    file: File,
+    name: &str,
+    origin: Origin<'_>,
+    session: &mut Session,
+) -> Result<Exit, Failure> {
+    let (blobs, writer) = copy(file, name, session).await?;
+    let read = dealers::read(&blobs, &session.config, writer, name).await;
+    let read = read.map_err(|error| match error {
+        DealersError::Refused(refusal) => refused(SubmitError::Refused(refusal)),
+        error => error.into(),
+    })?;
+    let actor = session.actor.clone();
+    let mut tx = session.begin().await?;
+    let id = dealers::import(&mut tx, &read, origin).await?;
+    let change = Change {
+        tenant: Some(origin.tenant),
+        detail: json!({ "file_name": name }),
+        ..Change::of("import.dealers", format!("run/{id}"))
+    };
+    change.note(&mut tx, &actor).await?;
+    tx.commit().await?;
+    let run = super::runs::find(id, session).await?;
+    let summary = summary(&mut session.conn, id).await?;
+    summary.print(&session.output, &run)?;
+    Ok(Exit::Ok)
+}
+
+/// Copies a file into the store.
+async fn copy(
+    mut file: impl AsyncRead + Unpin,
+    name: &str,
+    session: &Session,
+) -> Result<(blob::Store, blob::Writer), Failure> {
     let opened = blob::Store::open(&session.config.storage.dir).await;
     let blobs = opened.map_err(|error| {
         let failure = Failure::new(Exit::CannotCreate, error);
@@ -137,20 +259,38 @@ pub(super) async fn submit(
             .await
             .with_context(|| format!("cannot read {name}"))?;
         if n_bytes == 0 {
-            break;
+            return Ok((blobs, writer));
         }
         writer
             .write(piece.get(..n_bytes).unwrap_or_default())
             .await?;
     }
-    let accepted = submit::accept(&blobs, &session.config, writer, name).await;
+}
+
+/// Copies a file into the store and makes the run that imports it.
+async fn submit_as(
+    file: impl AsyncRead + Unpin,
+    name: &str,
+    origin: Origin<'_>,
+    wish: Wish,
+    session: &mut Session,
+) -> Result<RunId, Failure> {
+    let (blobs, writer) = copy(file, name, session).await?;
+    let plan = wish.plan;
+    let accepted = submit::accept(&blobs, &session.config, writer, name, wish).await;
     let accepted = accepted.map_err(refused)?;
-    let actor = session.actor.clone();
+    let (actor, output) = (session.actor.clone(), session.output.clone());
     let mut tx = session.begin().await?;
+    let same = accepted.same_before(&mut tx, origin.tenant).await;
+    if let Some(same) = same.map_err(refused)? {
+        output.remark(&format!(
+            "the same file was imported before as import {same}"
+        ));
+    }
     let id = accepted.submit(&mut tx, origin).await?;
     let change = Change {
         tenant: Some(origin.tenant),
-        detail: json!({ "file_name": name }),
+        detail: json!({ "file_name": name, "mode": plan.mode, "dry_run": plan.dry_run }),
         ..Change::of("import.submit", format!("run/{id}"))
     };
     change.note(&mut tx, &actor).await?;
@@ -165,6 +305,7 @@ fn refused(error: SubmitError) -> Failure {
             Failure::new(Exit::Data, refusal)
         }
         SubmitError::Refused(refusal) => Failure::new(Exit::Io, refusal),
+        same @ SubmitError::SameFile(_) => Failure::new(Exit::Data, same),
         error => error.into(),
     }
 }
@@ -176,7 +317,8 @@ fn refused(error: SubmitError) -> Failure {
 /// It failed or was cancelled.
 pub(super) async fn follow(id: RunId, session: &mut Session) -> Result<Exit, Failure> {
     let run = progress::follow(id, session).await?;
-    let summary = summary(&mut session.conn, id).await?;
+    let mut summary = summary(&mut session.conn, id).await?;
+    summary.preview = run.details.get("preview").cloned();
     summary.print(&session.output, &run)?;
     let lost = run
         .error
@@ -193,7 +335,7 @@ pub(super) async fn follow(id: RunId, session: &mut Session) -> Result<Exit, Fai
 /// Reads what an import came to.
 pub(super) async fn summary(conn: &mut PgConnection, id: RunId) -> sqlx::Result<Summary> {
     let mut summary: Summary = sqlx::query_as(
-        "SELECT created_count, updated_count, unchanged_count, error_count
+        "SELECT created_count, updated_count, unchanged_count, archived_count, error_count, dry_run
          FROM catalog.imports WHERE id = $1",
     )
     .bind(id)
@@ -219,15 +361,19 @@ impl Summary {
             }));
         }
         let count = |name: &str, n: i64| vec![name.to_owned(), n.to_string()];
-        output.table(
-            &["rows", ""],
-            vec![
-                count("inserted", self.created_count),
-                count("updated", self.updated_count),
-                count("unchanged", self.unchanged_count),
-                count("bad", self.error_count),
-            ],
-        )?;
+        let mut counts = vec![
+            count("inserted", self.created_count),
+            count("updated", self.updated_count),
+            count("unchanged", self.unchanged_count),
+            count("bad", self.error_count),
+        ];
+        if self.archived_count > 0 {
+            counts.push(count("products archived", self.archived_count));
+        }
+        output.table(&["rows", ""], counts)?;
+        if self.dry_run {
+            output.line("nothing was written: this was a dry run")?;
+        }
         if self.first_errors.is_empty() {
             return Ok(());
         }

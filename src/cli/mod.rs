@@ -16,6 +16,7 @@ mod enqueue;
 mod failure;
 mod gates;
 mod import;
+mod imports;
 mod interrupt;
 mod jobs;
 mod migrate;
@@ -123,6 +124,9 @@ enum Command {
     Token(token::TokenCommand),
     /// Imports a product file and shows its progress.
     Import(import::ImportArgs),
+    /// Lists and shows imports, and undoes them.
+    #[command(subcommand, after_help = imports::EXAMPLES)]
+    Imports(imports::ImportsCommand),
     /// Checks and shows the configuration.
     #[command(subcommand, after_help = config::EXAMPLES)]
     Config(config::ConfigCommand),
@@ -212,6 +216,7 @@ impl Cli {
             Command::Webhooks(command) => webhooks::run(command, session).await,
             Command::Token(command) => token::run(command, session).await,
             Command::Import(args) => import::run(&args, session).await,
+            Command::Imports(command) => imports::run(command, session).await,
             _ => Ok(Exit::Ok), // the commands without a session returned above
         }
     }

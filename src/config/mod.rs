@@ -47,7 +47,7 @@ pub use kinds::{KindOverride, Kinds};
 pub use load::{Loaded, Sources};
 pub use log::{Log, LogFormat};
 pub use origin::{Origin, Origins};
-pub use product_import::{FIELDS, ProductImport};
+pub use product_import::{FIELDS, ProductImport, SameFile};
 pub use queue::{Queue, Wake};
 pub use queues::{QueueOverride, Queues};
 pub use runs::Runs;

@@ -22,6 +22,17 @@ pub const FIELDS: [&str; 12] = [
     "updated_at",
 ];
 
+/// What becomes of a file that was imported before in the same way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SameFile {
+    /// It is imported again, and the answer says when it was imported before.
+    #[default]
+    Import,
+    /// It is refused.
+    Reject,
+}
+
 /// How product files are read.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -36,6 +47,18 @@ pub struct ProductImport {
     pub max_columns: u16,
     /// `product_import.max_cell_chars`: characters of one cell at most, 1 to 1000000. Default 32767.
     pub max_cell_chars: u32,
+    /// `product_import.max_drop_percent`: of a hundred live products an import that replaces all may
+    /// archive, 0 to 100; where more are missing from its file, it is refused. Default 20.
+    pub max_drop_percent: u8,
+    /// `product_import.on_duplicate_file`: what becomes of a file that was imported before in the
+    /// same way: `import`, or `reject`. Default `import`.
+    pub on_duplicate_file: SameFile,
+    /// `product_import.keep_files`: whether an imported file is kept for `queue.retention_days`, so
+    /// that the rows that were imported can be downloaded. Default true.
+    pub keep_files: bool,
+    /// `product_import.max_dealer_rows`: dealers of one file at most, 1 to 100000: their import is
+    /// waited for. Default 10000.
+    pub max_dealer_rows: u32,
     /// `product_import.aliases`: further headers by which a field is known, a list for each field.
     /// Default: none beyond the built-in ones.
     pub aliases: BTreeMap<String, Vec<String>>,
@@ -47,6 +70,8 @@ impl ProductImport {
         check.range("max_rows", self.max_rows, 1..=1_000_000_000);
         check.range("max_columns", self.max_columns, 1..=16_384);
         check.range("max_cell_chars", self.max_cell_chars, 1..=1_000_000);
+        check.range("max_dealer_rows", self.max_dealer_rows, 1..=100_000);
+        check.range("max_drop_percent", self.max_drop_percent, 0..=100);
     }
 }
 
@@ -57,6 +82,10 @@ impl Default for ProductImport {
             max_rows: 2_000_000,
             max_columns: 1024,
             max_cell_chars: 32_767,
+            max_drop_percent: 20,
+            on_duplicate_file: SameFile::Import,
+            keep_files: true,
+            max_dealer_rows: 10_000,
             aliases: BTreeMap::new(),
         }
     }

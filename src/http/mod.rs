@@ -32,7 +32,10 @@ use api::{
 };
 use route::route;
 
-use crate::ingest::product_import::routes as product_import;
+use crate::ingest::product_import::{
+    routes as product_import, routes_dealers as dealers, routes_export as export,
+    routes_imports as imports,
+};
 
 pub use audit::record;
 pub use caller::Caller;
@@ -106,10 +109,20 @@ pub const ROUTES: &[Route] = &[
     route!(GET    "/api/v1/tokens"                   Admin Whole       token::list,        "The API tokens, the revoked ones among them; never their secrets."),
     route!(SECRET "/api/v1/tokens"                   Admin Whole       token::create,      "Makes a token of `{name, role, tenants, expires_secs}`, of which the first two are required: 201, with the `token` itself, which is shown this once."),
     route!(DELETE "/api/v1/tokens/{id}"              Admin Whole       token::revoke,      "Revokes a token: from now on it opens nothing. 409 where it was revoked before."),
-    route!(UPLOAD "/import/products"               Operator Filtered product_import::upload, "Imports the products of an uploaded workbook or CSV, the form's field `file`: 202 with the job's id, 400 where it cannot be imported."),
+    route!(UPLOAD "/import/products"               Operator Filtered product_import::upload, "Imports the products of an uploaded workbook or CSV, the form's field `file`: 202 with the job's id, 400 where it cannot be imported. Options are further fields or parameters: `mode` (upsert, insert_only, update_only, replace_all), `dry_run`, `duplicates` (first_wins, last_wins, reject), `max_drop_percent` (20), `on_duplicate_file` (import, reject: 409), `priority` (0 to 3), `sheet`, `decimal` (plain, point, comma), `dates` (iso, dmy, mdy, ymd)."),
     route!(UPLOAD "/api/v1/import/products"        Operator Filtered product_import::upload, "The same."),
     route!(GET    "/import/status/{jobId}"         Viewer Run product_import::status, "How far an import is."),
     route!(GET    "/api/v1/import/status/{jobId}"  Viewer Run product_import::status, "The same."),
+    route!(UPLOAD "/import/dealers" Operator Filtered dealers::upload, "Imports the dealers of an uploaded workbook or CSV, the form's field `file`, while the caller waits: 200 with what came of its rows; 400 where it cannot be imported or has more than `product_import.max_dealer_rows`."),
+    route!(UPLOAD "/api/v1/import/dealers" Operator Filtered dealers::upload, "The same."),
+    route!(GET "/api/v1/imports" Viewer Filtered imports::list, "Imports with what came of their rows: `?tenant=`."),
+    route!(GET "/api/v1/imports/{id}" Viewer Run imports::show, "One import."),
+    route!(GET "/api/v1/imports/{id}/rollback" Viewer Run imports::preview, "What undoing the import would come to now, with the products that would stay and why; once it was asked for, its run and what it came to."),
+    route!(POST "/api/v1/imports/{id}/rollback" Operator Run imports::roll_back, "Undoes an import that has ended, as a run: what it created is archived, what it changed or archived gets back what it was, what something newer touched stays and is named. 202 with the run; 409 where it has not ended, was a dry run, or somebody asked before."),
+    route!(GET "/api/v1/import/{id}/errors.csv" Operator Run export::errors_csv, "The rejected rows of an import in their file's columns, and behind them what is wrong with each: mended, the file can be imported as it is."),
+    route!(GET "/api/v1/import/{id}/errors.xlsx" Operator Run export::errors_xlsx, "The same as a workbook."),
+    route!(GET "/api/v1/import/{id}/results.csv" Operator Run export::results_csv, "The rows of an import that were imported, in their file's columns; 404 once the file is not kept any more."),
+    route!(GET "/api/v1/import/{id}/results.xlsx" Operator Run export::results_xlsx, "The same as a workbook."),
 ];
 
 /// Makes the router of every route in the table.

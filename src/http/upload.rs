@@ -32,6 +32,12 @@ const MAX_OTHER_BYTES: u64 = 1 << 20;
 /// A slower upload is given up, in bytes a second.
 const MIN_RATE: u64 = 8 << 10;
 
+/// A text field beside the file is kept up to as many bytes, longer ones are not kept.
+const MAX_FIELD_BYTES: usize = 1024;
+
+/// As many text fields beside the file are kept.
+const MAX_FIELDS: usize = 100;
+
 /// A file name is cut to as many characters.
 const MAX_NAME_CHARS: usize = 255;
 
@@ -42,6 +48,8 @@ pub struct Upload {
     pub file_name: String,
     /// Its bytes, in the blob store under a name of their own.
     pub file: blob::Writer,
+    /// Small text fields sent along, by name, in their order; at most 100 of at most 1,024 bytes.
+    pub fields: Vec<(String, String)>,
 }
 
 /// Why there is no file.
@@ -95,15 +103,19 @@ pub async fn receive(
     }
     let pace = Pace::new(app.config.http.request_timeout);
     let mut parts = open(request, &pace).await?;
-    let (mut found, mut n_other) = (None, 0);
+    let (mut found, mut n_other): (Option<Upload>, u64) = (None, 0);
+    let mut fields = Vec::new();
     while let Some(mut part) = pace.wait(parts.next_field()).await? {
         let mut wanted = match part.name() {
             Some(name) if name == field && found.is_none() => Some(Upload {
                 file_name: clean(part.file_name().unwrap_or_default()),
                 file: app.blobs.create().await?,
+                fields: Vec::new(),
             }),
             _ => None,
         };
+        let name = part.name().map(str::to_owned);
+        let mut text = Vec::new();
         while let Some(bytes) = pace.wait(part.chunk()).await? {
             let n_bytes = bytes.len() as u64;
             if let Some(Upload { file, .. }) = &mut wanted {
@@ -113,14 +125,26 @@ pub async fn receive(
                 file.write(&bytes).await?;
             } else {
                 n_other += n_bytes;
+                if text.len() <= MAX_FIELD_BYTES {
+                    text.extend_from_slice(&bytes);
+                }
                 if n_other > MAX_OTHER_BYTES {
                     return Err(UploadError::Broken("too much beside the file".to_owned()));
                 }
             }
             pace.take(n_bytes);
         }
+        if wanted.is_none()
+            && let Some(name) = name
+            && let Ok(text) = String::from_utf8(text)
+            && text.len() <= MAX_FIELD_BYTES
+            && fields.len() < MAX_FIELDS
+        {
+            fields.push((name, text));
+        }
         found = found.or(wanted);
     }
+    let found = found.map(|upload| Upload { fields, ..upload });
     found.ok_or(UploadError::NoFile(field))
 }
 

@@ -32,6 +32,7 @@ pub struct Context {
 
 /// Every kind of this binary, one line each.
 pub const ALL: &[Kind<Context>] = &[
+    Kind::of::<product_import::RollBack>(),
     Kind::of::<product_import::RunImport>(),
     Kind::of::<system::Bulk>(),
     Kind::of::<system::Noop>(),

@@ -3,10 +3,23 @@
 //! Jobs first, then the run: a chunk's transaction locks its job by the fence
 //! and then advances the run, and whoever locks both must do so in that order.
 
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sqlx::PgConnection;
 
 use super::run::RunId;
 use crate::queue::{self, NewJob, control::Restarted};
+
+/// How the job that drives a batch run is enqueued: member `driver` of the run's params, where it
+/// has one, so that a run that is resumed or reset waits where it waited at first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Driver {
+    /// The limit it counts against.
+    pub gate_key: Option<String>,
+    /// 0 urgent to 3 background; `None`: 1.
+    pub priority: Option<i16>,
+}
 
 /// Cancels an unfinished run and its jobs; what was committed stays.
 ///
@@ -130,13 +143,20 @@ pub(super) async fn enqueue_driver(
     id: RunId,
     kind: String,
 ) -> sqlx::Result<()> {
-    let tenant = sqlx::query_scalar("SELECT tenant FROM ingestd.runs WHERE id = $1")
-        .bind(id)
-        .fetch_optional(&mut *conn)
-        .await?;
+    let run: Option<(String, Option<Value>)> =
+        sqlx::query_as("SELECT tenant, params -> 'driver' FROM ingestd.runs WHERE id = $1")
+            .bind(id)
+            .fetch_optional(&mut *conn)
+            .await?;
+    let (tenant, driver) = run.unzip();
+    let driver = driver.flatten().map(serde_json::from_value::<Driver>);
+    // params are each system's own: what is no driver says nothing of one
+    let driver = driver.and_then(Result::ok).unwrap_or_default();
     let job = NewJob {
         kind,
         tenant,
+        gate_key: driver.gate_key,
+        priority: driver.priority,
         args: serde_json::json!({ "run_id": id }),
         unique_key: Some(format!("run:{id}")),
         run_id: Some(id.0),

@@ -18,7 +18,7 @@ mod run;
 mod stale;
 
 pub use batch::{Progress, advance, begin, complete, fail};
-pub use control::{cancel, pause, reset, resume};
+pub use control::{Driver, cancel, pause, reset, resume};
 pub use driver::{cancel_job, replay, replay_with, retry_job};
 pub use run::{NewRun, Run, RunId, RunState, create, get, list, list_of};
 pub use stale::{Recovered, recover_stale};

@@ -11,7 +11,7 @@ use sqlx::PgPool;
 use super::process::{Daemon, until};
 
 /// A CSV of `n` good rows, each with a price and a stock; row `i` has code `P<i>`.
-fn csv(n: usize) -> Vec<u8> {
+pub(crate) fn csv(n: usize) -> Vec<u8> {
     let rows = (0..n).map(|i| format!("P{i:06},Product {i},{}.50,{}\n", i % 900 + 1, i % 40));
     "code,name,price,stock\n"
         .chars()
@@ -20,16 +20,26 @@ fn csv(n: usize) -> Vec<u8> {
         .into()
 }
 
-async fn upload(daemon: &Daemon, name: &str, bytes: Vec<u8>) -> (u16, Value) {
+pub(crate) async fn upload(daemon: &Daemon, name: &str, bytes: Vec<u8>) -> (u16, Value) {
+    upload_as(daemon, name, bytes, "").await
+}
+
+/// Uploads a file with the options of a query string.
+pub(crate) async fn upload_as(
+    daemon: &Daemon,
+    name: &str,
+    bytes: Vec<u8>,
+    query: &str,
+) -> (u16, Value) {
     let part = Part::bytes(bytes).file_name(name.to_owned());
     let request = reqwest::Client::new()
-        .post(daemon.url("/api/v1/import/products"))
+        .post(daemon.url(&format!("/api/v1/import/products?{query}")))
         .multipart(Form::new().part("file", part));
     let answer = request.send().await.unwrap();
     (answer.status().as_u16(), answer.json().await.unwrap())
 }
 
-async fn status(daemon: &Daemon, job: i64) -> Value {
+pub(crate) async fn status(daemon: &Daemon, job: i64) -> Value {
     let answer = reqwest::get(daemon.url(&format!("/import/status/{job}")))
         .await
         .unwrap();
@@ -38,8 +48,13 @@ async fn status(daemon: &Daemon, job: i64) -> Value {
 }
 
 /// Uploads a file that must be accepted and returns its job.
-async fn accepted(daemon: &Daemon, name: &str, bytes: Vec<u8>) -> i64 {
-    let (code, body) = upload(daemon, name, bytes).await;
+pub(crate) async fn accepted(daemon: &Daemon, name: &str, bytes: Vec<u8>) -> i64 {
+    accepted_as(daemon, name, bytes, "").await
+}
+
+/// As [`accepted`], with the options of a query string.
+pub(crate) async fn accepted_as(daemon: &Daemon, name: &str, bytes: Vec<u8>, query: &str) -> i64 {
+    let (code, body) = upload_as(daemon, name, bytes, query).await;
     assert_eq!(code, 202, "{body}");
     assert_eq!(body["success"], true);
     let job = body["data"]["jobId"].as_i64().unwrap();
@@ -50,7 +65,7 @@ async fn accepted(daemon: &Daemon, name: &str, bytes: Vec<u8>) -> i64 {
     job
 }
 
-async fn finished(daemon: &Daemon, job: i64) -> Value {
+pub(crate) async fn finished(daemon: &Daemon, job: i64) -> Value {
     until("the import has ended", || async {
         let state = status(daemon, job).await["status"].clone();
         state == "completed" || state == "failed"
@@ -69,7 +84,7 @@ async fn half_way(daemon: &Daemon, pool: &PgPool, job: i64, n_rows: i64) {
     assert_eq!(status(daemon, job).await["status"], "processing");
 }
 
-async fn count(pool: &PgPool, sql: &'static str) -> i64 {
+pub(crate) async fn count(pool: &PgPool, sql: &'static str) -> i64 {
     sqlx::query_scalar(sql).fetch_one(pool).await.unwrap()
 }
 
@@ -132,7 +147,7 @@ async fn a_file_goes_all_the_way() {
     let blobs = std::fs::read_dir(storage.path().join("blobs"))
         .unwrap()
         .count();
-    assert_eq!(blobs, 0, "an imported file is not kept");
+    assert_eq!(blobs, 2, "imported files are kept for their results");
 }
 
 #[tokio::test]
@@ -389,7 +404,7 @@ async fn a_stopped_daemon_hands_its_import_back_unburnt() {
             .fetch_one(db.pool())
             .await
             .unwrap();
-    assert_eq!(left, ("queued".to_owned(), 0, 0));
+    assert_eq!(left, ("held".to_owned(), 0, 0));
     let running = "SELECT count(*) FROM ingestd.workers WHERE ended_at IS NULL";
     assert_eq!(count(db.pool(), running).await, 0);
 
@@ -406,7 +421,7 @@ async fn waiting(daemon: &Daemon, pool: &PgPool) -> (i64, i64) {
     (run, job)
 }
 
-async fn post(daemon: &Daemon, path: &str) {
+pub(crate) async fn post(daemon: &Daemon, path: &str) {
     let answer = reqwest::Client::new()
         .post(daemon.url(path))
         .send()

@@ -6,6 +6,7 @@ use super::load_rig::{Rig, chunk, many};
 
 const PROBE: &str = include_str!("../../src/ingest/product_import/probe.sql");
 const CHANGED: &str = include_str!("../../src/ingest/product_import/changed.sql");
+const BEFORE: &str = include_str!("../../src/ingest/product_import/before.sql");
 const UPDATE: &str = include_str!("../../src/ingest/product_import/update.sql");
 
 /// Empty, one row as ANALYZE saw it, many rows that ANALYZE has not seen, many that it has.
@@ -29,6 +30,7 @@ async fn plans_do_not_follow_the_statistics() {
         [
             "products_code",
             "products_code product_prices_live product_stocks_live",
+            "products_pkey product_prices_live product_stocks_live",
             "products_pkey",
         ]
     );
@@ -46,7 +48,7 @@ async fn plans(rig: &Rig) -> Vec<String> {
         .await
         .unwrap();
     let mut plans = Vec::new();
-    for (statement, n_parameters) in [(PROBE, 2), (CHANGED, 2), (UPDATE, 13)] {
+    for (statement, n_parameters) in [(PROBE, 2), (CHANGED, 2), (BEFORE, 3), (UPDATE, 13)] {
         plans.push(indexes(&plan(&mut tx, statement, n_parameters).await));
     }
     plans

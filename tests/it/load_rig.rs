@@ -6,6 +6,8 @@ use ingestd::{
     ingest::product_import::{
         columns::Columns,
         load::{Loaded, Target, load_chunk},
+        locale::Locale,
+        plan::{Mode, Plan},
         row::{Chunk, ProductRow, RowError},
         store::{self, ImportType, NewImport},
     },
@@ -49,6 +51,8 @@ impl Rig {
             file_name: "products.xlsx",
             file_size_bytes: 1,
             file_sha256: [7; 32],
+            plan: Plan::default(),
+            reading_hash: 0,
         };
         store::create(&mut tx, &import).await.unwrap();
         tx.commit().await.unwrap();
@@ -57,6 +61,9 @@ impl Rig {
             tenant: "default",
             sheet: Some("Products"),
             columns: Columns::ALL,
+            mode: Mode::Upsert,
+            mapping: None,
+            locale: Locale::default(),
         }
     }
 
@@ -71,10 +78,10 @@ impl Rig {
         chunk: &Chunk,
     ) -> sqlx::Result<Loaded> {
         let mut tx = self.pool().begin().await?;
-        let loaded = load_chunk(&mut tx, target, chunk).await?;
-        store::count(&mut tx, target.import_id, &loaded).await?;
+        let written = load_chunk(&mut tx, target, chunk).await?;
+        store::count(&mut tx, target.import_id, &written).await?;
         tx.commit().await?;
-        Ok(loaded)
+        Ok(written.loaded)
     }
 
     /// Loads rows as an import of their own and returns its id and counts.

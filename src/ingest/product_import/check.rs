@@ -10,14 +10,18 @@
 
 use std::borrow::Cow;
 
+use chrono::NaiveDateTime;
+use rust_decimal::Decimal;
 use serde_json::Map;
 
 use super::cell::{Cell, Epoch, RowBuf};
+use super::export::unescaped;
 use super::fault::Fault;
 use super::field::Field;
 use super::hash::{HAS_ATTRIBUTES, RowHasher};
 use super::header::{Column, Mapping, Target, cut, trim};
-use super::row::{ProductRow, RowError};
+use super::locale::Locale;
+use super::row::{ProductRow, RejectedRow, RowError};
 use super::seen::SeenCodes;
 use super::value;
 
@@ -33,8 +37,8 @@ pub enum Outcome {
     Blank,
     /// A product.
     Good(Box<ProductRow>),
-    /// What is wrong, one entry for each thing.
-    Bad(Vec<RowError>),
+    /// What is wrong, one entry for each thing, and the row as it is.
+    Bad(Vec<RowError>, RejectedRow),
 }
 
 /// How a file is checked.
@@ -47,6 +51,10 @@ pub struct Rules {
     /// Whether values beyond the last header are an error: in CSV they are the sign of a delimiter
     /// that was not quoted, in a sheet they are somebody's notes.
     pub refuse_extra_cells: bool,
+    /// How numbers and dates are written in text cells.
+    pub locale: Locale,
+    /// Whether a code seen before is no error: somebody else settles duplicates.
+    pub allow_duplicates: bool,
 }
 
 /// Checks the rows of one file, in order.
@@ -56,6 +64,8 @@ pub struct Checker {
     rules: Rules,
     seen: SeenCodes,
     hasher: RowHasher,
+    /// Whether texts have the apostrophes of a download.
+    is_download: bool,
 }
 
 impl Checker {
@@ -69,6 +79,7 @@ impl Checker {
         };
         Self {
             hasher: RowHasher::new(mapping.fields().bits() | extra),
+            is_download: mapping.is_download(),
             mapping,
             rules,
             seen: SeenCodes::default(),
@@ -89,7 +100,8 @@ impl Checker {
             draft.fault(None, Cell::Empty, &Fault::UnclosedQuote);
         }
         for column in &self.mapping.columns {
-            draft.read(column, &mut self.seen);
+            let cell = self.cell(row, column);
+            draft.read(column, cell, &mut self.seen);
         }
         let Draft {
             mut product,
@@ -97,15 +109,38 @@ impl Checker {
             ..
         } = draft;
         if !errors.is_empty() {
-            return Outcome::Bad(errors);
+            return Outcome::Bad(errors, self.rejected(row, product.code));
         }
         product.hash = self.hasher.hash(&product);
         Outcome::Good(Box::new(product))
     }
 
+    fn cell<'r>(&self, row: &'r RowBuf, column: &Column) -> Cell<'r> {
+        match row.cell(column.index) {
+            Cell::Text(text) if self.is_download => Cell::Text(unescaped(text)),
+            cell => cell,
+        }
+    }
+
+    /// Keeps the cells of a bad row; `code` is empty where it could not be read.
+    fn rejected(&self, row: &RowBuf, code: String) -> RejectedRow {
+        let columns = self.mapping.columns.iter();
+        let columns = columns.filter(|column| column.target != Target::Ignored);
+        let cells = columns.map(|column| {
+            let shown = value::shown(self.cell(row, column), self.rules.epoch);
+            (!shown.is_empty()).then(|| shown.replace('\0', "\u{fffd}"))
+        });
+        RejectedRow {
+            row_no: row.row_no(),
+            code: (!code.is_empty()).then_some(code),
+            cells: cells.collect(),
+        }
+    }
+
     fn is_blank(&self, row: &RowBuf) -> bool {
-        let mut cells = self.mapping.columns.iter().map(|c| row.cell(c.index));
-        cells.all(is_blank) && !row.has_unclosed_quote()
+        let columns = self.mapping.columns.iter();
+        let mut columns = columns.filter(|column| column.target != Target::Ignored);
+        columns.all(|column| is_blank(row.cell(column.index))) && !row.has_unclosed_quote()
     }
 
     fn extra_cell<'r>(&self, row: &'r RowBuf) -> Option<Cell<'r>> {
@@ -148,9 +183,9 @@ impl<'r> Draft<'r> {
         }
     }
 
-    fn read(&mut self, column: &Column, seen: &mut SeenCodes) {
-        let cell = self.row.cell(column.index);
+    fn read(&mut self, column: &Column, cell: Cell<'_>, seen: &mut SeenCodes) {
         let read = match column.target {
+            Target::Ignored => return,
             Target::Attribute => self.read_attribute(column, cell),
             Target::Field(Field::Code) => self.read_code(cell, seen),
             Target::Field(field) => self.read_field(field, cell),
@@ -173,11 +208,14 @@ impl<'r> Draft<'r> {
                 unit: "bytes",
             });
         }
-        if let Some(first_row) = seen.insert(&code, self.row.row_no()) {
-            return Err(Fault::DuplicateCode { first_row });
-        }
         self.product.code = code.into_owned();
-        Ok(())
+        if self.rules.allow_duplicates {
+            return Ok(());
+        }
+        match seen.insert(&self.product.code, self.row.row_no()) {
+            Some(first_row) => Err(Fault::DuplicateCode { first_row }),
+            None => Ok(()),
+        }
     }
 
     fn read_field(&mut self, field: Field, cell: Cell<'_>) -> Result<(), Fault> {
@@ -188,18 +226,40 @@ impl<'r> Draft<'r> {
             Field::Description => self.product.description = self.text(cell)?,
             Field::Brand => self.product.brand = self.text(cell)?,
             Field::Category => self.product.category = self.text(cell)?,
-            Field::Price => self.product.price = value::amount(cell)?,
+            Field::Price => self.product.price = self.amount(cell)?,
             Field::Currency => self.product.currency = self.text(cell)?,
-            Field::Stock => self.product.stock = value::count(cell)?,
+            Field::Stock => self.product.stock = self.count(cell)?,
             Field::Ean => {
                 let ean = value::code(cell, epoch, self.rules.max_cell_chars)?;
                 self.product.ean = ean.map(Cow::into_owned);
             }
             Field::Url => self.product.url = self.text(cell)?,
-            Field::Weight => self.product.weight = value::amount(cell)?,
-            Field::UpdatedAt => self.product.updated_at = value::datetime(cell, epoch)?,
+            Field::Weight => self.product.weight = self.amount(cell)?,
+            Field::UpdatedAt => self.product.updated_at = self.datetime(cell)?,
         }
         Ok(())
+    }
+
+    fn amount(&self, cell: Cell<'_>) -> Result<Option<Decimal>, Fault> {
+        match self.rules.locale.number_in(cell)? {
+            Some(text) => value::amount(Cell::Text(&text)),
+            None => value::amount(cell),
+        }
+    }
+
+    fn count(&self, cell: Cell<'_>) -> Result<Option<i64>, Fault> {
+        match self.rules.locale.number_in(cell)? {
+            Some(text) => value::count(Cell::Text(&text)),
+            None => value::count(cell),
+        }
+    }
+
+    fn datetime(&self, cell: Cell<'_>) -> Result<Option<NaiveDateTime>, Fault> {
+        let epoch = self.rules.epoch;
+        match self.rules.locale.date_in(cell) {
+            Some(text) => value::datetime(Cell::Text(&text), epoch),
+            None => value::datetime(cell, epoch),
+        }
     }
 
     fn text(&self, cell: Cell<'_>) -> Result<Option<String>, Fault> {

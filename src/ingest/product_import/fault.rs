@@ -12,6 +12,22 @@ pub enum Fault {
     },
     /// Not a number as `1234.56`.
     InvalidNumber,
+    /// Not a number as the import's locale has it.
+    ForeignNumber {
+        /// One that is.
+        example: &'static str,
+    },
+    /// Another row of the file with the code counts, or none.
+    Superseded {
+        /// `row_no` of the last row with the code.
+        last_row: u32,
+        /// Whether that one counts.
+        last_counts: bool,
+    },
+    /// Only new products are imported, and this one is in the catalog otherwise.
+    AlreadyThere,
+    /// Only products of the catalog are imported, and this is none.
+    NotThere,
     /// Below zero.
     NegativeNumber,
     /// More than the catalog holds.
@@ -47,8 +63,10 @@ impl Fault {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Required => "required",
-            Self::DuplicateCode { .. } => "duplicate_code",
-            Self::InvalidNumber => "invalid_number",
+            Self::DuplicateCode { .. } | Self::Superseded { .. } => "duplicate_code",
+            Self::InvalidNumber | Self::ForeignNumber { .. } => "invalid_number",
+            Self::AlreadyThere => "already_in_catalog",
+            Self::NotThere => "not_in_catalog",
             Self::NegativeNumber => "negative_number",
             Self::NumberTooLarge => "number_too_large",
             Self::NotWholeNumber => "not_whole_number",
@@ -73,6 +91,22 @@ impl Fault {
             }
             Self::InvalidNumber => {
                 format!("{column} \"{value}\" is not a plain number such as 1234.56")
+            }
+            Self::ForeignNumber { example } => {
+                format!("{column} \"{value}\" is not a number such as {example}")
+            }
+            Self::Superseded {
+                last_row,
+                last_counts: true,
+            } => format!("code \"{value}\" comes again in row {last_row}; the last one counts"),
+            Self::Superseded { last_row, .. } => format!(
+                "code \"{value}\" is in several rows, the last of them row {last_row}; none counts"
+            ),
+            Self::AlreadyThere => format!(
+                "code \"{value}\" is in the catalog with other values; this import only inserts"
+            ),
+            Self::NotThere => {
+                format!("code \"{value}\" is not in the catalog; this import only updates")
             }
             Self::NegativeNumber => format!("{column} {value} is below zero"),
             Self::NumberTooLarge => format!("{column} {value} is too large"),

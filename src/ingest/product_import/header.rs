@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde::{Deserialize, Serialize};
 use unicode_normalization::{UnicodeNormalization, char::is_combining_mark};
 
+use super::export::ERROR_COLUMNS;
 use super::field::{Aliases, Field, FieldSet, Rank};
 
 /// Returns a header as it is compared: letters and digits only, lower case, no accents.
@@ -39,6 +40,8 @@ pub enum Target {
     Field(Field),
     /// An entry of the product's attributes, under the header as in the file.
     Attribute,
+    /// Nothing: a column that a download of rejected rows added.
+    Ignored,
 }
 
 /// One column of the file that is read.
@@ -91,6 +94,21 @@ impl Mapping {
             }
         }
         set
+    }
+
+    /// Returns the header of a field's column, as in the file.
+    #[must_use]
+    pub fn header_of(&self, field: Field) -> Option<&str> {
+        let mut columns = self.columns.iter();
+        let column = columns.find(|column| column.target == Target::Field(field));
+        column.map(|column| column.header.as_str())
+    }
+
+    /// Whether the file is a download of rejected rows that comes back.
+    #[must_use]
+    pub fn is_download(&self) -> bool {
+        let mut columns = self.columns.iter();
+        columns.any(|column| column.target == Target::Ignored)
     }
 
     /// Whether any column becomes an attribute.
@@ -187,10 +205,15 @@ impl<'a> Header<'a> {
         let field = self
             .means
             .filter(|(field, rank)| winners.get(field) == Some(rank));
+        let target = match field {
+            Some((field, _)) => Target::Field(field),
+            None if ERROR_COLUMNS.contains(&self.text) => Target::Ignored,
+            None => Target::Attribute,
+        };
         Column {
             index: self.index,
             header: self.text.to_owned(),
-            target: field.map_or(Target::Attribute, |(field, _)| Target::Field(field)),
+            target,
         }
     }
 }

@@ -5,7 +5,7 @@
 //! the next attempt skips the chunks before the cursor. Chunk boundaries depend
 //! on the file and the options alone, and the cursor says which options.
 
-use std::{ops::ControlFlow, path::PathBuf, time::Duration};
+use std::{ops::ControlFlow, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
@@ -14,8 +14,14 @@ use tokio::sync::mpsc;
 
 use super::{
     columns::Columns,
+    field::Field,
+    header::Target as Meaning,
     load::{self, Loaded, Target},
+    plan::{Duplicates, Mode, Plan},
+    preview::Preview,
+    replace::{self, Scan},
     row::Chunk,
+    settle::Settler,
     sheet::{self, Inspection, Refusal, Summary},
     store,
 };
@@ -24,7 +30,7 @@ use crate::{
     ingest::Context,
     observe::{RowResult, RowsIngested},
     queue::{DeadJob, Done, Job, JobContext, JobError, Retry},
-    runs::{self, Progress, RunId},
+    runs::{self, Driver, Progress, RunId},
 };
 
 /// How many chunks the reader may be ahead of the database.
@@ -50,15 +56,45 @@ pub struct Params {
     pub file_name: String,
     /// What was found out about it when it was accepted.
     pub inspection: Inspection,
+    /// What is done with its rows.
+    #[serde(default)]
+    pub plan: Plan,
+    /// How its job is enqueued.
+    #[serde(default)]
+    pub driver: Driver,
 }
 
 /// Where an import goes on: `ingestd.runs.cursor`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Cursor {
     /// The first chunk that is not committed.
     next_chunk: u32,
     /// The options under which chunks are counted; [`Inspection::fingerprint`].
     fingerprint: i64,
+    /// How many products may be archived; `None`: not counted yet.
+    #[serde(default)]
+    may_archive: Option<i64>,
+    /// Set once every row is committed and what the file lacks is archived.
+    #[serde(default)]
+    archiving: Option<Archiving>,
+}
+
+/// Returns how many chunks of an unfinished run are committed, by its cursor.
+pub(super) fn chunks_committed(cursor: Option<serde_json::Value>) -> u32 {
+    let cursor = cursor.and_then(|cursor| serde_json::from_value::<Cursor>(cursor).ok());
+    cursor.map_or(0, |cursor| match cursor.archiving {
+        Some(_) => u32::MAX,
+        None => cursor.next_chunk,
+    })
+}
+
+/// How far the archiving is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Archiving {
+    /// Products up to this code are dealt with.
+    after: String,
+    /// Data rows of the file.
+    n_rows: u64,
 }
 
 impl Job for RunImport {
@@ -101,16 +137,19 @@ fn is_outage(error: &anyhow::Error) -> bool {
 }
 
 async fn import(ctx: &JobContext<Context>, run_id: RunId) -> Result<Done, JobError> {
-    let Some(import) = Import::begin(ctx, run_id).await? else {
+    let Some(mut import) = Import::begin(ctx, run_id).await? else {
         return Ok(Done::new()); // cancelled or finished meanwhile
     };
-    let (chunks, reader) = import.read_aside();
-    import.load(chunks).await?;
-    let summary = reader
-        .await
-        .context("the reader broke off")?
-        .map_err(refused)?;
-    import.finish(&summary).await
+    let scan = Arc::new(import.scan().await?);
+    import.guard(&scan).await?;
+    let n_rows = match &import.cursor.archiving {
+        Some(archiving) => archiving.n_rows,
+        None => import.rows(&scan).await?,
+    };
+    if import.plan.mode == Mode::ReplaceAll && !import.plan.dry_run {
+        import.archive(&scan, n_rows).await?;
+    }
+    import.finish(n_rows).await
 }
 
 /// A file that broke behind its header will not mend; a disk that did not answer may.
@@ -128,9 +167,11 @@ struct Import<'a> {
     run_id: RunId,
     tenant: String,
     params: Params,
+    plan: Plan,
     path: PathBuf,
     options: sheet::Options,
     cursor: Cursor,
+    preview: Preview,
 }
 
 /// However the attempt ends, a reader that waits for a child process need not wait any more.
@@ -150,6 +191,12 @@ impl<'a> Import<'a> {
         let Some(run) = runs::begin(&mut tx, run_id).await? else {
             return Ok(None);
         };
+        let undone = store::find(&mut tx, run_id.0).await?;
+        if undone.is_some_and(|import| import.rollback_run_id.is_some()) {
+            return Err(JobError::Fatal(anyhow::anyhow!(
+                "the import was undone; upload the file again"
+            )));
+        }
         tx.commit().await?;
 
         let params: Params = serde_json::from_value(run.params)
@@ -163,7 +210,8 @@ impl<'a> Import<'a> {
                     params.file_name
                 ))
             })?;
-        let options = sheet::Options::from(&config.product_import);
+        let mut options = sheet::Options::from(&config.product_import);
+        params.plan.apply(&mut options);
         let fingerprint = params.inspection.fingerprint(&options);
         let cursor = run
             .cursor
@@ -171,6 +219,8 @@ impl<'a> Import<'a> {
         let fresh = Cursor {
             next_chunk: 0,
             fingerprint,
+            may_archive: None,
+            archiving: None,
         };
         let cursor = cursor.unwrap_or(fresh);
         if cursor.fingerprint != fingerprint {
@@ -179,10 +229,14 @@ impl<'a> Import<'a> {
                  what it committed stays, upload the file again for the rest"
             )));
         }
+        let preview = run.details.get("preview").cloned();
+        let preview = preview.and_then(|preview| serde_json::from_value(preview).ok());
         Ok(Some(Self {
             ctx,
             run_id,
             tenant: run.tenant,
+            plan: params.plan,
+            preview: preview.unwrap_or_default(),
             params,
             path,
             options,
@@ -190,9 +244,115 @@ impl<'a> Import<'a> {
         }))
     }
 
+    /// Reads the codes of the whole file, where the plan needs them before the first row is written.
+    async fn scan(&self) -> Result<Scan, JobError> {
+        if !self.plan.needs_codes() {
+            return Ok(Scan::default());
+        }
+        let (path, inspection) = (self.path.clone(), self.params.inspection.clone());
+        let mut options = self.options.clone();
+        options.allow_duplicates = true;
+        let cancelled = self.ctx.cancelled().clone();
+        let mut columns = inspection.mapping.columns.iter();
+        let code_at = columns.position(|column| column.target == Meaning::Field(Field::Code));
+        let scanned = tokio::task::spawn_blocking(move || {
+            let mut scan = Scan::default();
+            let read = sheet::read(&path, &inspection, &options, &mut |chunk| {
+                scan.take(&chunk, code_at);
+                if cancelled.is_cancelled() {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            });
+            read.map(|_| scan)
+        });
+        let scan = scanned.await.context("the reader broke off")?;
+        if self.ctx.cancelled().is_cancelled() {
+            return Err(JobError::Cancelled);
+        }
+        scan.map_err(refused)
+    }
+
+    /// Counts what the file lacks before the first row is written; too much is the import's end.
+    async fn guard(&mut self, scan: &Scan) -> Result<(), JobError> {
+        if self.plan.mode != Mode::ReplaceAll || self.cursor.may_archive.is_some() {
+            return Ok(());
+        }
+        let db = &self.ctx.state().db;
+        let preview = &mut self.preview;
+        let judged = replace::guard(db, &self.tenant, &self.plan, scan, preview).await?;
+        self.cursor.may_archive = Some(match judged {
+            Ok(n_missing) => n_missing,
+            Err(refusal) if self.plan.dry_run => {
+                self.preview.refusal = Some(refusal);
+                0
+            }
+            Err(refusal) => return Err(JobError::Fatal(anyhow::anyhow!(refusal))),
+        });
+        Ok(())
+    }
+
+    /// Reads the file to its end and commits its rows; returns how many there are.
+    async fn rows(&mut self, scan: &Arc<Scan>) -> Result<u64, JobError> {
+        let (chunks, reader) = self.read_aside(Arc::clone(scan));
+        self.load(chunks).await?;
+        let summary = reader
+            .await
+            .context("the reader broke off")?
+            .map_err(refused)?;
+        Ok(summary.n_rows)
+    }
+
+    /// Archives what the file lacks, a page at a time under the fence.
+    async fn archive(&mut self, scan: &Scan, n_rows: u64) -> Result<(), JobError> {
+        loop {
+            if self.ctx.cancelled().is_cancelled() {
+                return Err(JobError::Cancelled);
+            }
+            let archiving = self.cursor.archiving.as_ref();
+            let after = archiving.map_or("", |archiving| archiving.after.as_str());
+            let mut tx = self.ctx.state().db.begin().await?;
+            self.ctx.fence(&mut tx).await?;
+            let (id, tenant) = (self.run_id.0, self.tenant.as_str());
+            let (n_archived, last) =
+                replace::archive_page(&mut tx, id, tenant, after, &scan.codes).await?;
+            let Some(after) = last else { return Ok(()) };
+            let n_archived = i64::try_from(n_archived)?;
+            self.stay_within(&mut tx, n_archived).await?;
+            let cursor = Cursor {
+                archiving: Some(Archiving { after, n_rows }),
+                ..self.cursor.clone()
+            };
+            let progress = Progress {
+                stage: Some("archiving".to_owned()),
+                cursor: Some(serde_json::to_value(&cursor)?),
+                ..Progress::default()
+            };
+            runs::advance(&mut tx, self.run_id, &progress).await?;
+            tx.commit().await?;
+            self.cursor = cursor;
+        }
+    }
+
+    /// Counts archived products, and refuses more than were missing when the import began.
+    async fn stay_within(&self, conn: &mut PgConnection, n_archived: i64) -> Result<(), JobError> {
+        store::count_archived(&mut *conn, self.run_id.0, n_archived).await?;
+        let import = store::find(conn, self.run_id.0).await?;
+        let n_in_all = import.map_or(0, |import| import.archived_count);
+        match self.cursor.may_archive {
+            Some(most) if n_in_all > most => Err(JobError::Fatal(anyhow::anyhow!(
+                "more than the {most} products are missing that were when the import began; \
+                 somebody else adds products: upload the file again"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     /// Starts the reader on a thread for blocking work; it is at most a few chunks ahead.
     fn read_aside(
         &self,
+        scan: Arc<Scan>,
     ) -> (
         mpsc::Receiver<Chunk>,
         tokio::task::JoinHandle<Result<Summary, Refusal>>,
@@ -200,9 +360,18 @@ impl<'a> Import<'a> {
         let (sender, chunks) = mpsc::channel(CHUNKS_AHEAD);
         let (path, options) = (self.path.clone(), self.options.clone());
         let inspection = self.params.inspection.clone();
-        let first = self.cursor.next_chunk;
+        let (first, plan) = (self.cursor.next_chunk, self.plan);
         let reader = tokio::task::spawn_blocking(move || {
-            sheet::read(&path, &inspection, &options, &mut |chunk| {
+            sheet::read(&path, &inspection, &options, &mut |mut chunk| {
+                if plan.duplicates != Duplicates::FirstWins {
+                    let settler = Settler {
+                        codes: &scan.codes,
+                        duplicates: plan.duplicates,
+                        mapping: &inspection.mapping,
+                        locale: plan.locale,
+                    };
+                    settler.settle(&mut chunk);
+                }
                 // Committed by an earlier attempt: read again for the codes seen, not loaded again.
                 if chunk.seq < first || sender.blocking_send(chunk).is_ok() {
                     ControlFlow::Continue(())
@@ -214,7 +383,7 @@ impl<'a> Import<'a> {
         (chunks, reader)
     }
 
-    async fn load(&self, mut chunks: mpsc::Receiver<Chunk>) -> Result<(), JobError> {
+    async fn load(&mut self, mut chunks: mpsc::Receiver<Chunk>) -> Result<(), JobError> {
         loop {
             tokio::select! {
                 biased;
@@ -228,47 +397,75 @@ impl<'a> Import<'a> {
     }
 
     /// Commits one chunk with its progress.
-    async fn commit(&self, chunk: &Chunk) -> Result<(), JobError> {
+    async fn commit(&mut self, chunk: &Chunk) -> Result<(), JobError> {
         let target = Target {
             import_id: self.run_id.0,
             tenant: &self.tenant,
             sheet: self.params.inspection.sheet.as_deref(),
             columns: Columns::of(&self.params.inspection.mapping),
+            mode: self.plan.mode,
+            mapping: Some(&self.params.inspection.mapping),
+            locale: self.plan.locale,
         };
         let mut tx = self.ctx.state().db.begin().await?;
         self.ctx.fence(&mut tx).await?;
-        let loaded = load::load_chunk(&mut tx, &target, chunk).await?;
-        store::count(&mut tx, self.run_id.0, &loaded).await?;
+        let written = if self.plan.dry_run {
+            load::rehearse_chunk(&mut tx, &target, chunk, &mut self.preview).await?
+        } else {
+            load::load_chunk(&mut tx, &target, chunk).await?
+        };
+        store::count(&mut tx, self.run_id.0, &written).await?;
+        let loaded = written.loaded;
         let cursor = Cursor {
             next_chunk: chunk.seq + 1,
-            ..self.cursor
+            ..self.cursor.clone()
         };
         let progress = Progress {
             ok: i64::from(loaded.inserted + loaded.updated),
             skipped: i64::from(loaded.unchanged),
             failed: i64::from(loaded.n_failed()),
-            cursor: Some(serde_json::to_value(cursor)?),
+            cursor: Some(serde_json::to_value(&cursor)?),
+            details: self.details()?,
             ..Progress::default()
         };
         runs::advance(&mut tx, self.run_id, &progress).await?;
         tx.commit().await?;
-        report(&loaded);
+        if !self.plan.dry_run {
+            report(&loaded);
+        }
         Ok(())
     }
 
-    /// Completes run, import and job in one transaction; then the file is not needed any more.
-    async fn finish(&self, summary: &Summary) -> Result<Done, JobError> {
+    /// Returns what a dry run shows, for the run's details.
+    fn details(&self) -> serde_json::Result<Option<serde_json::Value>> {
+        if !self.plan.dry_run {
+            return Ok(None);
+        }
+        let preview = serde_json::to_value(&self.preview)?;
+        Ok(Some(serde_json::json!({ "preview": preview })))
+    }
+
+    /// Completes run, import and job in one transaction; then the file is kept only for downloads.
+    async fn finish(&self, n_rows: u64) -> Result<Done, JobError> {
         let mut tx = self.ctx.state().db.begin().await?;
         self.ctx.fence(&mut tx).await?;
+        if let (true, Some(n_missing)) = (self.plan.dry_run, self.cursor.may_archive) {
+            store::count_archived(&mut tx, self.run_id.0, n_missing).await?;
+        }
         let total = Progress {
-            items_total: Some(i64::try_from(summary.n_rows)?),
+            items_total: Some(i64::try_from(n_rows)?),
+            details: self.details()?,
             ..Progress::default()
         };
         runs::advance(&mut tx, self.run_id, &total).await?;
         runs::complete(&mut tx, self.run_id).await?;
         let done = self.ctx.complete_in(&mut tx).await?;
         tx.commit().await?;
-        if let Err(error) = self.ctx.state().blobs.delete(&self.params.blob).await {
+        let Context { blobs, config, .. } = self.ctx.state();
+        if config.product_import.keep_files {
+            return Ok(done); // `system.sweep_blobs` deletes it
+        }
+        if let Err(error) = blobs.delete(&self.params.blob).await {
             tracing::warn!(error = %error, "the imported file stays in the store");
         }
         Ok(done)

@@ -21,8 +21,15 @@ use sqlx::{Acquire, PgConnection, postgres::PgDatabaseError};
 
 use super::{
     columns::Columns,
-    row::{Chunk, ProductRow, RowError},
-    slice,
+    fault::Fault,
+    field::Field,
+    header::{self, Mapping},
+    locale::Locale,
+    plan::Mode,
+    preview::Preview,
+    rejected,
+    row::{Chunk, ProductRow, RejectedRow, RowError},
+    slice::{self, Slice},
 };
 use crate::db::copy::CopyIn;
 
@@ -31,6 +38,9 @@ pub const REFUSED: &str = "refused_by_database";
 
 /// Slices up to this many rows are not halved any more but tried row by row.
 const SMALLEST_SLICE: usize = 32;
+
+/// A row error shows at most this many characters of a code.
+const SHOWN_CHARS: usize = 200;
 
 /// Where chunks go.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +53,12 @@ pub struct Target<'a> {
     pub sheet: Option<&'a str>,
     /// The optional columns that the file has.
     pub columns: Columns,
+    /// What becomes of rows that the catalog has, lacks, or has otherwise.
+    pub mode: Mode,
+    /// The file's columns, to keep rejected rows as it has them; `None` keeps bad rows only.
+    pub mapping: Option<&'a Mapping>,
+    /// How the file writes numbers.
+    pub locale: Locale,
 }
 
 /// What became of the rows of a chunk; their sum is the number of rows read.
@@ -58,6 +74,33 @@ pub struct Loaded {
     pub bad: u32,
     /// Rows that the database refused, each with a row error of code [`REFUSED`].
     pub refused: u32,
+    /// Rows that the mode does not import, each with a row error.
+    pub turned_away: u32,
+}
+
+/// What became of a chunk, row by row where that is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Written {
+    /// How many rows came to what.
+    pub loaded: Loaded,
+    /// `row_no` of the rows that made a new product.
+    pub new: Vec<u32>,
+    /// `row_no` and product of the rows that changed one.
+    pub changed: Vec<(u32, i64)>,
+    /// The smallest and the greatest id of the new products.
+    pub created: Option<(i64, i64)>,
+}
+
+impl Written {
+    fn add(&mut self, other: Self) {
+        self.loaded.add(&other.loaded);
+        self.new.extend(other.new);
+        self.changed.extend(other.changed);
+        self.created = match (self.created, other.created) {
+            (Some((first, last)), Some((low, high))) => Some((first.min(low), last.max(high))),
+            (one, other) => one.or(other),
+        };
+    }
 }
 
 impl Loaded {
@@ -70,7 +113,7 @@ impl Loaded {
     /// Returns how many rows have an error.
     #[must_use]
     pub const fn n_failed(&self) -> u32 {
-        self.bad + self.refused
+        self.bad + self.refused + self.turned_away
     }
 
     /// Adds the counts of `other`.
@@ -80,6 +123,7 @@ impl Loaded {
         self.unchanged += other.unchanged;
         self.bad += other.bad;
         self.refused += other.refused;
+        self.turned_away += other.turned_away;
     }
 }
 
@@ -102,21 +146,93 @@ pub async fn load_chunk(
     conn: &mut PgConnection,
     target: &Target<'_>,
     chunk: &Chunk,
-) -> sqlx::Result<Loaded> {
+) -> sqlx::Result<Written> {
     settle_plans(conn).await?;
-    take_turn(conn, target).await?;
-    let mut refused = Vec::new();
-    let mut loaded = load_rows(conn, target, &chunk.rows, &mut refused).await?;
-    loaded.bad = chunk.n_bad;
-    write_errors(conn, target, [&chunk.errors, &refused]).await?;
-    Ok(loaded)
+    take_turn(conn, target.tenant).await?;
+    let mut out = Rejects::default();
+    let mut written = load_rows(conn, target, &chunk.rows, &mut out).await?;
+    written.loaded.bad = chunk.n_bad;
+    out.write(conn, target, chunk).await?;
+    Ok(written)
+}
+
+/// As [`load_chunk`], but nothing stays except the row errors; `preview` is shown what would have.
+///
+/// # Errors
+///
+/// As [`load_chunk`].
+pub async fn rehearse_chunk(
+    conn: &mut PgConnection,
+    target: &Target<'_>,
+    chunk: &Chunk,
+    preview: &mut Preview,
+) -> sqlx::Result<Written> {
+    settle_plans(conn).await?;
+    take_turn(conn, target.tenant).await?;
+    let mut out = Rejects::default();
+    let mut savepoint = conn.begin().await?;
+    let mut written = load_rows(&mut savepoint, target, &chunk.rows, &mut out).await?;
+    preview
+        .take(&mut savepoint, target, chunk, &written)
+        .await?;
+    savepoint.rollback().await?;
+    written.loaded.bad = chunk.n_bad;
+    preview.reject([&chunk.errors, &out.errors]);
+    out.write(conn, target, chunk).await?;
+    Ok(written)
+}
+
+/// Rows that were good until they met the catalog.
+#[derive(Debug, Default)]
+pub(super) struct Rejects {
+    errors: Vec<RowError>,
+    rows: Vec<RejectedRow>,
+}
+
+impl Rejects {
+    pub(super) fn refuse(&mut self, target: &Target<'_>, row: &ProductRow, message: String) {
+        self.errors.push(row_error(row, message));
+        self.keep(target, row);
+    }
+
+    fn turn_away(&mut self, target: &Target<'_>, row: &ProductRow, fault: &Fault) {
+        let code = target
+            .mapping
+            .and_then(|mapping| mapping.header_of(Field::Code));
+        let shown = header::cut(&row.code, SHOWN_CHARS);
+        self.errors.push(RowError {
+            row_no: row.row_no,
+            column: code.map(ToOwned::to_owned),
+            code: fault.code(),
+            message: fault.message("", shown),
+            value: Some(shown.to_owned()),
+        });
+        self.keep(target, row);
+    }
+
+    fn keep(&mut self, target: &Target<'_>, row: &ProductRow) {
+        let mapping = target.mapping.into_iter();
+        self.rows
+            .extend(mapping.map(|mapping| rejected::of(row, mapping, target.locale)));
+    }
+
+    /// Writes the errors and cells of these rows and of the chunk's bad ones.
+    pub(super) async fn write(
+        &self,
+        conn: &mut PgConnection,
+        target: &Target<'_>,
+        chunk: &Chunk,
+    ) -> sqlx::Result<()> {
+        write_errors(conn, target, [&chunk.errors, &self.errors]).await?;
+        rejected::write(conn, target, [&chunk.rejected, &self.rows]).await
+    }
 }
 
 /// Leaves every statement of this transaction one possible plan.
 ///
 /// The tables are empty when the first chunk is planned, and what the planner
 /// concludes from that is 20 to 100 times slower once they are not.
-async fn settle_plans(conn: &mut PgConnection) -> sqlx::Result<()> {
+pub(super) async fn settle_plans(conn: &mut PgConnection) -> sqlx::Result<()> {
     const SETTLE: &str = "SELECT set_config(name, value, true) FROM (VALUES
         ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'), ('enable_seqscan', 'off'),
         ('enable_bitmapscan', 'off'), ('enable_memoize', 'off'), ('jit', 'off'),
@@ -129,10 +245,10 @@ async fn settle_plans(conn: &mut PgConnection) -> sqlx::Result<()> {
 ///
 /// Two imports could otherwise both find a code missing and both insert it, or
 /// compare with a price that the other is just replacing.
-async fn take_turn(conn: &mut PgConnection, target: &Target<'_>) -> sqlx::Result<()> {
+pub(super) async fn take_turn(conn: &mut PgConnection, tenant: &str) -> sqlx::Result<()> {
     const LOCK: &str =
         "SELECT pg_advisory_xact_lock(hashtextextended('catalog.products:' || $1, 0))";
-    sqlx::query(LOCK).bind(target.tenant).execute(conn).await?;
+    sqlx::query(LOCK).bind(tenant).execute(conn).await?;
     Ok(())
 }
 
@@ -141,25 +257,30 @@ async fn load_rows(
     conn: &mut PgConnection,
     target: &Target<'_>,
     rows: &[ProductRow],
-    refused: &mut Vec<RowError>,
-) -> sqlx::Result<Loaded> {
-    let mut loaded = Loaded::default();
+    out: &mut Rejects,
+) -> sqlx::Result<Written> {
+    let mut written = Written::default();
     let mut slices = vec![rows];
     while let Some(slice) = slices.pop() {
         match (try_slice(conn, target, slice).await?, slice) {
-            (Ok(done), _) => loaded.add(&done),
+            (Ok(done), _) => {
+                written.add(done.written);
+                for (row, fault) in &done.turned_away {
+                    out.turn_away(target, row, fault);
+                }
+            }
             (Err(message), [row]) => {
-                loaded.refused += 1;
-                refused.push(row_error(row, message));
+                written.loaded.refused += 1;
+                out.refuse(target, row, message);
             }
             (Err(_), _) => slices.extend(smaller(slice).rev()),
         }
     }
-    Ok(loaded)
+    Ok(written)
 }
 
 /// Cuts a slice that was refused: in halves, and a small one in single rows.
-fn smaller(slice: &[ProductRow]) -> std::slice::Chunks<'_, ProductRow> {
+pub(super) fn smaller(slice: &[ProductRow]) -> std::slice::Chunks<'_, ProductRow> {
     let size = if slice.len() > SMALLEST_SLICE {
         slice.len().div_ceil(2)
     } else {
@@ -170,16 +291,16 @@ fn smaller(slice: &[ProductRow]) -> std::slice::Chunks<'_, ProductRow> {
 
 /// Writes a slice under a savepoint; where the database refuses it, nothing of it stays and
 /// the message comes back.
-async fn try_slice(
+async fn try_slice<'a>(
     conn: &mut PgConnection,
     target: &Target<'_>,
-    rows: &[ProductRow],
-) -> sqlx::Result<Result<Loaded, String>> {
+    rows: &'a [ProductRow],
+) -> sqlx::Result<Result<Slice<'a>, String>> {
     let mut savepoint = conn.begin().await?;
     match slice::write(&mut savepoint, target, rows).await {
-        Ok(loaded) => {
+        Ok(done) => {
             savepoint.commit().await?;
-            Ok(Ok(loaded))
+            Ok(Ok(done))
         }
         Err(error) => {
             let message = refusal(&error).ok_or(error)?;
@@ -194,7 +315,7 @@ async fn try_slice(
 /// Classes of the manual's appendix A: 22 data exception, 23 integrity
 /// constraint violation, 54 program limit exceeded (a key too long for its
 /// index), and P0001, raised by a trigger.
-fn refusal(error: &sqlx::Error) -> Option<String> {
+pub(super) fn refusal(error: &sqlx::Error) -> Option<String> {
     let error = error
         .as_database_error()?
         .try_downcast_ref::<PgDatabaseError>()?;
@@ -254,7 +375,7 @@ async fn write_errors(
 }
 
 /// Replaces the one character that Postgres cannot store, so that an error about it can be stored.
-fn storable(text: &str) -> Cow<'_, str> {
+pub(super) fn storable(text: &str) -> Cow<'_, str> {
     if text.contains('\0') {
         text.replace('\0', "\u{fffd}").into()
     } else {

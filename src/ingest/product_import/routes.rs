@@ -5,13 +5,14 @@ use std::{io, sync::Arc};
 
 use axum::{
     Extension, Json,
-    extract::{Path, Request, State},
-    http::StatusCode,
+    extract::{Path, Query, Request, State},
+    http::{StatusCode, Uri},
     response::{IntoResponse, Response},
 };
 use serde_json::{Value, json};
 
 use super::{
+    plan::{BadOption, NAMES, Wish},
     sheet::Refusal,
     status,
     submit::{self, Origin, SYSTEM, SubmitError},
@@ -35,16 +36,26 @@ pub(crate) async fn upload(
     request: Request,
 ) -> Result<(StatusCode, Json<Value>), Refused> {
     let tenant = owner(&caller)?;
+    let mut wish = Wish::from(&app.config.product_import);
+    ask(&mut wish, request.uri())?;
     let upload = http::receive(&app, request, FIELD).await?;
+    for (name, value) in &upload.fields {
+        wish.set(name, value)?; // forms have fields of their own
+    }
     let (name, file) = (&upload.file_name, upload.file);
-    let accepted = submit::accept(&app.blobs, &app.config, file, name).await?;
+    let plan = wish.plan;
+    let accepted = submit::accept(&app.blobs, &app.config, file, name, wish).await?;
     let origin = Origin {
         tenant: &tenant,
         triggered_by: "api",
     };
     let mut tx = app.db.begin().await?;
+    let same = accepted.same_before(&mut tx, &tenant).await?;
     let id = accepted.submit(&mut tx, origin).await?;
-    let (object, detail) = (format!("run/{id}"), json!({ "file_name": name }));
+    let (object, detail) = (
+        format!("run/{id}"),
+        json!({ "file_name": name, "mode": plan.mode, "dry_run": plan.dry_run }),
+    );
     http::record(
         &mut tx,
         &caller,
@@ -57,17 +68,23 @@ pub(crate) async fn upload(
     accepted.keep();
     tx.commit().await?;
     submit::report();
+    let mut data = json!({ "jobId": id, "statusUrl": format!("/api/v1/import/status/{id}") });
+    if let (Some(same), Some(data)) = (same, data.as_object_mut()) {
+        data.insert("sameFileAs".to_owned(), json!(same));
+        let note = format!("the same file was imported before as import {same}");
+        data.insert("note".to_owned(), note.into());
+    }
     let answer = json!({
         "success": true,
         "message": "Product import started in background",
-        "data": { "jobId": id, "statusUrl": format!("/api/v1/import/status/{id}") },
+        "data": data,
     });
     Ok((StatusCode::ACCEPTED, Json(answer)))
 }
 
 /// Returns whose data an upload becomes: the document's form does not say, so the caller must have
 /// one tenant or all of them.
-fn owner(caller: &Caller) -> Result<String, Refused> {
+pub(super) fn owner(caller: &Caller) -> Result<String, Refused> {
     let owner = caller.tenants.owner(None).map_err(|mine| Refused {
         status: StatusCode::BAD_REQUEST,
         code: "ambiguous_tenant",
@@ -77,6 +94,36 @@ fn owner(caller: &Caller) -> Result<String, Refused> {
         ),
     })?;
     Ok(owner.unwrap_or_else(|| DEFAULT_TENANT.to_owned()))
+}
+
+/// Takes the options of a query string; one that is none is refused, since a dry run with a
+/// misspelt name would write.
+fn ask(wish: &mut Wish, uri: &Uri) -> Result<(), Refused> {
+    let options = Query::<Vec<(String, String)>>::try_from_uri(uri);
+    let Query(options) = options.map_err(|bad| bad_option(bad.body_text()))?;
+    for (name, value) in &options {
+        if !wish.set(name, value)? {
+            let known = NAMES.join(", ");
+            return Err(bad_option(format!(
+                "there is no option {name}; there are {known}"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn bad_option(message: String) -> Refused {
+    Refused {
+        status: StatusCode::BAD_REQUEST,
+        code: "bad_option",
+        message,
+    }
+}
+
+impl From<BadOption> for Refused {
+    fn from(bad: BadOption) -> Self {
+        bad_option(bad.to_string())
+    }
 }
 
 /// `GET /import/status/{jobId}`: how far an import is.
@@ -159,6 +206,11 @@ impl From<SubmitError> for Refused {
                 status: StatusCode::BAD_REQUEST,
                 code,
                 message,
+            },
+            SubmitError::SameFile(_) => Self {
+                status: StatusCode::CONFLICT,
+                code: "duplicate_file",
+                message: error.to_string(),
             },
             SubmitError::Storage(error) => error.into(),
             SubmitError::Database(error) => error.into(),

@@ -62,6 +62,17 @@ pub struct RowError {
     pub value: Option<String>,
 }
 
+/// A row that is not imported, with its cells as the file has them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RejectedRow {
+    /// Row number as the user sees it in the sheet, from 1.
+    pub row_no: u32,
+    /// Its code; `None` where it has none that can be read.
+    pub code: Option<String>,
+    /// The texts of the columns that are read, in the order of the mapping; `None`: empty.
+    pub cells: Vec<Option<String>>,
+}
+
 /// The next `chunk_rows` rows of the sheet, good and bad together.
 ///
 /// The same file read with the same options gives the same chunks, so a
@@ -74,6 +85,8 @@ pub struct Chunk {
     pub rows: Vec<ProductRow>,
     /// Every error of every bad row, in the sheet's order.
     pub errors: Vec<RowError>,
+    /// The bad rows in the sheet's order.
+    pub rejected: Vec<RejectedRow>,
     /// Rows read, good and bad.
     pub n_rows: u32,
     /// Rows with at least one error.

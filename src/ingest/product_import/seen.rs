@@ -45,6 +45,14 @@ impl Default for SeenCodes {
 impl SeenCodes {
     /// Remembers a code, or returns the row in which it was first.
     pub fn insert(&mut self, code: &str, row_no: u32) -> Option<u32> {
+        let (shard, entry) = Self::place(code, row_no);
+        self.shards
+            .get_mut(shard)
+            .and_then(|shard| shard.insert(entry))
+    }
+
+    /// Returns the shard that a code belongs to, and what is kept of it.
+    fn place(code: &str, row_no: u32) -> (usize, Entry) {
         let hash = XxHash3_128::oneshot(code.as_bytes());
         let [print, other] = [hash, hash >> 64].map(low_half);
         let entry = Entry {
@@ -53,9 +61,39 @@ impl SeenCodes {
             row_no,
         };
         let shard = usize::try_from(other >> 16).unwrap_or_default() % SHARDS;
-        self.shards
-            .get_mut(shard)
-            .and_then(|shard| shard.insert(entry))
+        (shard, entry)
+    }
+}
+
+/// The last row of each code of a file, and whether it has others: known once the file was read.
+#[derive(Debug, Default)]
+pub struct FileCodes {
+    codes: SeenCodes,
+}
+
+/// Bit of a row number that says that the code is in several rows; row numbers are below it.
+const SEVERAL: u32 = 1 << 31;
+
+impl FileCodes {
+    /// Notes that a row has a code; rows come in the sheet's order.
+    pub fn note(&mut self, code: &str, row_no: u32) {
+        let (shard, mut entry) = SeenCodes::place(code, row_no & !SEVERAL);
+        if let Some(shard) = self.codes.shards.get_mut(shard)
+            && shard.find(entry).is_some()
+        {
+            entry.row_no |= SEVERAL;
+            shard.replace(entry);
+        } else {
+            self.codes.insert(code, row_no & !SEVERAL);
+        }
+    }
+
+    /// Returns the last row that has a code, and whether others have it too; `None`: none has it.
+    #[must_use]
+    pub fn last(&self, code: &str) -> Option<(u32, bool)> {
+        let (shard, entry) = SeenCodes::place(code, 0);
+        let row_no = self.codes.shards.get(shard)?.find(entry)?;
+        Some((row_no & !SEVERAL, row_no & SEVERAL != 0))
     }
 }
 
@@ -84,6 +122,40 @@ impl Shard {
         }
         self.put(at, entry);
         None
+    }
+
+    /// Returns where an entry is, or else the free place where it belongs; `None` in a table of none.
+    fn seek(&self, entry: Entry) -> Option<(usize, bool)> {
+        let mut at = self.home(entry.print);
+        // a table that is not empty has free places, so this ends
+        for _ in 0..=self.prints.len() {
+            match self.prints.get(at).copied() {
+                None => at = 0,
+                Some(0) => return Some((at, false)),
+                Some(print)
+                    if print == entry.print && self.checks.get(at) == Some(&entry.check) =>
+                {
+                    return Some((at, true));
+                }
+                Some(_) => at += 1,
+            }
+        }
+        None
+    }
+
+    /// Returns the row that is kept of an entry.
+    fn find(&self, entry: Entry) -> Option<u32> {
+        let (at, found) = self.seek(entry)?;
+        self.rows.get(at).copied().filter(|_| found)
+    }
+
+    /// Keeps another row of an entry that is there.
+    fn replace(&mut self, entry: Entry) {
+        if let Some((at, true)) = self.seek(entry)
+            && let Some(row_no) = self.rows.get_mut(at)
+        {
+            *row_no = entry.row_no;
+        }
     }
 
     /// Returns the place a print belongs to: its share of the 64-bit range, so that a table of any
@@ -146,6 +218,19 @@ mod tests {
         assert_eq!(seen.insert("A-1", 4), Some(2));
         assert_eq!(seen.insert("A-1", 5), Some(2));
         assert_eq!(seen.insert("a-1", 6), None);
+    }
+
+    #[test]
+    fn the_last_row_of_a_code_is_known() {
+        let mut codes = FileCodes::default();
+        assert_eq!(codes.last("A"), None);
+        for row_no in 0..5_000_u32 {
+            codes.note(&format!("C{}", row_no % 4_000), row_no + 2);
+        }
+        assert_eq!(codes.last("C0"), Some((4_002, true)));
+        assert_eq!(codes.last("C999"), Some((5_001, true)));
+        assert_eq!(codes.last("C1000"), Some((1_002, false)));
+        assert_eq!(codes.last("C4000"), None);
     }
 
     #[test]

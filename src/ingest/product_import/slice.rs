@@ -1,4 +1,4 @@
-//! One slice of a chunk into the tables: probe, then insert and update.
+//! One slice of a chunk into the tables: probe, let the mode choose, keep what was, insert and update.
 //!
 //! Every statement has one possible plan under the settings of [`super::load`].
 //! What prices and stocks become is settled in [`super::history`].
@@ -7,8 +7,10 @@ use rust_decimal::Decimal;
 use sqlx::PgConnection;
 
 use super::{
+    fault::Fault,
     history::{self, History, Live},
-    load::{Loaded, Target},
+    load::{Loaded, Target, Written},
+    plan::Mode,
     row::ProductRow,
 };
 use crate::db::copy::{CopyIn, Jsonb};
@@ -17,6 +19,7 @@ use crate::db::copy::{CopyIn, Jsonb};
 struct Changed<'a> {
     row: &'a ProductRow,
     product_id: i64,
+    is_archived: bool,
     live: Live,
 }
 
@@ -27,21 +30,53 @@ struct Probed<'a> {
     changed: Vec<Changed<'a>>,
 }
 
+/// What became of a slice.
+#[derive(Default)]
+pub(super) struct Slice<'a> {
+    /// Counts, and the rows that were written.
+    pub(super) written: Written,
+    /// Rows that the mode does not import, and why.
+    pub(super) turned_away: Vec<(&'a ProductRow, Fault)>,
+}
+
+impl<'a> Probed<'a> {
+    /// Takes out what the mode does not import.
+    fn choose(&mut self, mode: Mode) -> Vec<(&'a ProductRow, Fault)> {
+        match mode {
+            Mode::Upsert | Mode::ReplaceAll => Vec::new(),
+            Mode::InsertOnly => {
+                let there = self.changed.extract_if(.., |changed| !changed.is_archived);
+                there
+                    .map(|changed| (changed.row, Fault::AlreadyThere))
+                    .collect()
+            }
+            Mode::UpdateOnly => {
+                let archived = self.changed.extract_if(.., |changed| changed.is_archived);
+                let archived = archived.map(|changed| changed.row);
+                let missing = archived.chain(self.new.drain(..));
+                missing.map(|row| (row, Fault::NotThere)).collect()
+            }
+        }
+    }
+}
+
 /// Writes the rows of a slice; all of them or, on an error, for the caller to roll back.
 ///
 /// # Errors
 ///
 /// The database refuses a row, or anything else that a statement can fail of.
-pub(super) async fn write(
+pub(super) async fn write<'a>(
     conn: &mut PgConnection,
     target: &Target<'_>,
-    rows: &[ProductRow],
-) -> sqlx::Result<Loaded> {
+    rows: &'a [ProductRow],
+) -> sqlx::Result<Slice<'a>> {
     if rows.is_empty() {
-        return Ok(Loaded::default());
+        return Ok(Slice::default());
     }
-    let probed = probe(conn, target, rows).await?;
+    let mut probed = probe(conn, target, rows).await?;
+    let turned_away = probed.choose(target.mode);
     let mut history = History::new(target.columns);
+    keep_before(conn, target, &probed.changed).await?;
     update(conn, target, &probed.changed).await?;
     for changed in &probed.changed {
         history.changed(changed.product_id, changed.row, &changed.live);
@@ -51,19 +86,47 @@ pub(super) async fn write(
         history.added(*id, row);
     }
     history::write(conn, target.import_id, &history).await?;
-    Ok(count(rows.len(), &probed))
+    let changed = probed.changed.iter().map(|c| (c.row.row_no, c.product_id));
+    Ok(Slice {
+        written: Written {
+            loaded: count(rows.len(), &probed, turned_away.len()),
+            new: probed.new.iter().map(|row| row.row_no).collect(),
+            changed: changed.collect(),
+            created: ids.iter().copied().min().zip(ids.iter().copied().max()),
+        },
+        turned_away,
+    })
 }
 
 /// Counts what became of `n_rows` rows.
-fn count(n_rows: usize, probed: &Probed<'_>) -> Loaded {
+fn count(n_rows: usize, probed: &Probed<'_>, n_turned_away: usize) -> Loaded {
     let n = |len: usize| u32::try_from(len).unwrap_or(u32::MAX);
     let (inserted, updated) = (probed.new.len(), probed.changed.len());
     Loaded {
         inserted: n(inserted),
         updated: n(updated),
-        unchanged: n(n_rows.saturating_sub(inserted + updated)),
+        unchanged: n(n_rows.saturating_sub(inserted + updated + n_turned_away)),
+        turned_away: n(n_turned_away),
         ..Loaded::default()
     }
+}
+
+/// Keeps what changed products are, before they are changed.
+async fn keep_before(
+    conn: &mut PgConnection,
+    target: &Target<'_>,
+    changed: &[Changed<'_>],
+) -> sqlx::Result<()> {
+    if changed.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(include_str!("before.sql"))
+        .bind(column(changed, |c| c.product_id))
+        .bind(target.import_id)
+        .bind(column(changed, |c| c.row.hash))
+        .execute(conn)
+        .await?;
+    Ok(())
 }
 
 /// Finds out which rows are new or changed, and what is live of the changed ones.
@@ -101,14 +164,21 @@ async fn part<'a>(
     target: &Target<'_>,
     rows: Vec<&'a ProductRow>,
 ) -> sqlx::Result<Probed<'a>> {
-    type Answer = (Option<i64>, Option<Decimal>, Option<String>, Option<i64>);
+    type Price = Option<Decimal>;
+    type Answer = (
+        Option<i64>,
+        Option<bool>,
+        Price,
+        Option<String>,
+        Option<i64>,
+    );
     let answers: Vec<Answer> = sqlx::query_as(include_str!("changed.sql"))
         .bind(codes(&rows))
         .bind(target.tenant)
         .fetch_all(conn)
         .await?;
     let mut probed = Probed::default();
-    for (row, (id, price, currency, qty)) in rows.into_iter().zip(answers) {
+    for (row, (id, is_archived, price, currency, qty)) in rows.into_iter().zip(answers) {
         match id {
             None => probed.new.push(row),
             Some(product_id) => {
@@ -119,6 +189,7 @@ async fn part<'a>(
                 probed.changed.push(Changed {
                     row,
                     product_id,
+                    is_archived: is_archived == Some(true),
                     live,
                 });
             }

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
+use serde_json::Value;
 use sqlx::PgConnection;
 
 use super::store::{self, RowFault};
@@ -79,6 +80,21 @@ pub struct Results {
     pub error_count: i64,
     /// What was wrong with which row; the first 100. The log has all.
     pub errors: Vec<RowFault>,
+    /// Rows that made a new product.
+    pub created_count: i64,
+    /// Rows that changed a product.
+    pub updated_count: i64,
+    /// Rows that the catalog had already.
+    pub unchanged_count: i64,
+    /// Products archived because the file lacked them.
+    pub archived_count: i64,
+    /// What became of rows that the catalog had, lacked, or had otherwise.
+    pub mode: String,
+    /// Whether nothing was written and the counts say what would have been.
+    pub dry_run: bool,
+    /// The first rows of each sort; of a dry run only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preview: Option<Value>,
 }
 
 /// An import as the document shows it; what does not apply is left out.
@@ -133,9 +149,12 @@ pub async fn read(conn: &mut PgConnection, run: &Run) -> sqlx::Result<Shown> {
 
 async fn results(conn: &mut PgConnection, run: &Run) -> sqlx::Result<Results> {
     let import = store::find(conn, run.id.0).await?;
-    let counts = import.map(|import| (import.success_count, import.error_count));
+    let counts = import
+        .as_ref()
+        .map(|import| (import.success_count, import.error_count));
     let (success_count, error_count) =
         counts.unwrap_or((run.items_ok + run.items_skipped, run.items_failed));
+    let of = |count: fn(&store::Import) -> i64| import.as_ref().map_or(0, count);
     let errors = match error_count {
         0 => Vec::new(),
         _ => store::row_faults(conn, run.id.0, MAX_ERRORS).await?,
@@ -145,6 +164,13 @@ async fn results(conn: &mut PgConnection, run: &Run) -> sqlx::Result<Results> {
         success_count,
         error_count,
         errors,
+        created_count: of(|import| import.created_count),
+        updated_count: of(|import| import.updated_count),
+        unchanged_count: of(|import| import.unchanged_count),
+        archived_count: of(|import| import.archived_count),
+        dry_run: import.as_ref().is_some_and(|import| import.dry_run),
+        mode: import.map_or_else(String::new, |import| import.mode),
+        preview: run.details.get("preview").cloned(),
     })
 }
 

@@ -4,13 +4,16 @@
 //! log says what the file was and what came of its rows.
 
 use chrono::{DateTime, Utc};
+use serde::Serialize;
 use sqlx::PgConnection;
 
-use super::load::Loaded;
+use super::{load::Written, plan::Plan};
+use crate::runs::RunState;
 
 /// What a file holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::Type)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::Type, Serialize)]
 #[sqlx(type_name = "text", rename_all = "UPPERCASE")]
+#[serde(rename_all = "UPPERCASE")]
 pub enum ImportType {
     /// Products.
     Parts,
@@ -33,24 +36,31 @@ pub struct NewImport<'a> {
     pub file_size_bytes: i64,
     /// SHA-256 of the file.
     pub file_sha256: [u8; 32],
+    /// What is done with its rows.
+    pub plan: Plan,
+    /// Changes with how it is read and what is done with its rows.
+    pub reading_hash: i64,
 }
 
 /// One row of the log.
-#[derive(Debug, Clone, sqlx::FromRow)]
+#[derive(Debug, Clone, sqlx::FromRow, Serialize)]
 pub struct Import {
     /// The id of its run.
     pub id: i64,
     /// The owner of the data.
     pub tenant: String,
+    /// How far its run is.
+    pub state: RunState,
     /// What it holds.
     #[sqlx(rename = "type")]
+    #[serde(rename = "type")]
     pub import_type: ImportType,
     /// Name of the file as uploaded.
     pub file_name: String,
     /// Size of the file in bytes.
     pub file_size_bytes: i64,
-    /// SHA-256 of the file, 32 bytes.
-    pub file_sha256: Vec<u8>,
+    /// SHA-256 of the file in base 16.
+    pub file_sha256: String,
     /// Rows that are in the catalog as the file has them.
     pub success_count: i64,
     /// Rows that were refused.
@@ -61,6 +71,14 @@ pub struct Import {
     pub updated_count: i64,
     /// Rows that the catalog had already.
     pub unchanged_count: i64,
+    /// Products archived because the file lacked them.
+    pub archived_count: i64,
+    /// What became of rows that the catalog had, lacked, or had otherwise.
+    pub mode: String,
+    /// Whether nothing was written, and the counts say what would have been.
+    pub dry_run: bool,
+    /// The run that undoes, or has undone, it.
+    pub rollback_run_id: Option<i64>,
     /// When it was uploaded.
     pub created_at: DateTime<Utc>,
 }
@@ -72,7 +90,10 @@ pub struct Import {
 /// An import of that id is there already; or the database cannot be reached.
 pub async fn create(conn: &mut PgConnection, import: &NewImport<'_>) -> sqlx::Result<()> {
     const INSERT: &str = "INSERT INTO catalog.imports
-        (id, tenant, type, file_name, file_size_bytes, file_sha256) VALUES ($1, $2, $3, $4, $5, $6)";
+        (id, tenant, type, file_name, file_size_bytes, file_sha256, mode, dry_run, reading_hash)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+    let mode = serde_json::to_value(import.plan.mode)
+        .map_err(|error| sqlx::Error::Encode(error.into()))?;
     sqlx::query(INSERT)
         .bind(import.id)
         .bind(import.tenant)
@@ -80,6 +101,9 @@ pub async fn create(conn: &mut PgConnection, import: &NewImport<'_>) -> sqlx::Re
         .bind(import.file_name)
         .bind(import.file_size_bytes)
         .bind(import.file_sha256.as_slice())
+        .bind(mode.as_str())
+        .bind(import.plan.dry_run)
+        .bind(import.reading_hash)
         .execute(conn)
         .await?;
     Ok(())
@@ -90,24 +114,73 @@ pub async fn create(conn: &mut PgConnection, import: &NewImport<'_>) -> sqlx::Re
 /// # Errors
 ///
 /// [`sqlx::Error::RowNotFound`] when there is no such import; or what Postgres says.
-pub async fn count(conn: &mut PgConnection, id: i64, loaded: &Loaded) -> sqlx::Result<()> {
+pub async fn count(conn: &mut PgConnection, id: i64, written: &Written) -> sqlx::Result<()> {
     const COUNT: &str = "UPDATE catalog.imports SET created_count = created_count + $2,
         updated_count = updated_count + $3, unchanged_count = unchanged_count + $4,
-        error_count = error_count + $5
+        error_count = error_count + $5, first_created_id = least(first_created_id, $6),
+        last_created_id = greatest(last_created_id, $7)
         WHERE id = $1";
+    let loaded = &written.loaded;
     let done = sqlx::query(COUNT)
         .bind(id)
         .bind(i64::from(loaded.inserted))
         .bind(i64::from(loaded.updated))
         .bind(i64::from(loaded.unchanged))
         .bind(i64::from(loaded.n_failed()))
+        .bind(written.created.map(|(first, _)| first))
+        .bind(written.created.map(|(_, last)| last))
         .execute(conn)
         .await?;
-    if done.rows_affected() == 1 {
+    one(done.rows_affected())
+}
+
+/// Adds products archived because the file lacked them, in the transaction that archives them.
+///
+/// # Errors
+///
+/// As [`count`].
+pub async fn count_archived(conn: &mut PgConnection, id: i64, n_archived: i64) -> sqlx::Result<()> {
+    const COUNT: &str =
+        "UPDATE catalog.imports SET archived_count = archived_count + $2 WHERE id = $1";
+    let done = sqlx::query(COUNT)
+        .bind(id)
+        .bind(n_archived)
+        .execute(conn)
+        .await?;
+    one(done.rows_affected())
+}
+
+fn one(n_affected: u64) -> sqlx::Result<()> {
+    if n_affected == 1 {
         Ok(())
     } else {
         Err(sqlx::Error::RowNotFound)
     }
+}
+
+/// Returns the newest completed import of the same file, read and treated in the same way, whose
+/// rows nobody took back.
+///
+/// # Errors
+///
+/// The database cannot be reached.
+pub async fn find_same(
+    conn: &mut PgConnection,
+    tenant: &str,
+    file_sha256: &[u8; 32],
+    reading_hash: i64,
+) -> sqlx::Result<Option<i64>> {
+    // imports_file
+    const FIND: &str = "SELECT i.id FROM catalog.imports i JOIN ingestd.runs r USING (id)
+        WHERE i.tenant = $1 AND i.file_sha256 = $2 AND i.reading_hash = $3 AND NOT i.dry_run
+          AND i.rollback_run_id IS NULL AND r.state = 'completed'
+        ORDER BY i.id DESC LIMIT 1";
+    sqlx::query_scalar(FIND)
+        .bind(tenant)
+        .bind(file_sha256.as_slice())
+        .bind(reading_hash)
+        .fetch_optional(conn)
+        .await
 }
 
 /// Returns the import of that id, or `None` where there is none.
@@ -116,10 +189,37 @@ pub async fn count(conn: &mut PgConnection, id: i64, loaded: &Loaded) -> sqlx::R
 ///
 /// The database cannot be reached.
 pub async fn find(conn: &mut PgConnection, id: i64) -> sqlx::Result<Option<Import>> {
-    const FIND: &str = "SELECT id, tenant, type, file_name, file_size_bytes, file_sha256,
-        success_count, error_count, created_count, updated_count, unchanged_count, created_at
-        FROM catalog.imports WHERE id = $1";
-    sqlx::query_as(FIND).bind(id).fetch_optional(conn).await
+    let mut found = list(conn, None, Some(id), None, 1).await?;
+    Ok(found.pop())
+}
+
+/// Returns the newest imports below `before`, newest first, of some owners or of all, at most `limit`;
+/// with `id` only that one.
+///
+/// # Errors
+///
+/// The database cannot be reached.
+pub async fn list(
+    conn: &mut PgConnection,
+    tenants: Option<&[String]>,
+    id: Option<i64>,
+    before: Option<i64>,
+    limit: i64,
+) -> sqlx::Result<Vec<Import>> {
+    const LIST: &str = "SELECT i.id, i.tenant, i.type, i.file_name, i.file_size_bytes,
+          encode(i.file_sha256, 'hex') AS file_sha256, i.success_count, i.error_count,
+          i.created_count, i.updated_count, i.unchanged_count, i.archived_count, i.mode, i.dry_run,
+          i.rollback_run_id, i.created_at, r.state
+        FROM catalog.imports i JOIN ingestd.runs r USING (id)
+        WHERE ($1::text[] IS NULL OR i.tenant = ANY ($1)) AND ($2::int8 IS NULL OR i.id = $2)
+          AND ($3::int8 IS NULL OR i.id < $3) ORDER BY i.id DESC LIMIT $4";
+    sqlx::query_as(LIST)
+        .bind(tenants)
+        .bind(id)
+        .bind(before)
+        .bind(limit)
+        .fetch_all(conn)
+        .await
 }
 
 /// What was wrong with a row.

@@ -13,15 +13,16 @@ use tokio::{sync::Semaphore, task::spawn_blocking};
 use super::{
     RunImport,
     job::Params,
+    plan::Wish,
     sheet::{self, Inspection, Refusal},
     store::{self, ImportType},
 };
 use crate::{
     blob::{self, Blob},
-    config::Config,
+    config::{Config, SameFile},
     observe::{BytesIngested, Direction, EnqueueSource, JobEnqueued},
     queue::{self, Job as _, NewJob},
-    runs::{self, NewRun, RunId},
+    runs::{self, Driver, NewRun, RunId},
 };
 
 /// Files looked at at once: an inspection is a second of computing, and with xlsx some memory.
@@ -45,6 +46,11 @@ pub enum SubmitError {
     /// The file cannot be imported; the message says why.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The same file was imported before in the same way, and that is refused.
+    #[error(
+        "the same file was imported before as import {0}; send on_duplicate_file=import to import it again"
+    )]
+    SameFile(RunId),
     /// The file cannot be stored.
     #[error("the file cannot be stored: {0}")]
     Storage(#[from] io::Error),
@@ -59,6 +65,8 @@ pub struct Accepted {
     blob: Blob,
     file_name: String,
     inspection: Inspection,
+    wish: Wish,
+    reading_hash: i64,
     /// Where the file lies, while nobody relies on it.
     unwanted: Option<PathBuf>,
 }
@@ -84,19 +92,26 @@ pub async fn accept(
     config: &Config,
     mut file: blob::Writer,
     file_name: &str,
+    wish: Wish,
 ) -> Result<Accepted, SubmitError> {
     file.flush().await?;
-    let options = sheet::Options {
+    let mut options = sheet::Options {
         max_file_bytes: config.http.max_upload_bytes,
+        sheet: wish.sheet.clone(),
         ..sheet::Options::from(&config.product_import)
     };
+    wish.plan.apply(&mut options);
+    let asked = options.clone();
     let (path, name) = (file.path().to_owned(), file_name.to_owned());
     let turn = INSPECTIONS.acquire().await.map_err(io::Error::other)?;
     let looked = spawn_blocking(move || sheet::inspect(&path, &name, &options)).await;
     drop(turn);
     let inspection = looked.map_err(io::Error::other)??;
     let blob = file.finish().await?;
+    let reading_hash = wish.plan.hash(inspection.fingerprint(&asked));
     Ok(Accepted {
+        reading_hash,
+        wish,
         unwanted: blobs.path(&blob.name),
         blob,
         file_name: file_name.to_owned(),
@@ -109,6 +124,27 @@ impl Accepted {
     #[must_use]
     pub const fn inspection(&self) -> &Inspection {
         &self.inspection
+    }
+
+    /// Returns the import of the same file, read and treated in the same way, that completed before
+    /// and was not undone.
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitError::SameFile`] where that is to be refused; else what Postgres says.
+    pub async fn same_before(
+        &self,
+        conn: &mut PgConnection,
+        tenant: &str,
+    ) -> Result<Option<RunId>, SubmitError> {
+        let sha256 = &self.blob.sha256;
+        let same = store::find_same(conn, tenant, sha256, self.reading_hash).await?;
+        match same.map(RunId) {
+            Some(id) if self.wish.same_file == SameFile::Reject && !self.wish.plan.dry_run => {
+                Err(SubmitError::SameFile(id))
+            }
+            same => Ok(same),
+        }
     }
 
     /// Makes the run, the log's entry and the job in the connection's transaction.
@@ -125,7 +161,7 @@ impl Accepted {
             job_kind: Some(RunImport::KIND),
             tenant: origin.tenant.to_owned(),
             triggered_by: origin.triggered_by.to_owned(),
-            params: serde_json::to_value(self.params()).map_err(encode)?,
+            params: serde_json::to_value(self.params(origin.tenant)).map_err(encode)?,
             items_total: rows_at_most.and_then(|n_rows| i64::try_from(n_rows).ok()),
         };
         let run_id = runs::create(conn, &run).await?;
@@ -136,19 +172,28 @@ impl Accepted {
             file_name: &self.file_name,
             file_size_bytes: i64::try_from(self.blob.size_bytes).unwrap_or(i64::MAX),
             file_sha256: self.blob.sha256,
+            plan: self.wish.plan,
+            reading_hash: self.reading_hash,
         };
         store::create(conn, &import).await?;
         let job = NewJob {
             run_id: Some(run_id.0),
             tenant: Some(origin.tenant.to_owned()),
+            gate_key: Some(gate_key(origin.tenant)),
+            priority: self.wish.priority,
             ..NewJob::of(&RunImport { run_id }).map_err(encode)?
         };
         queue::enqueue_raw(conn, &job).await?;
         Ok(run_id)
     }
 
-    fn params(&self) -> Params {
+    fn params(&self, tenant: &str) -> Params {
         Params {
+            plan: self.wish.plan,
+            driver: Driver {
+                gate_key: Some(gate_key(tenant)),
+                priority: self.wish.priority,
+            },
             blob: self.blob.name.clone(),
             file_name: self.file_name.clone(),
             inspection: self.inspection.clone(),
@@ -170,6 +215,12 @@ impl Accepted {
         }
         .emit();
     }
+}
+
+/// Returns the gate of an owner's catalog: one import or rollback at a time, the others wait in the
+/// order of their priority.
+pub(super) fn gate_key(tenant: &str) -> String {
+    format!("catalog:{tenant}")
 }
 
 fn encode(error: serde_json::Error) -> sqlx::Error {
@@ -202,7 +253,8 @@ pub async fn submit(
     file_name: &str,
     origin: Origin<'_>,
 ) -> Result<RunId, SubmitError> {
-    let accepted = accept(blobs, config, file, file_name).await?;
+    let wish = Wish::from(&config.product_import);
+    let accepted = accept(blobs, config, file, file_name, wish).await?;
     let mut tx = db.begin().await?;
     let run_id = accepted.submit(&mut tx, origin).await?;
     accepted.keep();

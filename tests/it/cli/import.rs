@@ -50,8 +50,8 @@ async fn a_file_is_imported_with_progress_and_a_summary() {
     assert!(world.audited("import.submit", "run/1").await);
     assert_eq!(
         files_in_store(&world),
-        0,
-        "the file is deleted once it is imported"
+        1,
+        "the file is kept for its results"
     );
 
     let again = world.import(&path, "--tenant acme --json").ok();
@@ -158,4 +158,87 @@ async fn ctrl_c_leaves_the_run_to_itself() {
     };
     assert_eq!(code, 130);
     assert_eq!(world.count("ingestd.runs WHERE state = 'pending'").await, 1);
+}
+
+#[tokio::test]
+async fn an_import_is_rehearsed_listed_exported_and_undone() {
+    let world = World::create().await;
+    let daemon = world.daemon().await;
+    let path = world.file(100);
+    let ran = world.import(&path, "--dry-run").code(0);
+    assert!(ran.out.contains("nothing was written"), "{}", ran.out);
+    assert_eq!(world.count("catalog.products").await, 0);
+    world
+        .import(&path, "--mode merge")
+        .code(64)
+        .says("replace_all");
+    world.import(&path, "--mode insert-only").code(0);
+    world
+        .import(&path, "--on-duplicate-file reject --mode insert-only")
+        .code(65)
+        .says("import 2");
+
+    let listed: Value = serde_json::from_str(&world.run("imports ls --json").ok()).unwrap();
+    assert_eq!(listed[0]["mode"], "insert_only");
+    assert_eq!(listed[0]["created_count"], 90);
+    assert_eq!(listed[1]["dry_run"], true);
+    world.run("imports show 2").code(0);
+    world.run("imports show 9").code(66).says("no import 9");
+
+    let errors = world.dir.path().join("errors.xlsx");
+    let command = format!("imports errors 2 --output {}", errors.display());
+    let ran = world.run(&command).code(0);
+    assert!(ran.out.contains("10 rows in"), "{}", ran.out);
+    assert!(std::fs::read(&errors).unwrap().starts_with(b"PK"));
+    let results = world.run("imports results 2").code(0);
+    assert_eq!(results.out.lines().count(), 91, "{}", results.out);
+
+    let preview = world.run("imports rollback 2 --preview --json").ok();
+    let preview: Value = serde_json::from_str(&preview).unwrap();
+    assert_eq!(preview["outcome"]["n_archived"], 90);
+    let ran = world.run("imports rollback 2").code(0);
+    let words: Vec<&str> = ran.out.split_whitespace().collect();
+    assert!(
+        words.windows(2).any(|pair| pair == ["archived", "90"]),
+        "{}",
+        ran.out
+    );
+    assert_eq!(
+        world
+            .count("catalog.products WHERE archived_at IS NULL")
+            .await,
+        0
+    );
+    assert!(world.audited("import.rollback", "run/2").await);
+    world
+        .run("imports rollback 2")
+        .code(1)
+        .says("is undone by run");
+    world
+        .run("imports rollback 1 --preview")
+        .code(1)
+        .says("dry run");
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[tokio::test]
+async fn dealers_are_imported_without_a_daemon() {
+    let world = World::create().await;
+    let path = world.dir.path().join("dealers.csv");
+    std::fs::write(&path, "code,name,city\nD1,Acme,Brno\nD2,,\n").unwrap();
+    let ran = world.import(&path, "--dealers --tenant acme").code(0);
+    let words: Vec<&str> = ran.out.split_whitespace().collect();
+    assert!(
+        words.windows(2).any(|pair| pair == ["inserted", "1"]),
+        "{}",
+        ran.out
+    );
+    assert_eq!(
+        world
+            .count("catalog.dealers WHERE tenant = 'acme' AND city = 'Brno'")
+            .await,
+        1
+    );
+    assert!(world.audited("import.dealers", "run/1").await);
+    world.import(&path, "--dealers --dry-run").code(64);
 }

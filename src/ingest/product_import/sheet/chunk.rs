@@ -89,8 +89,9 @@ impl<'s> Reading<'s> {
         match self.checker.check(row) {
             Outcome::Blank => return Ok(()),
             Outcome::Good(product) => self.chunk.rows.push(*product),
-            Outcome::Bad(errors) => {
+            Outcome::Bad(errors, row) => {
                 self.chunk.errors.extend(errors);
+                self.chunk.rejected.push(row);
                 self.chunk.n_bad += 1;
                 self.summary.n_bad += 1;
             }

@@ -293,6 +293,8 @@ fn rules(epoch: Epoch, is_csv: bool, options: &Options) -> Rules {
         epoch,
         max_cell_chars: options.max_cell_chars,
         refuse_extra_cells: is_csv,
+        locale: options.locale,
+        allow_duplicates: options.allow_duplicates,
     }
 }
 

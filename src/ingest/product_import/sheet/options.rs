@@ -10,6 +10,7 @@ use twox_hash::XxHash3_64;
 
 use super::super::hash::FORMAT_VERSION;
 use super::super::header::Mapping;
+use super::super::locale::Locale;
 use crate::config::ProductImport;
 
 /// Version of the rules of `check` and `value`: raised when the same file gives other rows.
@@ -49,6 +50,10 @@ pub struct Options {
     pub child_limits: ChildLimits,
     /// Raised by whoever does not want the rows any more.
     pub stop: StopFlag,
+    /// How numbers and dates are written in text cells.
+    pub locale: Locale,
+    /// Whether a code seen before is no error: whoever takes the chunks settles duplicates.
+    pub allow_duplicates: bool,
 }
 
 /// What a process that reads a workbook for this one may take.
@@ -118,6 +123,8 @@ impl From<&ProductImport> for Options {
             csv_charset: None,
             child_limits: ChildLimits::default(),
             stop: StopFlag::default(),
+            locale: Locale::default(),
+            allow_duplicates: false,
         }
     }
 }

@@ -4,12 +4,18 @@ use std::collections::BTreeMap;
 
 use super::super::field::Aliases;
 use super::super::header::map;
+use super::super::locale::{DateOrder, DecimalSign, Locale};
 use super::*;
 
 const RULES: Rules = Rules {
     epoch: Epoch::Y1900,
     max_cell_chars: 50,
     refuse_extra_cells: true,
+    locale: Locale {
+        decimal: DecimalSign::Plain,
+        dates: DateOrder::Iso,
+    },
+    allow_duplicates: false,
 };
 
 fn checker(headers: &[&str]) -> Checker {
@@ -41,7 +47,7 @@ fn good(outcome: Outcome) -> ProductRow {
 
 fn codes(outcome: Outcome) -> Vec<(Option<String>, &'static str)> {
     match outcome {
-        Outcome::Bad(errors) => errors.into_iter().map(|e| (e.column, e.code)).collect(),
+        Outcome::Bad(errors, _) => errors.into_iter().map(|e| (e.column, e.code)).collect(),
         other => panic!("not bad: {other:?}"),
     }
 }
@@ -86,7 +92,7 @@ fn every_error_of_a_row_is_listed_in_the_order_of_columns() {
         Cell::Text("2026-02-30"),
         Cell::Error("#N/A"),
     ];
-    let Outcome::Bad(errors) = checker.check(&row(9, &cells)) else {
+    let Outcome::Bad(errors, _) = checker.check(&row(9, &cells)) else {
         panic!("not bad");
     };
     let found: Vec<_> = errors
@@ -123,7 +129,7 @@ fn the_first_row_with_a_code_has_it_even_when_it_is_bad() {
         [(Some("code".into()), "duplicate_code")]
     );
     assert_eq!(codes(checker.check(&texts(4, &["B", ""]))).len(), 1);
-    let Outcome::Bad(errors) = checker.check(&texts(5, &["B", "z"])) else {
+    let Outcome::Bad(errors, _) = checker.check(&texts(5, &["B", "z"])) else {
         panic!("not bad");
     };
     assert_eq!(
@@ -173,7 +179,7 @@ fn too_long_and_forbidden_texts_are_errors() {
             (Some("note".into()), "invalid_character")
         ]
     );
-    let Outcome::Bad(errors) = checker.check(&texts(3, &["a\0b", "n"])) else {
+    let Outcome::Bad(errors, _) = checker.check(&texts(3, &["a\0b", "n"])) else {
         panic!("not bad");
     };
     assert_eq!(errors[0].value.as_deref(), Some("a\u{fffd}b"));
@@ -191,7 +197,7 @@ fn a_code_is_no_longer_than_its_index_takes() {
     row.start(2);
     row.set(0, Cell::Text(&"ä".repeat(513)));
     row.set(1, Cell::Text("x"));
-    let Outcome::Bad(errors) = checker.check(&row) else {
+    let Outcome::Bad(errors, _) = checker.check(&row) else {
         panic!("not bad");
     };
     assert_eq!(errors[0].message, "code is longer than 1024 bytes");

@@ -1,0 +1,278 @@
+//! Downloads of an import: its rejected rows with what is wrong with them, to be mended and imported
+//! again, and the rows that were imported. Written as they are read, page by page.
+//!
+//! Synchronous, for a thread of its own: [`write`] asks the database on the runtime it is given.
+//! The columns of [`ERROR_COLUMNS`] behind the file's own are ignored when the file comes back.
+
+mod table;
+
+use std::{
+    io::{self, Write},
+    ops::ControlFlow,
+    path::PathBuf,
+};
+
+use sqlx::{PgConnection, types::Json};
+use tokio::runtime::Handle;
+
+use table::Table;
+pub use table::TableFormat;
+pub(super) use table::unescaped;
+
+use super::{
+    header::{Mapping, Target},
+    job::{self, Params},
+    rejected,
+    sheet::{self, Refusal},
+};
+use crate::{
+    blob,
+    config::Config,
+    runs::{self, RunId, RunState},
+};
+
+/// Headers of the columns that say what is wrong with a row.
+pub const ERROR_COLUMNS: [&str; 4] = [
+    "import_error_row",
+    "import_error_columns",
+    "import_error_codes",
+    "import_errors",
+];
+
+/// Rejected rows read by one statement.
+const PAGE: i64 = 500;
+
+/// Which rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Those that were rejected, with what is wrong with them.
+    Errors,
+    /// Those that were imported.
+    Results,
+}
+
+impl Part {
+    /// Returns its word in file names.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Errors => "errors",
+            Self::Results => "results",
+        }
+    }
+}
+
+/// Why there is no download.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// There is no import of that id.
+    #[error("there is no import {0}")]
+    NotFound(RunId),
+    /// The uploaded file is needed and not kept any more.
+    #[error(
+        "the uploaded file is not kept any more; product_import.keep_files and queue.retention_days \
+         say how long it is"
+    )]
+    Gone,
+    /// The uploaded file cannot be read.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Whoever reads the download is gone, or the disk is full.
+    #[error("the rows cannot be written: {0}")]
+    Output(#[from] io::Error),
+    /// The database refused or is away.
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+}
+
+/// What is downloaded, found out before the first byte is written.
+#[derive(Debug)]
+pub struct Download {
+    id: RunId,
+    part: Part,
+    params: Params,
+    /// The file, and how it is read; for [`Part::Results`].
+    file: Option<(PathBuf, sheet::Options)>,
+    /// Chunks from this one on are not committed.
+    n_chunks: u32,
+}
+
+impl Download {
+    /// Finds an import and what its download needs.
+    ///
+    /// # Errors
+    ///
+    /// [`ExportError::NotFound`], [`ExportError::Gone`], or what Postgres says.
+    pub async fn find(
+        conn: &mut PgConnection,
+        blobs: &blob::Store,
+        config: &Config,
+        id: RunId,
+        part: Part,
+    ) -> Result<Self, ExportError> {
+        let run = runs::get(conn, id)
+            .await?
+            .ok_or(ExportError::NotFound(id))?;
+        let params = serde_json::from_value::<Params>(run.params);
+        // a run of another sort has other params
+        let params = params.map_err(|_| ExportError::NotFound(id))?;
+        let file = match part {
+            Part::Errors => None,
+            Part::Results => {
+                let path = blobs.path(&params.blob).filter(|path| path.exists());
+                let mut options = sheet::Options::from(&config.product_import);
+                params.plan.apply(&mut options);
+                options.allow_duplicates = true;
+                Some((path.ok_or(ExportError::Gone)?, options))
+            }
+        };
+        let n_chunks = match run.state {
+            RunState::Completed => u32::MAX,
+            _ => job::chunks_committed(run.cursor),
+        };
+        Ok(Self {
+            id,
+            part,
+            params,
+            file,
+            n_chunks,
+        })
+    }
+
+    /// Returns a name for the download: `products.errors.csv`.
+    #[must_use]
+    pub fn file_name(&self, format: TableFormat) -> String {
+        let name = &self.params.file_name;
+        let stem = name
+            .rsplit_once('.')
+            .map_or(name.as_str(), |(stem, _)| stem);
+        let kept = |c: char| {
+            if c.is_ascii_alphanumeric() || "-_.".contains(c) {
+                c
+            } else {
+                '_'
+            }
+        };
+        let stem: String = stem.chars().map(kept).take(100).collect();
+        format!("{stem}.{}.{}", self.part.word(), format.extension())
+    }
+
+    /// Writes the table; returns how many rows it has. Blocks: not on a thread of the runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`ExportError`]; what was written until then is no whole file.
+    pub fn write(
+        &self,
+        handle: &Handle,
+        conn: &mut PgConnection,
+        format: TableFormat,
+        out: impl Write,
+    ) -> Result<u64, ExportError> {
+        let mapping = &self.params.inspection.mapping;
+        let columns = mapping.columns.iter();
+        let columns = columns.filter(|column| column.target != Target::Ignored);
+        let mut headers: Vec<String> = columns.map(|column| column.header.clone()).collect();
+        if self.part == Part::Errors {
+            headers.extend(ERROR_COLUMNS.map(str::to_owned));
+        }
+        let mut table = Table::begin(format, out, &headers)?;
+        let n_rows = match &self.file {
+            None => self.errors(
+                handle,
+                conn,
+                &mut table,
+                headers.len() - ERROR_COLUMNS.len(),
+            )?,
+            Some((path, options)) => {
+                let rejected = handle.block_on(self.rejected(conn))?;
+                self.results(path, options, mapping, &rejected, &mut table)?
+            }
+        };
+        table.finish()?;
+        Ok(n_rows)
+    }
+
+    fn errors<W: Write>(
+        &self,
+        handle: &Handle,
+        conn: &mut PgConnection,
+        table: &mut Table<W>,
+        n_columns: usize,
+    ) -> Result<u64, ExportError> {
+        type Row = (
+            String,
+            i32,
+            Json<Vec<Option<String>>>,
+            Option<String>,
+            Option<String>,
+            Option<String>,
+        );
+        let (mut sheet, mut row_no, mut n_rows) = (String::new(), 0, 0);
+        loop {
+            let page = sqlx::query_as(include_str!("errors.sql"))
+                .bind(self.id)
+                .bind(&sheet)
+                .bind(row_no)
+                .bind(PAGE);
+            let page: Vec<Row> = handle.block_on(page.fetch_all(&mut *conn))?;
+            let Some(last) = page.last() else {
+                return Ok(n_rows);
+            };
+            (sheet, row_no) = (last.0.clone(), last.1);
+            for (_, row_no, Json(cells), columns, codes, messages) in &page {
+                let row_no = row_no.to_string();
+                let said = [
+                    Some(&row_no),
+                    columns.as_ref(),
+                    codes.as_ref(),
+                    messages.as_ref(),
+                ];
+                let cells = (0..n_columns).map(|at| cells.get(at).and_then(Option::as_deref));
+                table.row(cells.chain(said.into_iter().map(|text| text.map(String::as_str))))?;
+                n_rows += 1;
+            }
+        }
+    }
+
+    /// Returns the numbers of the rejected rows in order: four bytes each.
+    async fn rejected(&self, conn: &mut PgConnection) -> sqlx::Result<Vec<u32>> {
+        const REJECTED: &str =
+            "SELECT row_no FROM catalog.rejected_rows WHERE import_id = $1 ORDER BY row_no";
+        let rows: Vec<i32> = sqlx::query_scalar(REJECTED)
+            .bind(self.id)
+            .fetch_all(conn)
+            .await?;
+        Ok(rows.into_iter().map(i32::cast_unsigned).collect())
+    }
+
+    fn results<W: Write>(
+        &self,
+        path: &std::path::Path,
+        options: &sheet::Options,
+        mapping: &Mapping,
+        rejected: &[u32],
+        table: &mut Table<W>,
+    ) -> Result<u64, ExportError> {
+        let (mut n_rows, mut written) = (0, Ok(()));
+        sheet::read(path, &self.params.inspection, options, &mut |chunk| {
+            if chunk.seq >= self.n_chunks {
+                return ControlFlow::Break(());
+            }
+            for row in &chunk.rows {
+                if rejected.binary_search(&row.row_no).is_ok() {
+                    continue;
+                }
+                let row = rejected::of(row, mapping, self.params.plan.locale);
+                written = table.row(row.cells.iter().map(Option::as_deref));
+                if written.is_err() {
+                    return ControlFlow::Break(());
+                }
+                n_rows += 1;
+            }
+            ControlFlow::Continue(())
+        })?;
+        written?;
+        Ok(n_rows)
+    }
+}

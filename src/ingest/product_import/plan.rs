@@ -1,0 +1,247 @@
+//! What is asked of an import beside its file: the mode, a dry run, what duplicates come to. Pure.
+//!
+//! [`Wish`] gathers it from names and values, whoever gives them: the fields of a form, a query
+//! string, the command line. A new option is an arm of [`Wish::set`] and a line of [`NAMES`].
+
+use serde::{Deserialize, Serialize};
+use twox_hash::XxHash3_64;
+
+use super::{locale::Locale, sheet::Options};
+use crate::config::{ProductImport, SameFile};
+
+/// What becomes of rows that the catalog has, lacks, or has otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// New rows are inserted, changed ones updated.
+    #[default]
+    Upsert,
+    /// New rows are inserted; one whose product is there otherwise is a row error.
+    InsertOnly,
+    /// Changed rows are updated; one whose product is not there is a row error.
+    UpdateOnly,
+    /// As [`Mode::Upsert`], and at the end the owner's live products that the file lacks are archived.
+    ReplaceAll,
+}
+
+/// What becomes of rows of one file that have the same code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Duplicates {
+    /// The first one counts, the others are row errors that name it.
+    #[default]
+    FirstWins,
+    /// The last one counts, the others are row errors that name it.
+    LastWins,
+    /// All of them are row errors.
+    Reject,
+}
+
+/// What an import does: part of `ingestd.runs.params`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Plan {
+    /// What becomes of rows that the catalog has, lacks, or has otherwise.
+    pub mode: Mode,
+    /// Whether nothing is written and everything counted.
+    pub dry_run: bool,
+    /// What becomes of rows with the same code.
+    pub duplicates: Duplicates,
+    /// Of a hundred live products at most this many are archived by [`Mode::ReplaceAll`], else none.
+    pub max_drop_percent: u8,
+    /// How numbers and dates are written in text cells.
+    pub locale: Locale,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            mode: Mode::default(),
+            dry_run: false,
+            duplicates: Duplicates::default(),
+            max_drop_percent: 20,
+            locale: Locale::default(),
+        }
+    }
+}
+
+impl Plan {
+    /// Says whether the codes of the whole file must be known before its first row is written.
+    #[must_use]
+    pub fn needs_codes(&self) -> bool {
+        self.mode == Mode::ReplaceAll || self.duplicates != Duplicates::FirstWins
+    }
+
+    /// Returns a number that changes whenever the same file could come to something else: `reading`
+    /// is [`Inspection::fingerprint`](super::sheet::Inspection::fingerprint).
+    #[must_use]
+    pub fn hash(&self, reading: i64) -> i64 {
+        let (mode, duplicates, locale) = (self.mode, self.duplicates, self.locale);
+        let text = format!("{reading} {mode:?} {duplicates:?} {locale:?}");
+        XxHash3_64::oneshot(text.as_bytes()).cast_signed()
+    }
+
+    /// Tells a reader's options what of it concerns the reader.
+    pub fn apply(&self, options: &mut Options) {
+        options.locale = self.locale;
+        options.allow_duplicates = self.duplicates != Duplicates::FirstWins;
+    }
+}
+
+/// The names of options, as forms, queries and this module's errors have them.
+pub const NAMES: [&str; 9] = [
+    "mode",
+    "dry_run",
+    "duplicates",
+    "max_drop_percent",
+    "on_duplicate_file",
+    "priority",
+    "sheet",
+    "decimal",
+    "dates",
+];
+
+/// Everything that is asked for with one file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wish {
+    /// What the import does.
+    pub plan: Plan,
+    /// What becomes of a file that was imported before.
+    pub same_file: SameFile,
+    /// 0 urgent to 3 background; `None`: 1.
+    pub priority: Option<i16>,
+    /// The sheet to read; `None`: the first visible one that has the required headers.
+    pub sheet: Option<String>,
+}
+
+/// An option that is none, or a value that does not fit.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct BadOption(String);
+
+impl From<&ProductImport> for Wish {
+    /// Asks for what the configuration says where nobody asks for anything.
+    fn from(config: &ProductImport) -> Self {
+        Self {
+            plan: Plan {
+                max_drop_percent: config.max_drop_percent,
+                ..Plan::default()
+            },
+            same_file: config.on_duplicate_file,
+            priority: None,
+            sheet: None,
+        }
+    }
+}
+
+impl Wish {
+    /// Takes an option by its name; case and the signs between words do not matter: `dryRun`,
+    /// `dry-run`. Returns `false` where there is no such option.
+    ///
+    /// # Errors
+    ///
+    /// [`BadOption`] where the value does not fit; it names what does.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<bool, BadOption> {
+        let folded = super::header::fold(name);
+        let is = |known: &&&str| super::header::fold(known) == folded;
+        let Some(name) = NAMES.iter().find(is).copied() else {
+            return Ok(false);
+        };
+        let value = value.trim();
+        match name {
+            "mode" => self.plan.mode = word(name, value)?,
+            "dry_run" => self.plan.dry_run = truth(name, value)?,
+            "duplicates" => self.plan.duplicates = word(name, value)?,
+            "max_drop_percent" => {
+                self.plan.max_drop_percent = number(name, value, 100)?;
+            }
+            "on_duplicate_file" => self.same_file = word(name, value)?,
+            "priority" => self.priority = Some(number(name, value, 3)?.into()),
+            "sheet" => self.sheet = (!value.is_empty()).then(|| value.to_owned()),
+            "decimal" => self.plan.locale.decimal = word(name, value)?,
+            "dates" => self.plan.locale.dates = word(name, value)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
+/// Reads one of the words of an option, as serde writes them.
+fn word<T: for<'de> Deserialize<'de>>(name: &str, value: &str) -> Result<T, BadOption> {
+    let folded = value.to_lowercase().replace('-', "_");
+    serde_json::from_value(folded.into()).map_err(|error| {
+        // serde's own sentence names the words: unknown variant `x`, expected one of …
+        BadOption(format!("{name}: {error}"))
+    })
+}
+
+fn truth(name: &str, value: &str) -> Result<bool, BadOption> {
+    match value.to_lowercase().as_str() {
+        "" | "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" => Ok(false),
+        other => Err(BadOption(format!(
+            "{name}: `{other}` is neither true nor false"
+        ))),
+    }
+}
+
+fn number(name: &str, value: &str, max: u8) -> Result<u8, BadOption> {
+    let number = value.parse().ok().filter(|number| *number <= max);
+    number.ok_or_else(|| BadOption(format!("{name}: `{value}` is no number from 0 to {max}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wish(options: &[(&str, &str)]) -> Result<Wish, BadOption> {
+        let mut wish = Wish::from(&ProductImport::default());
+        for (name, value) in options {
+            assert!(wish.set(name, value)?, "{name}");
+        }
+        Ok(wish)
+    }
+
+    #[test]
+    fn options_come_in_any_spelling() {
+        let asked = wish(&[
+            ("Mode", "replace-all"),
+            ("dryRun", "1"),
+            ("max-drop-percent", "35"),
+            ("priority", "0"),
+            ("decimal", "comma"),
+            ("dates", "dmy"),
+        ])
+        .unwrap();
+        assert_eq!(asked.plan.mode, Mode::ReplaceAll);
+        assert!(asked.plan.dry_run);
+        assert_eq!((asked.plan.max_drop_percent, asked.priority), (35, Some(0)));
+        assert_eq!(wish(&[]).unwrap().plan, Plan::default());
+    }
+
+    #[test]
+    fn a_value_that_does_not_fit_names_those_that_do() {
+        let said = wish(&[("mode", "merge")]).unwrap_err().to_string();
+        assert!(
+            said.contains("mode") && said.contains("replace_all"),
+            "{said}"
+        );
+        for (name, value) in [
+            ("dry_run", "maybe"),
+            ("priority", "4"),
+            ("max_drop_percent", "-1"),
+        ] {
+            assert!(wish(&[(name, value)]).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_name_is_an_option() {
+        for name in NAMES {
+            let mut wish = Wish::from(&ProductImport::default());
+            assert_ne!(wish.set(name, "?"), Ok(false), "{name}");
+        }
+        let mut wish = Wish::from(&ProductImport::default());
+        assert_eq!(wish.set("moed", "upsert"), Ok(false));
+    }
+}

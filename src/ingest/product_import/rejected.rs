@@ -1,0 +1,92 @@
+//! Rejected rows as their file has them, kept to be mended and imported again.
+//!
+//! A bad row comes with its cells from the reader. A row that the catalog or the mode rejects is a
+//! [`ProductRow`] by then, and is written back as the import's locale has it.
+
+use serde_json::Value;
+use sqlx::PgConnection;
+
+use super::{
+    field::Field,
+    header::{Column, Mapping, Target as Meaning},
+    load::{Target, storable},
+    locale::Locale,
+    row::{ProductRow, RejectedRow},
+};
+use crate::db::copy::{CopyIn, Jsonb};
+
+/// Makes the cells of a row that was good.
+pub(super) fn of(row: &ProductRow, mapping: &Mapping, locale: Locale) -> RejectedRow {
+    RejectedRow {
+        row_no: row.row_no,
+        code: Some(row.code.clone()),
+        cells: mapping
+            .columns
+            .iter()
+            .filter(|column| column.target != Meaning::Ignored)
+            .map(|column| cell(row, column, locale))
+            .collect(),
+    }
+}
+
+fn cell(row: &ProductRow, column: &Column, locale: Locale) -> Option<String> {
+    let field = match column.target {
+        Meaning::Field(field) => field,
+        Meaning::Ignored => return None,
+        Meaning::Attribute => {
+            return match row.attributes.as_ref()?.get(&column.header)? {
+                Value::String(text) => Some(text.clone()),
+                other => Some(other.to_string()),
+            };
+        }
+    };
+    match field {
+        Field::Code => Some(row.code.clone()),
+        Field::Name => Some(row.name.clone()),
+        Field::Description => row.description.clone(),
+        Field::Brand => row.brand.clone(),
+        Field::Category => row.category.clone(),
+        Field::Price => row.price.map(|price| locale.number(&price.to_string())),
+        Field::Currency => row.currency.clone(),
+        Field::Stock => row.stock.map(|stock| stock.to_string()),
+        Field::Ean => row.ean.clone(),
+        Field::Url => row.url.clone(),
+        Field::Weight => row.weight.map(|weight| locale.number(&weight.to_string())),
+        Field::UpdatedAt => row
+            .updated_at
+            .map(|at| at.format("%Y-%m-%dT%H:%M:%S%.f").to_string()),
+    }
+}
+
+/// Appends rows to `catalog.rejected_rows`.
+pub(super) async fn write(
+    conn: &mut PgConnection,
+    target: &Target<'_>,
+    rows: [&[RejectedRow]; 2],
+) -> sqlx::Result<()> {
+    const COPY: &str = "COPY catalog.rejected_rows (import_id, sheet, row_no, cells)
+        FROM STDIN (FORMAT binary)";
+    if rows.iter().all(|rows| rows.is_empty()) {
+        return Ok(());
+    }
+    let sheet = storable(target.sheet.unwrap_or_default());
+    let mut copy = CopyIn::begin(conn, COPY).await?;
+    for rejected in rows.into_iter().flatten() {
+        let cells: Vec<_> = rejected
+            .cells
+            .iter()
+            .map(|cell| cell.as_deref().map(storable))
+            .collect();
+        let cells =
+            serde_json::to_string(&cells).map_err(|error| sqlx::Error::Encode(error.into()))?;
+        copy.row(|row| {
+            row.push(target.import_id)
+                .push(&*sheet)
+                .push(rejected.row_no.cast_signed())
+                .push(Jsonb(&cells));
+        })
+        .await?;
+    }
+    copy.finish().await?;
+    Ok(())
+}

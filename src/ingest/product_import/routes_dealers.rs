@@ -1,0 +1,57 @@
+//! The dealers' import: 200 with the results, since its caller waits.
+
+use std::sync::Arc;
+
+use axum::{
+    Extension, Json,
+    extract::{Request, State},
+};
+use serde_json::{Value, json};
+
+use super::{
+    dealers::{self, DealersError},
+    routes::{Refused, owner},
+    submit::{Origin, SubmitError},
+};
+use crate::http::{self, AppState, Caller};
+
+/// The field of the form that holds the file.
+const FIELD: &str = "file";
+
+/// `POST /import/dealers`: reads and writes the file, and answers with what came of its rows.
+pub(crate) async fn upload(
+    State(app): State<Arc<AppState>>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Json<Value>, Refused> {
+    let tenant = owner(&caller)?;
+    let upload = http::receive(&app, request, FIELD).await?;
+    let name = upload.file_name;
+    let read = dealers::read(&app.blobs, &app.config, upload.file, &name).await?;
+    let origin = Origin {
+        tenant: &tenant,
+        triggered_by: "api",
+    };
+    let mut tx = app.db.begin().await?;
+    let id = dealers::import(&mut tx, &read, origin).await?;
+    let (object, detail) = (format!("run/{id}"), json!({ "file_name": name }));
+    let (action, detail) = ("import.dealers", Some(detail));
+    http::record(&mut tx, &caller, action, &object, Some(&tenant), detail).await?;
+    let data = dealers::results(&mut tx, id).await?;
+    tx.commit().await?;
+    Ok(Json(json!({
+        "success": true,
+        "message": "Dealer import completed",
+        "data": data,
+    })))
+}
+
+impl From<DealersError> for Refused {
+    fn from(error: DealersError) -> Self {
+        match error {
+            DealersError::Refused(refusal) => SubmitError::Refused(refusal).into(),
+            DealersError::Storage(error) => error.into(),
+            DealersError::Database(error) => error.into(),
+        }
+    }
+}

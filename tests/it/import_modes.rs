@@ -1,0 +1,309 @@
+//! Modes, dry runs, duplicates and files that come twice, through the front door.
+
+use ingestd::testing::Database;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+use super::{
+    import::{accepted, accepted_as, count, csv, finished, post, upload_as},
+    process::{Daemon, until},
+};
+
+const LIVE: &str = "SELECT count(*) FROM catalog.products WHERE archived_at IS NULL";
+
+async fn world(settings: &[(&str, &str)]) -> (Database, tempfile::TempDir, Daemon) {
+    let (db, storage) = (Database::create().await, tempfile::tempdir().unwrap());
+    let daemon = Daemon::start(db.url(), storage.path(), settings).await;
+    (db, storage, daemon)
+}
+
+async fn codes(pool: &PgPool) -> String {
+    sqlx::query_scalar(
+        "SELECT coalesce(string_agg(code, ' ' ORDER BY code), '') FROM catalog.products
+         WHERE archived_at IS NULL",
+    )
+    .fetch_one(pool)
+    .await
+    .unwrap()
+}
+
+#[tokio::test]
+async fn replace_all_archives_what_the_file_lacks() {
+    let (db, _storage, daemon) = world(&[]).await;
+    let first = "code,name,price\nA,a,1\nB,b,2\nC,c,3\nD,d,4\nE,e,5\n";
+    finished(&daemon, accepted(&daemon, "first.csv", first.into()).await).await;
+    // C is there with a bad price, and so not missing; E is.
+    let second = "code,name,price\nA,a,1\nB,b,9\nC,c,x\nD,d,4\nF,f,6\n";
+    let job = accepted_as(&daemon, "second.csv", second.into(), "mode=replace_all").await;
+    let done = finished(&daemon, job).await;
+    assert_eq!(done["status"], "completed", "{done}");
+    assert_eq!(codes(db.pool()).await, "A B C D F");
+    let results = &done["results"];
+    let figures = [
+        "createdCount",
+        "updatedCount",
+        "unchangedCount",
+        "archivedCount",
+        "errorCount",
+    ];
+    let figures = figures.map(|name| results[name].as_i64().unwrap());
+    assert_eq!(figures, [1, 1, 2, 1, 1]);
+    let archived = "SELECT count(*) FROM catalog.products p JOIN catalog.product_changes c
+        ON c.product_id = p.id AND c.import_id = p.import_id WHERE p.code = 'E' AND p.archived_at IS NOT NULL";
+    assert_eq!(count(db.pool(), archived).await, 1);
+}
+
+#[tokio::test]
+async fn a_drop_beyond_the_limit_is_refused_with_its_figures() {
+    let (db, _storage, daemon) = world(&[]).await;
+    finished(&daemon, accepted(&daemon, "all.csv", csv(1000)).await).await;
+    let cut_short = csv(700);
+    let job = accepted_as(&daemon, "cut.csv", cut_short.clone(), "mode=replace_all").await;
+    let done = finished(&daemon, job).await;
+    assert_eq!(done["status"], "failed", "{done}");
+    let error = done["error"].as_str().unwrap();
+    for word in ["300 of 1000", "30.0 %", "at most 20 %", "max_drop_percent"] {
+        assert!(error.contains(word), "{error}");
+    }
+    assert_eq!(count(db.pool(), LIVE).await, 1000);
+    assert_eq!(
+        count(db.pool(), "SELECT count(*) FROM catalog.product_changes").await,
+        0
+    );
+
+    // A dry run says the same and does not fail.
+    let query = "mode=replace_all&dry_run=true";
+    let job = accepted_as(&daemon, "cut.csv", cut_short.clone(), query).await;
+    let done = finished(&daemon, job).await;
+    assert_eq!(done["status"], "completed", "{done}");
+    let refusal = done["results"]["preview"]["refusal"].as_str().unwrap();
+    assert!(refusal.contains("300 of 1000"), "{refusal}");
+
+    let query = "mode=replace_all&max_drop_percent=30";
+    let job = accepted_as(&daemon, "cut.csv", cut_short, query).await;
+    assert_eq!(
+        finished(&daemon, job).await["results"]["archivedCount"],
+        300
+    );
+    assert_eq!(count(db.pool(), LIVE).await, 700);
+}
+
+#[tokio::test]
+async fn archiving_goes_on_where_a_killed_daemon_left_it() {
+    let settings = [("INGESTD_PRODUCT_IMPORT__CHUNK_ROWS", "5000")];
+    let (db, storage, mut first) = world(&settings).await;
+    let (n_all, n_left) = (60_000, 10_000);
+    finished(&first, accepted(&first, "all.csv", csv(n_all)).await).await;
+    // The first page is archived, the next one waits for a row that somebody else holds.
+    let mut holds = db.pool().begin().await.unwrap();
+    sqlx::query("SELECT FROM catalog.products WHERE code = 'P040000' FOR UPDATE")
+        .execute(&mut *holds)
+        .await
+        .unwrap();
+    let query = "mode=replace_all&max_drop_percent=90";
+    let job = accepted_as(&first, "few.csv", csv(n_left), query).await;
+    let archived = "SELECT count(*) FROM catalog.products WHERE archived_at IS NOT NULL";
+    until("some are archived and some are not", || async {
+        count(db.pool(), archived).await > 0
+    })
+    .await;
+    first.kill9();
+    holds.rollback().await.unwrap();
+    let n_archived = count(db.pool(), archived).await;
+    assert!(n_archived < 50_000, "killed at {n_archived}");
+
+    let second = Daemon::start(db.url(), storage.path(), &settings).await;
+    let done = finished(&second, job).await;
+    assert_eq!(done["status"], "completed", "{done}");
+    assert_eq!(done["results"]["archivedCount"], 50_000);
+    assert_eq!(done["results"]["unchangedCount"], 10_000);
+    assert_eq!(count(db.pool(), LIVE).await, 10_000);
+    let kept = "SELECT count(*) FROM catalog.product_changes";
+    assert_eq!(count(db.pool(), kept).await, 50_000);
+}
+
+#[tokio::test]
+async fn a_dry_run_says_what_would_be() {
+    let (db, _storage, daemon) = world(&[]).await;
+    let first = "code,name,price\nA,a,1\nB,b,2\nC,c,3\n";
+    finished(&daemon, accepted(&daemon, "first.csv", first.into()).await).await;
+    let second = "code,name,price\nA,a,1\nB,b,9\nD,d,x\nE,e,5\n";
+    let query = "mode=replace_all&dryRun=1&max_drop_percent=50";
+    let job = accepted_as(&daemon, "second.csv", second.into(), query).await;
+    let done = finished(&daemon, job).await;
+    let results = &done["results"];
+    let figures = [
+        "createdCount",
+        "updatedCount",
+        "unchangedCount",
+        "archivedCount",
+        "errorCount",
+    ];
+    let figures = figures.map(|name| results[name].as_i64().unwrap());
+    assert_eq!(
+        (figures, &results["dryRun"]),
+        ([1, 1, 1, 1, 1], &json!(true)),
+        "{done}"
+    );
+    let preview = &results["preview"];
+    assert_eq!(preview["would_archive"], json!([{ "code": "C" }]));
+    let changes = json!({ "price": { "from": "2", "to": "9" } });
+    assert_eq!(preview["changed"][0]["changes"], changes);
+    assert_eq!(preview["rejected"][0]["column"], "price");
+    assert_eq!(codes(db.pool()).await, "A B C");
+    let prices = "SELECT count(*) FROM catalog.product_prices WHERE archived_at IS NOT NULL";
+    assert_eq!(count(db.pool(), prices).await, 0);
+}
+
+#[tokio::test]
+async fn duplicates_within_a_file_are_settled_as_asked() {
+    let (db, _storage, daemon) = world(&[("INGESTD_PRODUCT_IMPORT__CHUNK_ROWS", "2")]).await;
+    let file = "code,name\nA,first\nB,b\nA,second\nC,c\nA,third\n";
+    let name = "SELECT count(*) FROM catalog.products WHERE name = ";
+    for (policy, n_errors, found) in [
+        (
+            "first_wins",
+            2,
+            "SELECT count(*) FROM catalog.products WHERE name = 'first'",
+        ),
+        (
+            "last_wins",
+            2,
+            "SELECT count(*) FROM catalog.products WHERE name = 'third'",
+        ),
+        (
+            "reject",
+            3,
+            "SELECT 1 - count(*) FROM catalog.products WHERE code = 'A'",
+        ),
+    ] {
+        sqlx::query("DELETE FROM catalog.products")
+            .execute(db.pool())
+            .await
+            .unwrap();
+        let query = format!("duplicates={policy}");
+        let job = accepted_as(&daemon, "twice.csv", file.into(), &query).await;
+        let done = finished(&daemon, job).await;
+        assert_eq!(done["results"]["errorCount"], n_errors, "{policy}: {done}");
+        assert_eq!(
+            done["results"]["successCount"],
+            5 - n_errors,
+            "{policy}: {done}"
+        );
+        assert_eq!(done["results"]["errors"][0]["code"], "duplicate_code");
+        assert_eq!(count(db.pool(), found).await, 1, "{policy} {name}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_comes_twice_is_told_or_refused() {
+    let (db, _storage, daemon) = world(&[]).await;
+    let (_, body) = upload_as(&daemon, "a.csv", csv(10), "").await;
+    assert_eq!(body["data"].get("note"), None);
+    let first = body["data"]["jobId"].as_i64().unwrap();
+    finished(&daemon, first).await;
+    let (code, body) = upload_as(&daemon, "b.csv", csv(10), "").await;
+    assert_eq!((code, &body["data"]["sameFileAs"]), (202, &json!(first)));
+    assert!(
+        body["data"]["note"]
+            .as_str()
+            .unwrap()
+            .contains(&first.to_string())
+    );
+    let second = body["data"]["jobId"].as_i64().unwrap();
+    finished(&daemon, second).await;
+    let (code, body) = upload_as(&daemon, "c.csv", csv(10), "on_duplicate_file=reject").await;
+    assert_eq!(
+        (code, &body["error"]["code"]),
+        (409, &json!("duplicate_file"))
+    );
+    assert!(
+        body["message"]
+            .as_str()
+            .unwrap()
+            .contains(&second.to_string()),
+        "{body}"
+    );
+    // Asked for in another way it is not the same.
+    let query = "on_duplicate_file=reject&mode=update_only";
+    let (code, body) = upload_as(&daemon, "c.csv", csv(10), query).await;
+    assert_eq!((code, body["data"].get("note")), (202, None), "{body}");
+    let n_runs = count(db.pool(), "SELECT count(*) FROM ingestd.runs").await;
+    assert_eq!(n_runs, 3);
+}
+
+#[tokio::test]
+async fn an_option_that_is_none_is_refused() {
+    let (db, _storage, daemon) = world(&[]).await;
+    for (query, word) in [
+        ("mode=merge", "replace_all"),
+        ("dryrum=1", "dry_run"),
+        ("priority=9", "priority"),
+    ] {
+        let (code, body) = upload_as(&daemon, "a.csv", csv(10), query).await;
+        assert_eq!(
+            (code, &body["error"]["code"]),
+            (400, &json!("bad_option")),
+            "{body}"
+        );
+        assert!(body["message"].as_str().unwrap().contains(word), "{body}");
+    }
+    assert_eq!(
+        count(db.pool(), "SELECT count(*) FROM ingestd.runs").await,
+        0
+    );
+}
+
+#[tokio::test]
+async fn one_import_of_an_owner_runs_at_a_time_the_urgent_one_first() {
+    let (db, _storage, daemon) = world(&[("INGESTD_PRODUCT_IMPORT__CHUNK_ROWS", "200")]).await;
+    post(&daemon, "/api/v1/queues/import/pause").await;
+    let mut jobs = Vec::new();
+    for (n, query) in [
+        (3000, "priority=2"),
+        (3001, "priority=3"),
+        (3002, "priority=0"),
+    ] {
+        jobs.push(accepted_as(&daemon, "p.csv", csv(n), query).await);
+    }
+    post(&daemon, "/api/v1/queues/import/resume").await;
+    for job in &jobs {
+        assert_eq!(finished(&daemon, *job).await["status"], "completed");
+    }
+    let order: Vec<(i64, bool)> = sqlx::query_as(
+        "SELECT id, coalesce(started_at >= lag(finished_at) OVER (ORDER BY started_at), true)
+         FROM ingestd.runs ORDER BY started_at",
+    )
+    .fetch_all(db.pool())
+    .await
+    .unwrap();
+    // None began before the one before it had ended.
+    assert_eq!(order, [(jobs[2], true), (jobs[0], true), (jobs[1], true)]);
+}
+
+#[tokio::test]
+async fn a_paused_import_gives_way_and_goes_on_later() {
+    let (db, _storage, daemon) = world(&[("INGESTD_PRODUCT_IMPORT__CHUNK_ROWS", "200")]).await;
+    let long = accepted(&daemon, "long.csv", csv(60_000)).await;
+    until("the first chunk is committed", || async {
+        count(db.pool(), "SELECT count(*) FROM catalog.products").await > 0
+    })
+    .await;
+    post(&daemon, &format!("/api/v1/runs/{long}/pause")).await;
+    let other = "code,name\nX1,x\n";
+    let other = accepted(&daemon, "other.csv", other.into()).await;
+    assert_eq!(finished(&daemon, other).await["status"], "completed");
+    post(&daemon, &format!("/api/v1/runs/{long}/resume")).await;
+    let gate: Value =
+        sqlx::query_scalar("SELECT to_jsonb(gate_key) FROM ingestd.jobs WHERE run_id = $1")
+            .bind(long)
+            .fetch_optional(db.pool())
+            .await
+            .unwrap()
+            .unwrap_or(json!("catalog:default"));
+    assert_eq!(gate, "catalog:default");
+    assert_eq!(
+        finished(&daemon, long).await["results"]["createdCount"],
+        60_000
+    );
+}
