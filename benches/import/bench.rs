@@ -146,6 +146,7 @@ async fn target(conn: &mut PgConnection) -> sqlx::Result<Target<'static>> {
         tenant: "default",
         sheet: None,
         columns: Columns::ALL,
+        notes_search: false,
     })
 }
 

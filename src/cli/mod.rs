@@ -26,6 +26,7 @@ mod queues;
 mod run;
 mod runs;
 mod schedules;
+mod search;
 mod service;
 mod session;
 mod webhooks;
@@ -116,6 +117,9 @@ enum Command {
     /// Lists, adds, pauses, tries and removes webhooks, and shows their deliveries.
     #[command(subcommand, after_help = webhooks::EXAMPLES)]
     Webhooks(webhooks::WebhooksCommand),
+    /// Shows how far the search server is; sends, rebuilds, retries.
+    #[command(subcommand, after_help = search::EXAMPLES)]
+    Search(search::SearchCommand),
     /// Imports a product file and shows its progress.
     Import(import::ImportArgs),
     /// Checks and shows the configuration.
@@ -202,6 +206,7 @@ impl Cli {
             Command::Schedules(command) => schedules::run(command, session).await,
             Command::Runs(command) => runs::run(command, session).await,
             Command::Webhooks(command) => webhooks::run(command, session).await,
+            Command::Search(command) => search::run(command, session).await,
             Command::Import(args) => import::run(&args, session).await,
             _ => Ok(Exit::Ok), // the commands without a session returned above
         }

@@ -48,6 +48,13 @@ pub(super) fn resolve(
             value: &mut config.http.token,
             file: &mut config.http.token_file,
         },
+        Secret {
+            key: "search.api_key",
+            file_key: "search.api_key_file",
+            credential: "search-api-key",
+            value: &mut config.search.api_key,
+            file: &mut config.search.api_key_file,
+        },
     ];
     let results = secrets.map(|secret| secret.resolve(origins, folder));
     results.into_iter().filter_map(Result::err).collect()

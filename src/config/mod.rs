@@ -24,6 +24,7 @@ mod queues;
 mod runs;
 mod schedules;
 mod schema;
+mod search;
 mod secret;
 mod setting;
 mod storage;
@@ -51,6 +52,7 @@ pub use queues::{QueueOverride, Queues};
 pub use runs::Runs;
 pub use schedules::{ScheduleEntry, Schedules};
 pub use schema::is_secret;
+pub use search::{SEARCH_FIELDS, Search};
 pub use storage::Storage;
 pub use webhooks::Webhooks;
 
@@ -84,6 +86,8 @@ pub struct Config {
     pub product_import: ProductImport,
     /// `[webhooks]`: deliveries to others.
     pub webhooks: Webhooks,
+    /// `[search]`: the search server that is told of products.
+    pub search: Search,
 }
 
 impl Config {
@@ -143,6 +147,7 @@ impl Config {
         self.product_import
             .validate(check.section("product_import"));
         self.webhooks.validate(check.section("webhooks"));
+        self.search.validate(check.section("search"));
         check.mistakes
     }
 }

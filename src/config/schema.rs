@@ -14,7 +14,7 @@ const ANY: &str = "*";
 const WHOLE: &str = "args";
 
 /// The keys whose values are never shown.
-const SECRETS: [&str; 2] = ["database.url", "http.token"];
+const SECRETS: [&str; 3] = ["database.url", "http.token", "search.api_key"];
 
 /// The names on the way to a key.
 pub(super) type Path = Vec<String>;

@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use axum::{Router, extract::DefaultBodyLimit, middleware};
 
-use api::{dead, enqueue, gate, health, job, log, queue, run, schedule, stats, webhook};
+use api::{dead, enqueue, gate, health, job, log, queue, run, schedule, search, stats, webhook};
 use route::route;
 
 use crate::ingest::product_import::routes as product_import;
@@ -90,6 +90,11 @@ pub const ROUTES: &[Route] = &[
     route!(POST   "/api/v1/webhooks/{id}/resume"     Guarded webhook::resume,     "The webhook goes on."),
     route!(POST   "/api/v1/webhooks/{id}/test"       Guarded webhook::test,       "202 with the job that delivers `webhook.test`."),
     route!(GET    "/api/v1/webhooks/{id}/deliveries" Guarded webhook::deliveries, "The last 200 attempts to deliver, with status, time and error."),
+    route!(GET    "/api/v1/search"                   Guarded search::show,        "How far the search server is: what it was not told of yet, what it refused, the collections, the last trouble."),
+    route!(POST   "/api/v1/search/sync"              Guarded search::sync,        "202 with the job that sends what is noted and due again; 409 where no search server is configured."),
+    route!(POST   "/api/v1/search/rebuild"           Guarded search::rebuild,     "202 with the job that fills a new collection and leads the alias to it; one that was begun goes on."),
+    route!(GET    "/api/v1/search/failures"          Guarded search::failures,    "Products that the search server refused, with its reasons, by id."),
+    route!(POST   "/api/v1/search/retry"             Guarded search::retry,       "All of these are due now: 202 with how many, and the job that sends them."),
     route!(UPLOAD "/import/products"               Guarded product_import::upload, "Imports the products of an uploaded workbook or CSV, the form's field `file`: 202 with the job's id, 400 where it cannot be imported."),
     route!(UPLOAD "/api/v1/import/products"        Guarded product_import::upload, "The same."),
     route!(GET    "/import/status/{jobId}"         Guarded product_import::status, "How far an import is."),

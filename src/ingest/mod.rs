@@ -6,7 +6,13 @@ use std::sync::Arc;
 
 use sqlx::PgPool;
 
-use crate::{blob, config::Config, fetch::Fetcher, notify::webhook, queue::Kind};
+use crate::{
+    blob,
+    config::Config,
+    fetch::Fetcher,
+    notify::{search, webhook},
+    queue::Kind,
+};
 
 pub mod product_import;
 pub mod system;
@@ -27,6 +33,9 @@ pub struct Context {
 /// Every kind of this binary, one line each.
 pub const ALL: &[Kind<Context>] = &[
     Kind::of::<product_import::RunImport>(),
+    Kind::of::<search::Look>(),
+    Kind::of::<search::Rebuild>(),
+    Kind::of::<search::SyncSearch>(),
     Kind::of::<system::Bulk>(),
     Kind::of::<system::Noop>(),
     Kind::of::<system::RecoverRuns>(),

@@ -18,12 +18,12 @@ pub use event::{
     BytesIngested, GateAdmitted, HorizonNamed, HorizonSeen, HttpServed, JobClaimed,
     JobDeduplicated, JobEnqueued, JobErrored, JobFinished, LeaseFenced, LeasesRescued,
     ListenerChanged, LiveTableSeen, LiveTableVacuumed, PartitionsSeen, PlanSeen, ReadinessChanged,
-    RowsIngested, ScheduleTicked, WorkerSlots, WorkerWoken,
+    RowsIngested, ScheduleTicked, SearchDocuments, WorkerSlots, WorkerWoken,
 };
 pub use exporter::Exporter;
 pub use gauge::{GateDepth, QueueDepth};
 pub use label::{
-    Direction, EnqueueSource, ErrorKind, HorizonHolder, Outcome, Rescue, RowResult, TickResult,
-    VacuumResult, Wake,
+    Direction, EnqueueSource, ErrorKind, HorizonHolder, Outcome, Rescue, RowResult, SearchResult,
+    TickResult, VacuumResult, Wake,
 };
 pub use meter::JobMeters;

@@ -57,6 +57,7 @@ impl Rig {
             tenant: "default",
             sheet: Some("Products"),
             columns: Columns::ALL,
+            notes_search: false,
         }
     }
 

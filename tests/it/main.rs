@@ -57,6 +57,8 @@ mod schedule_fault;
 mod schedule_people;
 mod schedule_sync;
 mod schema;
+mod search;
+mod search_rig;
 mod sql;
 mod stats;
 mod systemd;

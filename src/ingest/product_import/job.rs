@@ -22,6 +22,7 @@ use super::{
 use crate::{
     db,
     ingest::Context,
+    notify::search,
     observe::{RowResult, RowsIngested},
     queue::{DeadJob, Done, Job, JobContext, JobError, Retry},
     runs::{self, Progress, RunId},
@@ -227,6 +228,7 @@ impl<'a> Import<'a> {
             tenant: &self.tenant,
             sheet: self.params.inspection.sheet.as_deref(),
             columns: Columns::of(&self.params.inspection.mapping),
+            notes_search: self.ctx.state().config.search.is_on(),
         };
         let mut tx = self.ctx.state().db.begin().await?;
         self.ctx.fence(&mut tx).await?;
@@ -259,6 +261,7 @@ impl<'a> Import<'a> {
         };
         runs::advance(&mut tx, self.run_id, &total).await?;
         runs::complete(&mut tx, self.run_id).await?;
+        search::after_import(&mut tx, &self.ctx.state().config, self.run_id.0).await?;
         let done = self.ctx.complete_in(&mut tx).await?;
         tx.commit().await?;
         if let Err(error) = self.ctx.state().blobs.delete(&self.params.blob).await {

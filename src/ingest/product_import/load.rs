@@ -43,6 +43,8 @@ pub struct Target<'a> {
     pub sheet: Option<&'a str>,
     /// The optional columns that the file has.
     pub columns: Columns,
+    /// Whether what changes is noted for the search server.
+    pub notes_search: bool,
 }
 
 /// What became of the rows of a chunk; their sum is the number of rows read.

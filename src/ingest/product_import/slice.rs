@@ -11,7 +11,10 @@ use super::{
     load::{Loaded, Target},
     row::ProductRow,
 };
-use crate::db::copy::{CopyIn, Jsonb};
+use crate::{
+    db::copy::{CopyIn, Jsonb},
+    notify::search,
+};
 
 /// A row that the catalog does not have as it is.
 struct Changed<'a> {
@@ -51,6 +54,11 @@ pub(super) async fn write(
         history.added(*id, row);
     }
     history::write(conn, target.import_id, &history).await?;
+    if target.notes_search {
+        let changed = probed.changed.iter().map(|changed| changed.product_id);
+        let changed: Vec<i64> = changed.chain(ids).collect();
+        search::note(conn, &changed).await?;
+    }
     Ok(count(rows.len(), &probed))
 }
 

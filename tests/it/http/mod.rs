@@ -14,6 +14,7 @@ mod problem;
 mod record;
 mod run;
 mod schedule;
+mod search;
 mod server;
 mod stats;
 mod webhook;
