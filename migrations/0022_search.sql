@@ -5,16 +5,21 @@
 -- its removal where it is archived or gone by then. Notes are therefore never stale, need no order
 -- among transactions, and two notes of one product cost one document. No unique key on the product:
 -- an import would wait for another's transaction, and a note made while its product is being sent
--- must stay.
+-- must stay. A note is of up to 1000 products, stored as they come: a chunk's 10,000 took 22 ms
+-- as rows of one each, 12 ms as ten arrays that were compressed, 0.6 ms as they are.
 
 CREATE TABLE catalog.search_outbox (
   seq        bigint GENERATED ALWAYS AS IDENTITY (CACHE 100) PRIMARY KEY,
-  product_id bigint NOT NULL,
+  product_ids bigint[] NOT NULL
+              CONSTRAINT a_note_is_of_1_to_1000_products CHECK (cardinality(product_ids) BETWEEN 1 AND 1000),
+  n_products smallint GENERATED ALWAYS AS (cardinality(product_ids)) STORED,
   noted_at   timestamptz NOT NULL DEFAULT now()
-) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.1);
+);
+ALTER TABLE catalog.search_outbox ALTER product_ids SET STORAGE EXTERNAL;
 COMMENT ON TABLE  catalog.search_outbox IS 'Products that changed since the search server was told. No foreign key: a product may be gone, which is then what is told.';
 COMMENT ON COLUMN catalog.search_outbox.seq IS 'Tells this note from later ones of the same product: only the notes that were read are removed.';
-COMMENT ON COLUMN catalog.search_outbox.product_id IS 'The product, catalog.products.id; also the document''s id.';
+COMMENT ON COLUMN catalog.search_outbox.product_ids IS 'The products, catalog.products.id; also the documents'' ids. Those that are dealt with are taken out.';
+COMMENT ON COLUMN catalog.search_outbox.n_products IS 'How many they are.';
 COMMENT ON COLUMN catalog.search_outbox.noted_at IS 'When the change''s transaction began.';
 
 CREATE SEQUENCE catalog.search_version CACHE 1;

@@ -92,7 +92,7 @@ async fn status(session: &mut Session) -> Result<Exit, Failure> {
         ("building", or_none(found.building.as_ref())),
         ("built so far", found.build_rows.to_string()),
         ("fields changed", yes(found.fields_changed)),
-        ("to be told", found.notes.to_string()),
+        ("to be told", found.noted.to_string()),
         ("oldest since", at_or_none(found.oldest_note_at)),
         ("refused, retrying", found.retrying.to_string()),
         ("refused, kept", found.kept.to_string()),

@@ -168,7 +168,7 @@ metrics! {
     INGEST_BYTES = Counter, "ingestd_ingest_bytes_total", "bytes", &["kind", "direction"], "Bytes that an ingestion read (in) or wrote (out).";
 
     SEARCH_DOCUMENTS = Counter, "ingestd_search_documents_total", "documents", &["result"], "Documents that the search server answered for: upserted, deleted or refused.";
-    SEARCH_OUTBOX = Gauge, "ingestd_search_outbox_notes", "notes", &[], "Changes of products that the search server was not told of yet, counted up to 10001.", of_database;
+    SEARCH_OUTBOX = Gauge, "ingestd_search_outbox_products", "products", &[], "Products that the search server was not told of yet, each as often as it changed, in the first 10001 notes.", of_database;
     SEARCH_LAG = Gauge, "ingestd_search_lag_seconds", "seconds", &[], "Age of the oldest change that the search server was not told of yet; 0 where there is none.", of_database;
     SEARCH_FAILURES = Gauge, "ingestd_search_failures", "documents", &["state"], "Products that the search server refused: retrying, or kept until they change; counted up to 10001.", of_database;
 

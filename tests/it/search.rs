@@ -57,7 +57,7 @@ async fn archive(rig: &Rig, code: &str) {
     rig.sql(&format!(
         "WITH gone AS (UPDATE catalog.products SET archived_at = now(), row_hash = NULL
                        WHERE code = '{code}' RETURNING id)
-         INSERT INTO catalog.search_outbox (product_id) SELECT id FROM gone"
+         INSERT INTO catalog.search_outbox (product_ids) SELECT ARRAY[id] FROM gone"
     ))
     .await;
 }
@@ -106,7 +106,7 @@ async fn goes_all_the_way(rig: &Rig, look: &Look) {
         ("is_configured", json!(true)),
         ("live", json!(second)),
         ("building", Value::Null),
-        ("notes", json!(0)),
+        ("noted", json!(0)),
         ("trouble", Value::Null),
         ("fields_changed", json!(false)),
         ("deleted", json!(1)),
@@ -310,7 +310,7 @@ async fn a_crash_between_the_answer_and_its_note_loses_nothing() {
     })
     .await;
     first.kill9();
-    let noted = "SELECT count(*) FROM catalog.search_outbox";
+    let noted = "SELECT sum(n_products) FROM catalog.search_outbox";
     assert_eq!(rig.ask::<i64>(noted).await, 4);
     let mut second = look.daemon(&rig, folder.path(), &[]).await;
     synced(&rig).await;
@@ -346,7 +346,7 @@ async fn a_rebuild_goes_on_after_a_crash_and_misses_no_change() {
     for code in ["P0001", "P0033"] {
         rig.sql(&format!(
             "WITH p AS (UPDATE catalog.products SET name = 'changed' WHERE code = '{code}' RETURNING id)
-             INSERT INTO catalog.search_outbox (product_id) SELECT id FROM p"
+             INSERT INTO catalog.search_outbox (product_ids) SELECT ARRAY[id] FROM p"
         ))
         .await;
     }
@@ -424,7 +424,7 @@ async fn a_wrong_key_says_so_and_changes_nothing() {
         .await;
     let trouble: String = rig.ask("SELECT trouble FROM catalog.search_indexes").await;
     assert!(trouble.contains("search.api_key"), "{trouble}");
-    let noted = "SELECT count(*) FROM catalog.search_outbox";
+    let noted = "SELECT sum(n_products) FROM catalog.search_outbox";
     assert_eq!(rig.ask::<i64>(noted).await, 3);
     assert!(daemon.terminate().success());
 }

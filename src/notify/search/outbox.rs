@@ -1,8 +1,13 @@
 //! The outbox: which products changed since the server was told.
 
+use std::collections::{BTreeMap, HashSet};
+
 use sqlx::{FromRow, PgConnection};
 
 use super::document::Product;
+
+/// Products of one note at most.
+const MOST_OF_A_NOTE: i32 = 1000;
 
 /// Notes products that changed, in the transaction that changes them.
 ///
@@ -16,10 +21,15 @@ pub async fn note(conn: &mut PgConnection, product_ids: &[i64]) -> sqlx::Result<
     if product_ids.is_empty() {
         return Ok(());
     }
-    sqlx::query("INSERT INTO catalog.search_outbox (product_id) SELECT unnest($1::int8[])")
-        .bind(product_ids)
-        .execute(conn)
-        .await?;
+    sqlx::query(
+        "INSERT INTO catalog.search_outbox (product_ids)
+         SELECT ($1::int8[])[nth : nth + $2 - 1]
+         FROM generate_series(1, cardinality($1::int8[]), $2) nth",
+    )
+    .bind(product_ids)
+    .bind(MOST_OF_A_NOTE)
+    .execute(conn)
+    .await?;
     Ok(())
 }
 
@@ -37,7 +47,8 @@ pub(super) struct Told {
     pub(super) product: Product,
 }
 
-/// Reads the first notes after `after`, at most `limit`, with their products.
+/// Reads the first notes after `after`, of `limit` products and those that the last note has more,
+/// with their products.
 pub(super) async fn notes(
     conn: &mut PgConnection,
     after: i64,
@@ -86,14 +97,39 @@ pub(super) async fn version(conn: &mut PgConnection) -> sqlx::Result<i64> {
 /// What became of a batch's products.
 #[derive(Debug, Default)]
 pub(super) struct Settled {
-    /// Notes that are dealt with.
-    pub(super) notes: Vec<i64>,
+    /// Notes whose products are all dealt with.
+    pub(super) done: Vec<i64>,
+    /// Notes of which products are left, and which.
+    pub(super) left: Vec<(i64, Vec<i64>)>,
     /// Products that the server took, or whose removal it took.
     pub(super) taken: Vec<i64>,
     /// Products that it refused, and why.
     pub(super) refused: Vec<(i64, String)>,
     /// How many of the taken were removals.
     pub(super) n_deleted: usize,
+}
+
+impl Settled {
+    /// Finds the notes that are dealt with, and what is left of the others.
+    pub(super) fn sort_notes(&mut self, told: &[Told]) {
+        let refused = self.refused.iter().map(|(id, _)| *id);
+        let dealt_with: HashSet<i64> = self.taken.iter().copied().chain(refused).collect();
+        let mut left: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
+        for told in told {
+            let Some(seq) = told.seq else { continue };
+            let left = left.entry(seq).or_default();
+            if !dealt_with.contains(&told.product_id) {
+                left.push(told.product_id);
+            }
+        }
+        for (seq, left) in left {
+            if left.is_empty() {
+                self.done.push(seq);
+            } else {
+                self.left.push((seq, left));
+            }
+        }
+    }
 }
 
 /// Takes away the notes that are dealt with and keeps the reasons of those that were refused.
@@ -104,9 +140,16 @@ pub(super) async fn settle(
 ) -> sqlx::Result<()> {
     // A note that another worker dealt with meanwhile is gone, which is as good.
     sqlx::query("DELETE FROM catalog.search_outbox WHERE seq = ANY ($1)")
-        .bind(&settled.notes)
+        .bind(&settled.done)
         .execute(&mut *conn)
         .await?;
+    for (seq, left) in &settled.left {
+        sqlx::query("UPDATE catalog.search_outbox SET product_ids = $2 WHERE seq = $1")
+            .bind(seq)
+            .bind(left)
+            .execute(&mut *conn)
+            .await?;
+    }
     sqlx::query(
         "DELETE FROM catalog.search_failures WHERE collection = $1 AND product_id = ANY ($2)",
     )

@@ -6,7 +6,7 @@ use sqlx::{FromRow, PgConnection, PgExecutor};
 
 use crate::config;
 
-/// Where the search sync stands. No count is above 10,001.
+/// Where the search sync stands. No count of failures is above 10,001.
 #[derive(Debug, Clone, Serialize, FromRow)]
 pub struct Status {
     /// The alias under which is searched.
@@ -24,8 +24,9 @@ pub struct Status {
     /// Whether the configured fields are others than the live collection was made with: a rebuild
     /// is needed.
     pub fields_changed: bool,
-    /// Changes that the server was not told of yet.
-    pub notes: i64,
+    /// Products of the first 10,001 notes that the server was not told of yet, each as often as it
+    /// is noted.
+    pub noted: i64,
     /// When the oldest of them was made.
     pub oldest_note_at: Option<DateTime<Utc>>,
     /// Products that it refused and that are tried again.

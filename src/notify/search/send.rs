@@ -1,6 +1,6 @@
 //! One batch: read what is to be told, send it, settle what became of it.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -109,6 +109,7 @@ impl<'a> Sender<'a> {
     ) -> Result<(), JobError> {
         let mut settled = Settled::default();
         let sent = self.send(targets, batch, &mut settled).await;
+        settled.sort_notes(&batch.told);
         if let Err(error) = self.settle(batch, &settled, sent.is_ok(), and).await {
             if matches!(error, JobError::LeaseLost) {
                 self.note_again(batch).await;
@@ -165,40 +166,36 @@ impl<'a> Sender<'a> {
         batch: &Batch,
         settled: &mut Settled,
     ) -> Result<(), Trouble> {
-        let mut notes: HashMap<i64, Vec<i64>> = HashMap::with_capacity(batch.told.len());
+        let mut seen = HashSet::with_capacity(batch.told.len());
         let (mut lines, mut gone) = (Lines::default(), Vec::new());
-        let most = usize::try_from(self.settings.batch_bytes).unwrap_or(usize::MAX);
+        let most_bytes = usize::try_from(self.settings.batch_bytes).unwrap_or(usize::MAX);
+        let most_rows = usize::try_from(self.settings.batch_rows).unwrap_or(usize::MAX);
         for told in &batch.told {
-            let known = notes.len();
-            let of = notes.entry(told.product_id).or_default();
-            of.extend(told.seq);
-            if notes.len() == known {
+            let id = told.product_id;
+            if !seen.insert(id) {
                 continue; // noted twice: all were read at once, so one document will do
             }
-            if told.is_live {
-                let line = told
-                    .product
-                    .line(told.product_id, batch.version, self.settings);
-                if lines.body.len() + line.len() > most && !lines.ids.is_empty() {
-                    let full = std::mem::take(&mut lines);
-                    self.upsert(targets, full, batch.now, &notes, settled)
-                        .await?;
-                }
-                lines.ids.push(told.product_id);
-                lines.body.push_str(&line);
-            } else {
-                gone.push(told.product_id);
+            if !told.is_live {
+                gone.push(id);
+                continue;
             }
+            let line = told.product.line(id, batch.version, self.settings);
+            let is_full =
+                lines.body.len() + line.len() > most_bytes || lines.ids.len() >= most_rows;
+            if is_full && !lines.ids.is_empty() {
+                let full = std::mem::take(&mut lines);
+                self.upsert(targets, full, batch.now, settled).await?;
+            }
+            lines.ids.push(id);
+            lines.body.push_str(&line);
         }
-        self.upsert(targets, lines, batch.now, &notes, settled)
-            .await?;
+        self.upsert(targets, lines, batch.now, settled).await?;
         for ids in gone.chunks(MOST_REMOVED) {
             for target in targets {
                 self.server.remove(target, ids, batch.now).await?;
             }
             settled.n_deleted += ids.len();
             settled.taken.extend(ids);
-            settle_notes(&notes, ids, settled);
         }
         Ok(())
     }
@@ -208,7 +205,6 @@ impl<'a> Sender<'a> {
         targets: &[String],
         lines: Lines,
         now: DateTime<Utc>,
-        notes: &HashMap<i64, Vec<i64>>,
         settled: &mut Settled,
     ) -> Result<(), Trouble> {
         if lines.ids.is_empty() {
@@ -227,14 +223,10 @@ impl<'a> Sender<'a> {
         let mut is_busy = false;
         for (id, verdict) in lines.ids.into_iter().zip(verdicts) {
             match verdict {
-                Line::Busy => {
-                    is_busy = true;
-                    continue; // its notes stay
-                }
+                Line::Busy => is_busy = true, // its note stays
                 Line::Taken => settled.taken.push(id),
                 Line::Refused(why) => settled.refused.push((id, why)),
             }
-            settle_notes(notes, &[id], settled);
         }
         if is_busy {
             return Err(Trouble::some_busy());
@@ -307,13 +299,6 @@ impl<'a> Sender<'a> {
             return Err(JobError::Cancelled);
         }
         Ok(())
-    }
-}
-
-/// Adds the notes of products to those that are dealt with.
-fn settle_notes(notes: &HashMap<i64, Vec<i64>>, ids: &[i64], settled: &mut Settled) {
-    for id in ids {
-        settled.notes.extend(notes.get(id).into_iter().flatten());
     }
 }
 

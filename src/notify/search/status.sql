@@ -3,7 +3,8 @@ SELECT $1 AS collection, $2 AS is_configured, x.live, x.building, coalesce(x.bui
   x.build_began_at, x.synced_at, x.switched_at, coalesce(x.upserted, 0) AS upserted,
   coalesce(x.deleted, 0) AS deleted, x.wait_until, x.trouble, x.trouble_at,
   x.live IS NOT NULL AND x.live_fields IS DISTINCT FROM $3::text[] AS fields_changed,
-  (SELECT count(*) FROM (SELECT FROM catalog.search_outbox LIMIT 10001) n) AS notes,
+  (SELECT coalesce(sum(n_products), 0)::int8
+   FROM (SELECT n_products FROM catalog.search_outbox LIMIT 10001) n) AS noted,
   (SELECT noted_at FROM catalog.search_outbox ORDER BY seq LIMIT 1) AS oldest_note_at,
   (SELECT count(*) FROM (SELECT FROM catalog.search_failures
      WHERE collection = $1 AND retry_at IS NOT NULL LIMIT 10001) r) AS retrying,

@@ -203,7 +203,7 @@ fn publish_schedule(schedule: &str, times: [Option<f64>; 3]) {
 fn publish_search(search: &read::Search) {
     let exporter = Exporter::get();
     let outbox = exporter.gauge(&metric::SEARCH_OUTBOX, &[]);
-    outbox.set(float(search.notes));
+    outbox.set(float(search.noted));
     exporter
         .gauge(&metric::SEARCH_LAG, &[])
         .set(search.lag_seconds);

@@ -173,7 +173,7 @@ pub(super) async fn schedules(pool: &PgPool) -> sqlx::Result<Vec<Schedule>> {
 /// What the search server was not told of, or would not take.
 #[derive(Debug, FromRow)]
 pub(super) struct Search {
-    pub(super) notes: i64,
+    pub(super) noted: i64,
     pub(super) lag_seconds: f64,
     pub(super) retrying: i64,
     pub(super) kept: i64,

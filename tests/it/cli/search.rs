@@ -12,7 +12,7 @@ async fn without_a_server_nothing_is_begun() {
     let world = World::create().await;
     let status = world.run("search status --json").json();
     assert_eq!(status["is_configured"], false);
-    assert_eq!(status["notes"], 0);
+    assert_eq!(status["noted"], 0);
     for verb in ["sync", "rebuild", "retry"] {
         world
             .run(&format!("search {verb}"))
@@ -28,7 +28,7 @@ async fn it_is_shown_synced_rebuilt_and_retried() {
     let world = World::create().await;
     sqlx::raw_sql(
         "INSERT INTO catalog.products (code, name) VALUES ('A', 'Anna');
-         INSERT INTO catalog.search_outbox (product_id) SELECT id FROM catalog.products;
+         INSERT INTO catalog.search_outbox (product_ids) SELECT ARRAY[id] FROM catalog.products;
          INSERT INTO catalog.search_failures (collection, product_id, error, attempts)
          SELECT 'products', id, 'Field `price` must be a float.', 5 FROM catalog.products;
          INSERT INTO catalog.search_indexes (alias, live, live_fields)
@@ -44,7 +44,7 @@ async fn it_is_shown_synced_rebuilt_and_retried() {
     let shown = run("search status").says("ingestd search rebuild").ok();
     assert!(shown.contains("products_1"), "{shown}");
     let status = run("search status --json").json();
-    for (name, value) in [("notes", 1), ("kept", 1), ("retrying", 0)] {
+    for (name, value) in [("noted", 1), ("kept", 1), ("retrying", 0)] {
         assert_eq!(status[name], value, "{name}");
     }
     assert_eq!(status["fields_changed"], true);
