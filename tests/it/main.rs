@@ -66,4 +66,5 @@ mod walsender;
 mod watch;
 mod webhook_delivery;
 mod webhook_event;
+mod webhook_import;
 mod webhook_rig;
