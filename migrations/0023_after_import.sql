@@ -1,4 +1,8 @@
--- What follows an import: its webhooks tell its counts.
+-- What follows an import: its webhooks tell its counts, and people are written to.
+
+-- Else the first import to be given up after this would not be buried, for want of the kind.
+INSERT INTO ingestd.job_kinds (kind, queue, max_attempts, timeout_secs)
+VALUES ('system.mail', 'mail', 10, 1800) ON CONFLICT (kind) DO NOTHING;
 
 -- As before, and for the run of an import what came of its rows, by the names of catalog.imports:
 -- items_ok cannot tell a new product from a changed one.

@@ -55,6 +55,13 @@ pub(super) fn resolve(
             value: &mut config.search.api_key,
             file: &mut config.search.api_key_file,
         },
+        Secret {
+            key: "mail.password",
+            file_key: "mail.password_file",
+            credential: "mail-password",
+            value: &mut config.mail.password,
+            file: &mut config.mail.password_file,
+        },
     ];
     let results = secrets.map(|secret| secret.resolve(origins, folder));
     results.into_iter().filter_map(Result::err).collect()

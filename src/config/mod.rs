@@ -16,6 +16,7 @@ mod http;
 mod kinds;
 mod load;
 mod log;
+mod mail;
 mod near;
 mod origin;
 mod product_import;
@@ -45,6 +46,7 @@ pub use http::Http;
 pub use kinds::{KindOverride, Kinds};
 pub use load::{Loaded, Sources};
 pub use log::{Log, LogFormat};
+pub use mail::{Mail, MailSecurity};
 pub use origin::{Origin, Origins};
 pub use product_import::{FIELDS, ProductImport};
 pub use queue::{Queue, Wake};
@@ -86,6 +88,8 @@ pub struct Config {
     pub product_import: ProductImport,
     /// `[webhooks]`: deliveries to others.
     pub webhooks: Webhooks,
+    /// `[mail]`: mail to people.
+    pub mail: Mail,
     /// `[search]`: the search server that is told of products.
     pub search: Search,
 }
@@ -147,6 +151,7 @@ impl Config {
         self.product_import
             .validate(check.section("product_import"));
         self.webhooks.validate(check.section("webhooks"));
+        self.mail.validate(check.section("mail"));
         self.search.validate(check.section("search"));
         check.mistakes
     }

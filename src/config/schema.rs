@@ -14,7 +14,12 @@ const ANY: &str = "*";
 const WHOLE: &str = "args";
 
 /// The keys whose values are never shown.
-const SECRETS: [&str; 3] = ["database.url", "http.token", "search.api_key"];
+const SECRETS: [&str; 4] = [
+    "database.url",
+    "http.token",
+    "mail.password",
+    "search.api_key",
+];
 
 /// The names on the way to a key.
 pub(super) type Path = Vec<String>;

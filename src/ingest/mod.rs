@@ -10,7 +10,7 @@ use crate::{
     blob,
     config::Config,
     fetch::Fetcher,
-    notify::{search, webhook},
+    notify::{mail, search, webhook},
     queue::Kind,
 };
 
@@ -33,6 +33,7 @@ pub struct Context {
 /// Every kind of this binary, one line each.
 pub const ALL: &[Kind<Context>] = &[
     Kind::of::<product_import::RunImport>(),
+    Kind::of::<mail::SendMail>(),
     Kind::of::<search::Look>(),
     Kind::of::<search::Rebuild>(),
     Kind::of::<search::SyncSearch>(),

@@ -101,6 +101,7 @@ fn crates_stay_in_their_rooms() {
         "calamine",
     );
     only(&["fetch/"], "reqwest");
+    only(&["notify/mail/"], "lettre");
     only(&["cli/"], "clap");
     only(&["cli/"], "indicatif");
 }

@@ -26,6 +26,7 @@ mod load_race;
 mod load_refusal;
 mod load_rig;
 mod load_view;
+mod mail;
 mod observe;
 mod partition;
 mod process;

@@ -74,12 +74,13 @@ fn its_samples_are_valid() {
     // The samples of secrets exclude each other; everything else stands together.
     let text = uncommented();
     let secret = |line: &&str| {
-        !["url_file", "token", "api_key_file"]
+        !["url_file", "token", "api_key_file", "password_file"]
             .iter()
             .any(|key| line.starts_with(key))
     };
     let text = text.lines().filter(secret).collect::<Vec<_>>().join("\n");
     let text = text.replace("credential:search-api-key", "sample");
+    let text = text.replace("credential:mail-password", "sample");
     World::empty().file("ingestd.toml", &text).loaded();
 }
 

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     db,
     ingest::Context,
-    notify::search,
+    notify::{mail, search},
     observe::{RowResult, RowsIngested},
     queue::{DeadJob, Done, Job, JobContext, JobError, Retry},
     runs::{self, Progress, RunId},
@@ -89,6 +89,7 @@ impl Job for RunImport {
     async fn on_dead(conn: &mut PgConnection, dead: &DeadJob) -> sqlx::Result<()> {
         let Some(id) = dead.run_id else { return Ok(()) };
         runs::fail(conn, RunId(id), &dead.error).await?;
+        mail::after_import(conn, id).await?;
         Ok(())
     }
 }
@@ -262,6 +263,9 @@ impl<'a> Import<'a> {
         runs::advance(&mut tx, self.run_id, &total).await?;
         runs::complete(&mut tx, self.run_id).await?;
         search::after_import(&mut tx, &self.ctx.state().config, self.run_id.0).await?;
+        if self.ctx.state().config.mail.is_on() {
+            mail::after_import(&mut tx, self.run_id.0).await?;
+        }
         let done = self.ctx.complete_in(&mut tx).await?;
         tx.commit().await?;
         if let Err(error) = self.ctx.state().blobs.delete(&self.params.blob).await {
