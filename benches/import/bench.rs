@@ -153,6 +153,7 @@ async fn target(conn: &mut PgConnection) -> sqlx::Result<Target<'static>> {
         mode: Mode::Upsert,
         mapping: None,
         locale: Locale::default(),
+        notes_search: false,
     })
 }
 

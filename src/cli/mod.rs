@@ -28,6 +28,7 @@ mod queues;
 mod run;
 mod runs;
 mod schedules;
+mod search;
 mod service;
 mod session;
 mod token;
@@ -122,6 +123,9 @@ enum Command {
     /// Makes, lists and revokes the tokens of the HTTP interface.
     #[command(subcommand, after_help = token::EXAMPLES)]
     Token(token::TokenCommand),
+    /// Shows how far the search server is; sends, rebuilds, retries.
+    #[command(subcommand, after_help = search::EXAMPLES)]
+    Search(search::SearchCommand),
     /// Imports a product file and shows its progress.
     Import(import::ImportArgs),
     /// Lists and shows imports, and undoes them.
@@ -215,6 +219,7 @@ impl Cli {
             Command::Runs(command) => runs::run(command, session).await,
             Command::Webhooks(command) => webhooks::run(command, session).await,
             Command::Token(command) => token::run(command, session).await,
+            Command::Search(command) => search::run(command, session).await,
             Command::Import(args) => import::run(&args, session).await,
             Command::Imports(command) => imports::run(command, session).await,
             _ => Ok(Exit::Ok), // the commands without a session returned above

@@ -62,6 +62,20 @@ pub(super) fn resolve(
             value: &mut config.auth.jwt_public_key,
             file: &mut config.auth.jwt_public_key_file,
         },
+        Secret {
+            key: "search.api_key",
+            file_key: "search.api_key_file",
+            credential: "search-api-key",
+            value: &mut config.search.api_key,
+            file: &mut config.search.api_key_file,
+        },
+        Secret {
+            key: "mail.password",
+            file_key: "mail.password_file",
+            credential: "mail-password",
+            value: &mut config.mail.password,
+            file: &mut config.mail.password_file,
+        },
     ];
     let results = secrets.map(|secret| secret.resolve(origins, folder));
     results.into_iter().filter_map(Result::err).collect()

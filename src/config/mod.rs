@@ -17,6 +17,7 @@ mod http;
 mod kinds;
 mod load;
 mod log;
+mod mail;
 mod near;
 mod origin;
 mod product_import;
@@ -25,6 +26,7 @@ mod queues;
 mod runs;
 mod schedules;
 mod schema;
+mod search;
 mod secret;
 mod setting;
 mod storage;
@@ -46,6 +48,7 @@ pub use http::Http;
 pub use kinds::{KindOverride, Kinds};
 pub use load::{Loaded, Sources};
 pub use log::{Log, LogFormat};
+pub use mail::{Mail, MailSecurity};
 pub use origin::{Origin, Origins};
 pub use product_import::{FIELDS, ProductImport, SameFile};
 pub use queue::{Queue, Wake};
@@ -53,6 +56,7 @@ pub use queues::{QueueOverride, Queues};
 pub use runs::Runs;
 pub use schedules::{ScheduleEntry, Schedules};
 pub use schema::is_secret;
+pub use search::{SEARCH_FIELDS, Search};
 pub use storage::Storage;
 pub use webhooks::Webhooks;
 
@@ -88,6 +92,10 @@ pub struct Config {
     pub product_import: ProductImport,
     /// `[webhooks]`: deliveries to others.
     pub webhooks: Webhooks,
+    /// `[mail]`: mail to people.
+    pub mail: Mail,
+    /// `[search]`: the search server that is told of products.
+    pub search: Search,
 }
 
 impl Config {
@@ -148,6 +156,8 @@ impl Config {
         self.product_import
             .validate(check.section("product_import"));
         self.webhooks.validate(check.section("webhooks"));
+        self.mail.validate(check.section("mail"));
+        self.search.validate(check.section("search"));
         check.mistakes
     }
 }

@@ -14,11 +14,13 @@ const ANY: &str = "*";
 const WHOLE: &str = "args";
 
 /// The keys whose values are never shown.
-const SECRETS: [&str; 4] = [
+const SECRETS: [&str; 6] = [
     "auth.jwt_public_key",
     "auth.jwt_secret",
     "database.url",
     "http.token",
+    "mail.password",
+    "search.api_key",
 ];
 
 /// The names on the way to a key.

@@ -10,6 +10,7 @@ use reqwest::{
 use super::{
     FetchError, Method, Request, Response,
     body::Body,
+    origin::Origin,
     redirect,
     resolve::{Guard, Lookup, System},
     target::{Rules, place},
@@ -39,11 +40,26 @@ impl Client {
     /// daemon does its other work.
     #[must_use]
     pub fn new(settings: &config::Fetch) -> Self {
-        Self::with_lookup(settings, Arc::new(System))
+        Self::make(settings, Rules::new(settings), Arc::new(System))
     }
 
+    /// Makes a client that asks one server and no other; answers of up to `max_bytes` are read.
+    #[must_use]
+    pub fn only(settings: &config::Fetch, origin: Origin, max_bytes: u64) -> Self {
+        let rules = Rules::only(settings, origin);
+        Self {
+            max_bytes,
+            ..Self::make(settings, rules, Arc::new(System))
+        }
+    }
+
+    #[cfg(test)]
     pub(super) fn with_lookup(settings: &config::Fetch, lookup: Arc<dyn Lookup>) -> Self {
-        let rules = Arc::new(Rules::new(settings));
+        Self::make(settings, Rules::new(settings), lookup)
+    }
+
+    pub(super) fn make(settings: &config::Fetch, rules: Rules, lookup: Arc<dyn Lookup>) -> Self {
+        let rules = Arc::new(rules);
         let guard = Guard {
             rules: Arc::clone(&rules),
             lookup,
@@ -109,6 +125,8 @@ impl Client {
         let mut sending = match request.method {
             Method::Get => http.get(url.clone()),
             Method::Post => http.post(url.clone()).body(request.body.clone()),
+            Method::Put => http.put(url.clone()).body(request.body.clone()),
+            Method::Delete => http.delete(url.clone()),
         };
         sending = sending.header(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
         for (name, value) in &request.headers {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
+
 /// What is done with the thing a URL names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
@@ -9,6 +11,10 @@ pub enum Method {
     Get,
     /// Send it something.
     Post,
+    /// Put something in its place.
+    Put,
+    /// Take it away.
+    Delete,
 }
 
 /// A request to be sent.
@@ -58,6 +64,25 @@ impl Request {
             ..Self::get(url)
         }
     }
+
+    /// Puts a body in the place that a URL names.
+    #[must_use]
+    pub fn put(url: impl Into<String>, body: Vec<u8>) -> Self {
+        Self {
+            method: Method::Put,
+            body,
+            ..Self::get(url)
+        }
+    }
+
+    /// Takes away what a URL names.
+    #[must_use]
+    pub fn delete(url: impl Into<String>) -> Self {
+        Self {
+            method: Method::Delete,
+            ..Self::get(url)
+        }
+    }
 }
 
 impl std::fmt::Debug for Request {
@@ -99,6 +124,18 @@ impl Response {
     pub fn header(&self, name: &str) -> Option<&str> {
         let found = self.headers.iter().find(|(n, _)| n == name);
         found.map(|(_, value)| value.as_str())
+    }
+
+    /// Returns how long `Retry-After` (RFC 9110, 10.2.3) asks to wait, given in seconds or as a
+    /// date; `None` where it does not say, or not in a way that is understood.
+    #[must_use]
+    pub fn retry_after(&self, now: DateTime<Utc>) -> Option<Duration> {
+        let text = self.header("retry-after")?.trim();
+        if let Ok(secs) = text.parse() {
+            return Some(Duration::from_secs(secs));
+        }
+        let date = DateTime::parse_from_rfc2822(text).ok()?;
+        Some((date.to_utc() - now).to_std().unwrap_or_default())
     }
 }
 

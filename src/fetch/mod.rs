@@ -10,6 +10,7 @@
 //! |---|---|
 //! | `address` | which addresses may be connected to |
 //! | `target` | which URLs may be asked for |
+//! | `origin` | the one server that a client may be made for |
 //! | `resolve` | names to addresses, all of them checked |
 //! | `redirect` | where an answer sends us, and what goes along |
 //! | `body` | how much of an answer is read |
@@ -23,6 +24,7 @@ mod client;
 mod error;
 mod fake;
 mod message;
+mod origin;
 mod redirect;
 mod resolve;
 mod target;
@@ -32,6 +34,7 @@ pub use client::Client;
 pub use error::FetchError;
 pub use fake::Fake;
 pub use message::{Method, Request, Response};
+pub use origin::Origin;
 
 /// Judges a URL as far as that is possible without asking anybody: a name may still turn out to
 /// lead to an address that is not reached.

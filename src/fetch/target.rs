@@ -4,11 +4,11 @@ use std::net::IpAddr;
 
 use reqwest::Url;
 
-use super::{FetchError, Network, address};
+use super::{FetchError, Network, address, origin::Origin};
 use crate::config;
 
 /// Longest URL, in bytes.
-const LONGEST_URL: usize = 4096;
+pub(super) const LONGEST_URL: usize = 4096;
 
 /// What the operator decided about where requests may go.
 #[derive(Debug, Clone)]
@@ -17,6 +17,8 @@ pub(super) struct Rules {
     pub(super) allowed: Vec<Network>,
     /// Ports that may be connected to.
     pub(super) ports: Vec<u16>,
+    /// Where this is set nothing else is asked, and it may be on any port.
+    pub(super) only: Option<Origin>,
 }
 
 impl Rules {
@@ -24,6 +26,14 @@ impl Rules {
         Self {
             allowed: settings.networks(),
             ports: settings.ports.clone(),
+            only: None,
+        }
+    }
+
+    pub(super) fn only(settings: &config::Fetch, origin: Origin) -> Self {
+        Self {
+            only: Some(origin),
+            ..Self::new(settings)
         }
     }
 
@@ -54,8 +64,14 @@ impl Rules {
         let port = url.port_or_known_default().unwrap_or_default();
         let host = url.host_str().filter(|host| !host.is_empty());
         let host = host.ok_or(FetchError::BadUrl("it has no host"))?;
-        if !self.ports.contains(&port) {
-            return Err(FetchError::Port(port));
+        match &self.only {
+            Some(only) if !only.is_of(url, host, port) => {
+                return Err(FetchError::BadUrl(
+                    "it is another server's than the one configured",
+                ));
+            }
+            None if !self.ports.contains(&port) => return Err(FetchError::Port(port)),
+            _ => {}
         }
         // The resolver is never asked about an address, so it is judged here, as the parser
         // understood it: `http://2130706433/` has one.
@@ -67,7 +83,8 @@ impl Rules {
 
     /// Judges an address that `host` is, or was resolved to.
     pub(super) fn judge_address(&self, host: &str, address: IpAddr) -> Result<(), FetchError> {
-        let is_listed = self.allowed.iter().any(|network| network.contains(address));
+        let is_listed = self.only.as_ref().is_some_and(Origin::may_be_private)
+            || self.allowed.iter().any(|network| network.contains(address));
         match address::reserved(address) {
             Some(why) if !is_listed => Err(FetchError::Address {
                 host: host.to_owned(),

@@ -28,7 +28,8 @@ use std::sync::Arc;
 use axum::{Router, extract::DefaultBodyLimit, middleware};
 
 use api::{
-    dead, enqueue, gate, health, job, log, queue, run, schedule, session, stats, token, webhook,
+    dead, enqueue, gate, health, job, log, queue, run, schedule, search, session, stats, token,
+    webhook,
 };
 use route::route;
 
@@ -109,7 +110,7 @@ pub const ROUTES: &[Route] = &[
     route!(GET    "/api/v1/tokens"                   Admin Whole       token::list,        "The API tokens, the revoked ones among them; never their secrets."),
     route!(SECRET "/api/v1/tokens"                   Admin Whole       token::create,      "Makes a token of `{name, role, tenants, expires_secs}`, of which the first two are required: 201, with the `token` itself, which is shown this once."),
     route!(DELETE "/api/v1/tokens/{id}"              Admin Whole       token::revoke,      "Revokes a token: from now on it opens nothing. 409 where it was revoked before."),
-    route!(UPLOAD "/import/products"               Operator Filtered product_import::upload, "Imports the products of an uploaded workbook or CSV, the form's field `file`: 202 with the job's id, 400 where it cannot be imported. Options are further fields or parameters: `mode` (upsert, insert_only, update_only, replace_all), `dry_run`, `duplicates` (first_wins, last_wins, reject), `max_drop_percent` (20), `on_duplicate_file` (import, reject: 409), `priority` (0 to 3), `sheet`, `decimal` (plain, point, comma), `dates` (iso, dmy, mdy, ymd)."),
+    route!(UPLOAD "/import/products"               Operator Filtered product_import::upload, "Imports the products of an uploaded workbook or CSV, the form's field `file`: 202 with the job's id, 400 where it cannot be imported."),
     route!(UPLOAD "/api/v1/import/products"        Operator Filtered product_import::upload, "The same."),
     route!(GET    "/import/status/{jobId}"         Viewer Run product_import::status, "How far an import is."),
     route!(GET    "/api/v1/import/status/{jobId}"  Viewer Run product_import::status, "The same."),
@@ -123,6 +124,11 @@ pub const ROUTES: &[Route] = &[
     route!(GET "/api/v1/import/{id}/errors.xlsx" Operator Run export::errors_xlsx, "The same as a workbook."),
     route!(GET "/api/v1/import/{id}/results.csv" Operator Run export::results_csv, "The rows of an import that were imported, in their file's columns; 404 once the file is not kept any more."),
     route!(GET "/api/v1/import/{id}/results.xlsx" Operator Run export::results_xlsx, "The same as a workbook."),
+    route!(GET "/api/v1/search" Viewer Whole search::show, "How far the search server is: what it was not told of yet, what it refused, the collections, the last trouble."),
+    route!(POST "/api/v1/search/sync" Operator Whole search::sync, "202 with the job that sends what is noted and due again; 409 where no search server is configured."),
+    route!(POST "/api/v1/search/rebuild" Admin Whole search::rebuild, "202 with the job that fills a new collection and leads the alias to it; one that was begun goes on."),
+    route!(GET "/api/v1/search/failures" Operator Whole search::failures, "Products that the search server refused, with its reasons, by id."),
+    route!(POST "/api/v1/search/retry" Operator Whole search::retry, "All of these are due now: 202 with how many, and the job that sends them."),
 ];
 
 /// Makes the router of every route in the table.

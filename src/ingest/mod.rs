@@ -10,7 +10,7 @@ use crate::{
     blob,
     config::Config,
     fetch::Fetcher,
-    notify::webhook,
+    notify::{mail, search, webhook},
     queue::{Kind, Retry},
 };
 
@@ -34,6 +34,10 @@ pub struct Context {
 pub const ALL: &[Kind<Context>] = &[
     Kind::of::<product_import::RollBack>(),
     Kind::of::<product_import::RunImport>(),
+    Kind::of::<mail::SendMail>(),
+    Kind::of::<search::Look>(),
+    Kind::of::<search::Rebuild>(),
+    Kind::of::<search::SyncSearch>(),
     Kind::of::<system::Bulk>(),
     Kind::of::<system::Noop>(),
     Kind::of::<system::RecoverRuns>(),

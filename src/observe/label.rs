@@ -190,6 +190,18 @@ labels! {
 }
 
 labels! {
+    /// What became of a document that the search server was told of.
+    SearchResult {
+        /// The server has it.
+        Upserted = "upserted",
+        /// The server has it no more.
+        Deleted = "deleted",
+        /// The server refused it, and its reason is kept.
+        Refused = "refused",
+    }
+}
+
+labels! {
     /// Which way bytes went, seen from the daemon.
     Direction {
         /// Read.

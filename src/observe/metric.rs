@@ -171,6 +171,11 @@ metrics! {
     INGEST_ROWS = Counter, "ingestd_ingest_rows_total", "rows", &["kind", "result"], "Rows that an ingestion handled: inserted, updated, unchanged or rejected.";
     INGEST_BYTES = Counter, "ingestd_ingest_bytes_total", "bytes", &["kind", "direction"], "Bytes that an ingestion read (in) or wrote (out).";
 
+    SEARCH_DOCUMENTS = Counter, "ingestd_search_documents_total", "documents", &["result"], "Documents that the search server answered for: upserted, deleted or refused.";
+    SEARCH_OUTBOX = Gauge, "ingestd_search_outbox_products", "products", &[], "Products that the search server was not told of yet, each as often as it changed, in the first 10001 notes.", of_database;
+    SEARCH_LAG = Gauge, "ingestd_search_lag_seconds", "seconds", &[], "Age of the oldest change that the search server was not told of yet; 0 where there is none.", of_database;
+    SEARCH_FAILURES = Gauge, "ingestd_search_failures", "documents", &["state"], "Products that the search server refused: retrying, or kept until they change; counted up to 10001.", of_database;
+
     HTTP_REQUESTS = Counter, "ingestd_http_requests_total", "requests", BY_REQUEST, "Requests served, by route template.";
     HTTP_REQUEST_DURATION = Histogram(HTTP_SECONDS), "ingestd_http_request_duration_seconds", "seconds", BY_REQUEST, "From a request's head to the last byte of its response's head.";
     DB_POOL_CONNECTIONS = Gauge, "ingestd_db_pool_connections", "connections", &["state"], "Connections of this process's pool: idle, used, and the most it may have (max).";

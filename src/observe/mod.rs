@@ -18,12 +18,13 @@ pub use event::{
     BytesIngested, ClockCompared, GateAdmitted, HorizonNamed, HorizonSeen, HttpServed, JobClaimed,
     JobDeduplicated, JobEnqueued, JobErrored, JobFinished, LeaseFenced, LeasesRescued,
     ListenerChanged, LiveTableSeen, LiveTableVacuumed, LogLinesLost, PartitionsSeen, PlanSeen,
-    ReadinessChanged, RowsIngested, ScheduleTicked, SlotsStuck, WorkerSlots, WorkerWoken,
+    ReadinessChanged, RowsIngested, ScheduleTicked, SearchDocuments, SlotsStuck, WorkerSlots,
+    WorkerWoken,
 };
 pub use exporter::Exporter;
 pub use gauge::{GateDepth, QueueDepth};
 pub use label::{
     Direction, EnqueueSource, ErrorKind, HorizonHolder, LineLoss, Outcome, Rescue, RowResult,
-    TickResult, VacuumResult, Wake,
+    SearchResult, TickResult, VacuumResult, Wake,
 };
 pub use meter::JobMeters;

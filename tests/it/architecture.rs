@@ -110,6 +110,7 @@ fn crates_stay_in_their_rooms() {
     );
     only(&["fetch/"], "reqwest");
     only(&["access/"], "use ring::");
+    only(&["notify/mail/"], "lettre");
     only(&["cli/"], "clap");
     only(&["cli/"], "indicatif");
 }

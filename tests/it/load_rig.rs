@@ -64,6 +64,7 @@ impl Rig {
             mode: Mode::Upsert,
             mapping: None,
             locale: Locale::default(),
+            notes_search: false,
         }
     }
 

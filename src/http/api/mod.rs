@@ -13,6 +13,7 @@ pub(super) mod log;
 pub(super) mod queue;
 pub(super) mod run;
 pub(super) mod schedule;
+pub(super) mod search;
 pub(super) mod session;
 pub(super) mod stats;
 pub(super) mod token;

@@ -28,6 +28,7 @@ use super::{
 use crate::{
     db,
     ingest::Context,
+    notify::{mail, search},
     observe::{RowResult, RowsIngested},
     queue::{DeadJob, Done, Job, JobContext, JobError, Retry},
     runs::{self, Driver, Progress, RunId},
@@ -124,6 +125,7 @@ impl Job for RunImport {
     async fn on_dead(conn: &mut PgConnection, dead: &DeadJob) -> sqlx::Result<()> {
         let Some(id) = dead.run_id else { return Ok(()) };
         runs::fail(conn, RunId(id), &dead.error).await?;
+        mail::after_import(conn, id).await?;
         Ok(())
     }
 }
@@ -315,10 +317,13 @@ impl<'a> Import<'a> {
             let mut tx = self.ctx.state().db.begin().await?;
             self.ctx.fence(&mut tx).await?;
             let (id, tenant) = (self.run_id.0, self.tenant.as_str());
-            let (n_archived, last) =
+            let (archived, last) =
                 replace::archive_page(&mut tx, id, tenant, after, &scan.codes).await?;
+            if self.ctx.state().config.search.is_on() {
+                search::note(&mut tx, &archived).await?;
+            }
             let Some(after) = last else { return Ok(()) };
-            let n_archived = i64::try_from(n_archived)?;
+            let n_archived = i64::try_from(archived.len())?;
             self.stay_within(&mut tx, n_archived).await?;
             let cursor = Cursor {
                 archiving: Some(Archiving { after, n_rows }),
@@ -406,6 +411,7 @@ impl<'a> Import<'a> {
             mode: self.plan.mode,
             mapping: Some(&self.params.inspection.mapping),
             locale: self.plan.locale,
+            notes_search: self.ctx.state().config.search.is_on(),
         };
         let mut tx = self.ctx.state().db.begin().await?;
         self.ctx.fence(&mut tx).await?;
@@ -459,6 +465,12 @@ impl<'a> Import<'a> {
         };
         runs::advance(&mut tx, self.run_id, &total).await?;
         runs::complete(&mut tx, self.run_id).await?;
+        if !self.plan.dry_run {
+            search::after_import(&mut tx, &self.ctx.state().config, self.run_id.0).await?;
+        }
+        if self.ctx.state().config.mail.is_on() {
+            mail::after_import(&mut tx, self.run_id.0).await?;
+        }
         let done = self.ctx.complete_in(&mut tx).await?;
         tx.commit().await?;
         let Context { blobs, config, .. } = self.ctx.state();

@@ -59,6 +59,8 @@ pub struct Target<'a> {
     pub mapping: Option<&'a Mapping>,
     /// How the file writes numbers.
     pub locale: Locale,
+    /// Whether what changes is noted for the search server.
+    pub notes_search: bool,
 }
 
 /// What became of the rows of a chunk; their sum is the number of rows read.

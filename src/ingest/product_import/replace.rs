@@ -133,7 +133,7 @@ fn judge(max_percent: u8, n_live: i64, n_missing: i64, n_unreadable: u64) -> Res
 
 /// Archives the missing products of the next page in the caller's transaction.
 ///
-/// Returns how many, and the last code looked at; `None` behind the last page. The caller fences
+/// Returns their ids, and the last code looked at; `None` behind the last page. The caller fences
 /// before, and notes both in the same transaction.
 ///
 /// # Errors
@@ -145,15 +145,15 @@ pub(super) async fn archive_page(
     tenant: &str,
     after: &str,
     codes: &FileCodes,
-) -> sqlx::Result<(u64, Option<String>)> {
+) -> sqlx::Result<(Vec<i64>, Option<String>)> {
     const ARCHIVE: &str = "UPDATE catalog.products
         SET archived_at = now(), updated_at = now(), import_id = $2
-        WHERE id = ANY ($1) AND archived_at IS NULL";
+        WHERE id = ANY ($1) AND archived_at IS NULL RETURNING id";
     load::settle_plans(&mut *conn).await?;
     load::take_turn(&mut *conn, tenant).await?;
     let page = page(&mut *conn, tenant, after, codes).await?;
     if page.missing.is_empty() {
-        return Ok((0, page.last));
+        return Ok((Vec::new(), page.last));
     }
     let mut ids: Vec<i64> = page.missing.iter().map(|(id, _)| *id).collect();
     ids.sort_unstable();
@@ -163,12 +163,12 @@ pub(super) async fn archive_page(
         .bind(vec![None::<i64>; ids.len()])
         .execute(&mut *conn)
         .await?;
-    let archived = sqlx::query(ARCHIVE)
+    let archived = sqlx::query_scalar(ARCHIVE)
         .bind(&ids)
         .bind(import_id)
-        .execute(conn)
+        .fetch_all(conn)
         .await?;
-    Ok((archived.rows_affected(), page.last))
+    Ok((archived, page.last))
 }
 
 #[cfg(test)]

@@ -13,7 +13,10 @@ use super::{
     plan::Mode,
     row::ProductRow,
 };
-use crate::db::copy::{CopyIn, Jsonb};
+use crate::{
+    db::copy::{CopyIn, Jsonb},
+    notify::search,
+};
 
 /// A row that the catalog does not have as it is.
 struct Changed<'a> {
@@ -86,6 +89,11 @@ pub(super) async fn write<'a>(
         history.added(*id, row);
     }
     history::write(conn, target.import_id, &history).await?;
+    if target.notes_search {
+        let changed = probed.changed.iter().map(|changed| changed.product_id);
+        let changed: Vec<i64> = changed.chain(ids.iter().copied()).collect();
+        search::note(conn, &changed).await?;
+    }
     let changed = probed.changed.iter().map(|c| (c.row.row_no, c.product_id));
     Ok(Slice {
         written: Written {

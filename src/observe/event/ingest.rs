@@ -3,7 +3,7 @@
 use tracing::trace;
 
 use crate::observe::exporter::Exporter;
-use crate::observe::label::{Direction, RowResult};
+use crate::observe::label::{Direction, RowResult, SearchResult};
 use crate::observe::metric;
 
 /// A chunk's rows were committed.
@@ -47,5 +47,25 @@ impl BytesIngested<'_> {
             .counter(&metric::INGEST_BYTES, &[kind, direction.as_str()])
             .increment(n);
         trace!(kind, direction = direction.as_str(), n, "bytes ingested");
+    }
+}
+
+/// The search server answered for some documents.
+#[derive(Debug)]
+pub struct SearchDocuments {
+    /// What became of them.
+    pub result: SearchResult,
+    /// How many.
+    pub n: u64,
+}
+
+impl SearchDocuments {
+    /// Counts the documents. Emit it once their notes are settled.
+    pub fn emit(self) {
+        let Self { result, n } = self;
+        Exporter::get()
+            .counter(&metric::SEARCH_DOCUMENTS, &[result.as_str()])
+            .increment(n);
+        trace!(result = result.as_str(), n, "search server told");
     }
 }

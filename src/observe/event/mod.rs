@@ -10,7 +10,7 @@ mod queue;
 mod watch;
 
 pub use daemon::{ClockCompared, HttpServed, ListenerChanged, ReadinessChanged, SlotsStuck};
-pub use ingest::{BytesIngested, RowsIngested};
+pub use ingest::{BytesIngested, RowsIngested, SearchDocuments};
 pub use job::{JobDeduplicated, JobEnqueued, JobErrored, JobFinished, LogLinesLost};
 pub use queue::{
     GateAdmitted, JobClaimed, LeaseFenced, LeasesRescued, ScheduleTicked, WorkerSlots, WorkerWoken,

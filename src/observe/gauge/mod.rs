@@ -93,6 +93,7 @@ impl Gauges {
         self.publish_gates(&gates(pool).await?);
         self.publish_workers(&read::workers(pool).await?);
         self.publish_schedules(&read::schedules(pool).await?);
+        publish_search(&read::search(pool).await?);
         Ok(depths)
     }
 
@@ -196,6 +197,19 @@ fn publish_schedule(schedule: &str, times: [Option<f64>; 3]) {
     for (metric, time) in metrics.iter().zip(times) {
         let gauge = Exporter::get().gauge(metric, &[schedule]);
         gauge.set(time.unwrap_or(f64::NAN));
+    }
+}
+
+fn publish_search(search: &read::Search) {
+    let exporter = Exporter::get();
+    let outbox = exporter.gauge(&metric::SEARCH_OUTBOX, &[]);
+    outbox.set(float(search.noted));
+    exporter
+        .gauge(&metric::SEARCH_LAG, &[])
+        .set(search.lag_seconds);
+    for (state, n) in [("retrying", search.retrying), ("kept", search.kept)] {
+        let gauge = exporter.gauge(&metric::SEARCH_FAILURES, &[state]);
+        gauge.set(float(n));
     }
 }
 

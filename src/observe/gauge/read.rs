@@ -169,3 +169,20 @@ pub(super) async fn schedules(pool: &PgPool) -> sqlx::Result<Vec<Schedule>> {
     .fetch_all(pool)
     .await
 }
+
+/// What the search server was not told of, or would not take.
+#[derive(Debug, FromRow)]
+pub(super) struct Search {
+    pub(super) noted: i64,
+    pub(super) lag_seconds: f64,
+    pub(super) retrying: i64,
+    pub(super) kept: i64,
+}
+
+/// Reads what the search server was not told of; the first rows of two tables by their keys.
+pub(super) async fn search(pool: &PgPool) -> sqlx::Result<Search> {
+    sqlx::query_as(include_str!("search.sql"))
+        .bind(MOST_COUNTED)
+        .fetch_one(pool)
+        .await
+}

@@ -10,6 +10,7 @@ mod health;
 mod import;
 mod job;
 mod schedule;
+mod search;
 mod stats;
 mod token;
 mod usage;

@@ -16,6 +16,7 @@ mod problem;
 mod record;
 mod run;
 mod schedule;
+mod search;
 mod server;
 mod session;
 mod stats;

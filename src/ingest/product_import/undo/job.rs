@@ -10,6 +10,7 @@ use super::page::{Page, Stage, Subject};
 use crate::{
     db,
     ingest::{Context, product_import::load},
+    notify::search,
     queue::{DeadJob, Done, Job, JobContext, JobError, Retry},
     runs::{self, Driver, Progress, RunId},
 };
@@ -104,10 +105,14 @@ async fn undo(ctx: &JobContext<Context>, run_id: RunId) -> Result<Done, JobError
         let stage = cursor.stage;
         let page = Page::read(&mut tx, &subject, stage, cursor.after).await?;
         page.write(&mut tx, &subject, stage, run_id.0).await?;
+        if ctx.state().config.search.is_on() {
+            search::note(&mut tx, &page.undoable).await?;
+        }
         let is_over = cursor.advance(&page);
         runs::advance(&mut tx, run_id, &cursor.progress(stage, &page)?).await?;
         if is_over {
             runs::complete(&mut tx, run_id).await?;
+            search::after_import(&mut tx, &ctx.state().config, run_id.0).await?;
             let done = ctx.complete_in(&mut tx).await?;
             tx.commit().await?;
             return Ok(done);
