@@ -26,6 +26,7 @@ mod schedules;
 mod schema;
 mod secret;
 mod setting;
+mod sources;
 mod storage;
 mod unit;
 mod webhooks;
@@ -51,6 +52,7 @@ pub use queues::{QueueOverride, Queues};
 pub use runs::Runs;
 pub use schedules::{ScheduleEntry, Schedules};
 pub use schema::is_secret;
+pub use sources::{ImportSources, SourceEntry};
 pub use storage::Storage;
 pub use webhooks::Webhooks;
 
@@ -82,6 +84,8 @@ pub struct Config {
     pub runs: Runs,
     /// `[product_import]`: the limits of product files.
     pub product_import: ProductImport,
+    /// `[sources]`: where imports may come from, and sources.
+    pub sources: ImportSources,
     /// `[webhooks]`: deliveries to others.
     pub webhooks: Webhooks,
 }
@@ -142,6 +146,12 @@ impl Config {
         self.runs.validate(check.section("runs"));
         self.product_import
             .validate(check.section("product_import"));
+        self.sources.validate(check.section("sources"));
+        for (name, source) in self.sources.iter() {
+            let section = check.section(schema::dotted(&["sources", name]));
+            self.sources
+                .validate_entry(name, source, &self.fetch, section);
+        }
         self.webhooks.validate(check.section("webhooks"));
         check.mistakes
     }

@@ -91,6 +91,10 @@ impl Schema {
         root.insert("kinds".to_owned(), any(any(kind)));
         let schedule = serde_json::to_value(super::ScheduleEntry::default()).unwrap_or_default();
         root.insert("schedules".to_owned(), any(schedule));
+        let source = serde_json::to_value(super::SourceEntry::default()).unwrap_or_default();
+        if let Some(Value::Object(sources)) = root.get_mut("sources") {
+            sources.insert(ANY.to_owned(), source);
+        }
         if let Some(Value::Object(import)) = root.get_mut("product_import") {
             let fields = super::product_import::FIELDS;
             let none = || Value::Array(Vec::new());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use sqlx::PgPool;
 
-use crate::{blob, config::Config, fetch::Fetcher, notify::webhook, queue::Kind};
+use crate::{blob, config::Config, fetch::Fetcher, notify::webhook, queue::Kind, source};
 
 pub mod product_import;
 pub mod system;
@@ -27,6 +27,8 @@ pub struct Context {
 /// Every kind of this binary, one line each.
 pub const ALL: &[Kind<Context>] = &[
     Kind::of::<product_import::RunImport>(),
+    Kind::of::<source::FetchFile>(),
+    Kind::of::<source::FetchSource>(),
     Kind::of::<system::Bulk>(),
     Kind::of::<system::Noop>(),
     Kind::of::<system::RecoverRuns>(),
