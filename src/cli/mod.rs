@@ -28,6 +28,7 @@ mod runs;
 mod schedules;
 mod service;
 mod session;
+mod source;
 mod webhooks;
 
 use std::{path::PathBuf, time::Duration};
@@ -116,6 +117,9 @@ enum Command {
     /// Lists, adds, pauses, tries and removes webhooks, and shows their deliveries.
     #[command(subcommand, after_help = webhooks::EXAMPLES)]
     Webhooks(webhooks::WebhooksCommand),
+    /// Lists, shows, adds, runs, pauses and removes sources: files that are fetched, and folders.
+    #[command(subcommand, visible_alias = "sources", after_help = source::EXAMPLES)]
+    Source(source::SourceCommand),
     /// Imports a product file and shows its progress.
     Import(import::ImportArgs),
     /// Checks and shows the configuration.
@@ -202,6 +206,7 @@ impl Cli {
             Command::Schedules(command) => schedules::run(command, session).await,
             Command::Runs(command) => runs::run(command, session).await,
             Command::Webhooks(command) => webhooks::run(command, session).await,
+            Command::Source(command) => source::run(command, session).await,
             Command::Import(args) => import::run(&args, session).await,
             _ => Ok(Exit::Ok), // the commands without a session returned above
         }

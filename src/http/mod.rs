@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use axum::{Router, extract::DefaultBodyLimit, middleware};
 
-use api::{dead, enqueue, gate, health, job, log, queue, run, schedule, stats, webhook};
+use api::{dead, enqueue, gate, health, job, log, queue, run, schedule, source, stats, webhook};
 use route::route;
 
 use crate::ingest::product_import::routes as product_import;
@@ -90,6 +90,14 @@ pub const ROUTES: &[Route] = &[
     route!(POST   "/api/v1/webhooks/{id}/resume"     Guarded webhook::resume,     "The webhook goes on."),
     route!(POST   "/api/v1/webhooks/{id}/test"       Guarded webhook::test,       "202 with the job that delivers `webhook.test`."),
     route!(GET    "/api/v1/webhooks/{id}/deliveries" Guarded webhook::deliveries, "The last 200 attempts to deliver, with status, time and error."),
+    route!(GET    "/api/v1/sources"                  Guarded source::list,        "Sources of imports by name, with their schedules and what the last look came to: `?limit=`, `?after=` (a name)."),
+    route!(POST   "/api/v1/sources"                  Guarded source::add,         "Makes a source `{name, location, tenant, pattern, ready, endpoint, region, secret_ref, cron, timezone, paused}`, of which `name` and `location` are required: 201, 409 where the name is taken."),
+    route!(GET    "/api/v1/sources/{name}"           Guarded source::show,        "One source; of a watched folder with its `files`, those in the folder first."),
+    route!(DELETE "/api/v1/sources/{name}"           Guarded source::remove,      "Removes a user's source with its schedule; its imports stay. 409 where it is the configuration's."),
+    route!(POST   "/api/v1/sources/{name}/pause"     Guarded source::pause,       "Its ticks pass without a look."),
+    route!(POST   "/api/v1/sources/{name}/resume"    Guarded source::resume,      "The source goes on; 409 where the configuration pauses it."),
+    route!(POST   "/api/v1/sources/{name}/run"       Guarded source::run,         "202 with the job that looks at it now, paused or not; with `?force=true` the file is imported even if it is the version that was seen last."),
+    route!(POST   "/api/v1/import/fetch"             Guarded source::fetch,       "Imports a file once from `{location, tenant, endpoint, region, secret_ref}`, of which `location` is required, as of a source: 202 with the job that fetches it, whose output names the run."),
     route!(UPLOAD "/import/products"               Guarded product_import::upload, "Imports the products of an uploaded workbook or CSV, the form's field `file`: 202 with the job's id, 400 where it cannot be imported."),
     route!(UPLOAD "/api/v1/import/products"        Guarded product_import::upload, "The same."),
     route!(GET    "/import/status/{jobId}"         Guarded product_import::status, "How far an import is."),

@@ -13,5 +13,6 @@ pub(super) mod log;
 pub(super) mod queue;
 pub(super) mod run;
 pub(super) mod schedule;
+pub(super) mod source;
 pub(super) mod stats;
 pub(super) mod webhook;
