@@ -20,6 +20,9 @@ CREATE TABLE catalog.sources (
   secret_ref      text
                   CONSTRAINT secret_ref_is_a_plain_name
                   CHECK (secret_ref ~ '^[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}$'),
+  options         jsonb NOT NULL DEFAULT '{}'
+                  CONSTRAINT options_is_a_small_object
+                  CHECK (jsonb_typeof(options) = 'object' AND octet_length(options::text) <= 16384),
   origin          text NOT NULL DEFAULT 'user'
                   CONSTRAINT origin_is_known CHECK (origin IN ('user', 'config')),
   config_set      text,
@@ -53,6 +56,7 @@ COMMENT ON COLUMN catalog.sources.ready IS 'Of a folder: when a file is taken. s
 COMMENT ON COLUMN catalog.sources.endpoint IS 'Of s3: scheme, host and port of the store; null: AWS.';
 COMMENT ON COLUMN catalog.sources.region IS 'Of s3: the region that requests are signed for.';
 COMMENT ON COLUMN catalog.sources.secret_ref IS 'Name of a file in sources.secrets_dir that says how to log in; never the secret. Null: nothing is sent.';
+COMMENT ON COLUMN catalog.sources.options IS 'What its imports are asked for: the options of an upload, by name, each a text; at most 16 KiB.';
 COMMENT ON COLUMN catalog.sources.origin IS 'Who owns the row: a user, or the configuration of a set of daemons. Only the owner changes or removes it; a user''s stands before the configuration''s.';
 COMMENT ON COLUMN catalog.sources.config_set IS 'Of origin config: the queue.schedule_set of the daemons whose files it equals. Null otherwise.';
 COMMENT ON COLUMN catalog.sources.shadows_set IS 'The set whose configuration has a source of this name, which is not in force because this row was here first.';

@@ -18,6 +18,7 @@ use super::{
     interrupt::unless_interrupted,
     output::{brief, or_none},
     progress,
+    source::fetch::{self, Remote},
 };
 use crate::{
     blob,
@@ -40,12 +41,16 @@ const N_SHOWN: i64 = 10;
   ingestd import products.xlsx
   ingestd import products.csv --tenant acme --no-wait
   ingestd import products.xlsx --json | jq .items_done
+  ingestd import https://files.example.com/products.xlsx --secret supplier
+  ingestd import s3://exports/products.csv --endpoint https://minio.example.com --secret minio
 
 The exit code is 0 where the import completed, bad rows or not, 1 where it failed, and 65 where
 the file is refused.")]
 pub(super) struct ImportArgs {
-    /// The file: xlsx, xls, xlsb, ods or csv.
+    /// The file: xlsx, xls, xlsb, ods or csv; or an http, https or s3:// URL that a daemon fetches.
     file: PathBuf,
+    #[command(flatten)]
+    remote: Remote,
     /// Owner of the products.
     #[arg(long, default_value = "default")]
     tenant: String,
@@ -78,6 +83,9 @@ struct RowError {
 }
 
 pub(super) async fn run(args: &ImportArgs, session: &mut Session) -> Result<Exit, Failure> {
+    if let Some(url) = args.file.to_str().filter(|file| file.contains("://")) {
+        return fetch::run(url, &args.remote, &args.tenant, args.no_wait, session).await;
+    }
     let file = open(&args.file, session.config.http.max_upload_bytes).await?;
     let name = args
         .file

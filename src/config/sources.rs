@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::Fetch;
 use super::check::Check;
 use super::unit;
-use crate::source::{Definition, Ready, check_name, default_tenant, utc};
+use crate::source::{Definition, Options, Ready, check_name, default_tenant, utc};
 
 /// What sources may do, and those of the configuration by name.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -59,6 +59,9 @@ pub struct SourceEntry {
     /// `secret_ref`: how to log in, the name of a file in `sources.secrets_dir`. Default: not at
     /// all.
     pub secret_ref: Option<String>,
+    /// `options`: what its imports are asked for, a table of the options of an upload. Default:
+    /// none.
+    pub options: Option<Options>,
     /// `cron`: when it is looked at, five fields, or six with seconds first. Default: only by
     /// hand.
     pub cron: Option<String>,
@@ -78,6 +81,7 @@ impl Default for SourceEntry {
             endpoint: None,
             region: None,
             secret_ref: None,
+            options: None,
             cron: None,
             timezone: utc(),
             paused: false,
@@ -97,6 +101,7 @@ impl SourceEntry {
             endpoint: self.endpoint.clone(),
             region: self.region.clone(),
             secret_ref: self.secret_ref.clone(),
+            options: self.options.clone().unwrap_or_default(),
             cron: self.cron.clone(),
             timezone: self.timezone.clone(),
         }

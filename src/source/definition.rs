@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Map;
 
-use super::{FetchSource, pattern::Pattern, s3};
+use super::{FetchSource, Options, options, pattern::Pattern, s3};
 use crate::{
     config, fetch,
     queue::{
@@ -65,6 +65,10 @@ pub struct Definition {
     /// How to log in: the name of a file in `sources.secrets_dir`, as `secret://NAME` or alone.
     #[serde(default)]
     pub secret_ref: Option<String>,
+    /// What its imports are asked for.
+    #[serde(default)]
+    #[sqlx(json)]
+    pub options: Options,
     /// When it is looked at, five fields, or six with seconds first; `None`: only by hand.
     #[serde(default)]
     #[sqlx(default)]
@@ -98,6 +102,7 @@ impl Definition {
             endpoint: None,
             region: None,
             secret_ref: None,
+            options: Options::new(),
             cron: None,
             timezone: utc(),
         }
@@ -199,6 +204,7 @@ impl Definition {
             must(is_fine, "is for s3:// only, such as \"eu-central-1\""),
         );
         demand("secret_ref", self.check_secret());
+        demand("options", options::check(&self.options));
         if let Some(schedule) = self.schedule("x") {
             for Wrong { field, why } in schedule.check().err().unwrap_or_default() {
                 wrong.push(Wrong { field, why });
@@ -351,6 +357,7 @@ mod tests {
             endpoint: Some("https://example.com".into()),
             region: Some("x y".into()),
             secret_ref: Some("../ops".into()),
+            options: Options::from([("colour".into(), "red".into())]),
             cron: Some("daily".into()),
             ..Definition::new("https://example.com/a.csv")
         };
@@ -362,6 +369,7 @@ mod tests {
             "endpoint",
             "region",
             "secret_ref",
+            "options",
             "cron",
         ];
         assert_eq!(wrong(&definition), expected);

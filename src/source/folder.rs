@@ -15,6 +15,7 @@ use tokio::task::spawn_blocking;
 use super::{
     Ready,
     file::{self, Unsettled},
+    options,
     pattern::Pattern,
     place::{self, Entry},
     store::{self, LookResult, Note, Target},
@@ -253,8 +254,8 @@ impl<'a> Look<'a> {
     async fn take(&self, file: &Unsettled) -> Result<(), JobError> {
         match self.copied(file).await {
             Ok(copy) => {
-                let Context { blobs, config, .. } = self.ctx.state();
-                match submit::accept(blobs, config, copy, &file.name).await {
+                let asked = &self.target.definition.options;
+                match options::accept(self.ctx.state(), copy, &file.name, asked).await {
                     Ok(accepted) => self.submit(file, accepted).await,
                     Err(SubmitError::Refused(refusal)) if !refusal.is_transient() => {
                         let why = refusal.message;

@@ -6,7 +6,7 @@ use anyhow::anyhow;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Kind, folder,
+    Kind, folder, options,
     store::{self, LookResult, Note, Target},
     take::{self, Seen, TakeError, Taken},
 };
@@ -118,8 +118,7 @@ async fn import(
     name: &str,
     seen: &Seen,
 ) -> Result<Done, JobError> {
-    let Context { blobs, config, .. } = ctx.state();
-    match submit::accept(blobs, config, file, name).await {
+    match options::accept(ctx.state(), file, name, &target.definition.options).await {
         Ok(accepted) => submit(ctx, target, accepted, seen).await,
         Err(SubmitError::Refused(refusal)) if !refusal.is_transient() => {
             refused(ctx, target, &refusal.message, seen).await?;

@@ -8,6 +8,7 @@
 //! * `take` gets the file into the blob store: from `place`, the file system below the folders
 //!   that `sources.allowed_dirs` lists; from a URL through [`crate::fetch`]; from `s3` likewise,
 //!   with a signature; `credential` is how it logs in;
+//! * `options` hands on what the import is asked for;
 //! * `job` looks at a source; `folder`, with `file`, at a watched one; `once` fetches a file
 //!   without a source.
 //!
@@ -30,6 +31,7 @@ mod file;
 mod folder;
 mod job;
 mod once;
+mod options;
 mod pattern;
 mod place;
 mod s3;
@@ -42,6 +44,7 @@ pub(crate) use definition::{default_tenant, utc};
 pub use file::{SourceFile, files};
 pub use job::FetchSource;
 pub use once::FetchFile;
+pub use options::Options;
 pub use store::{
     Added, LookResult, MOST_SOURCES, Removed, Source, add, get, list, remove, run_now,
 };

@@ -8,9 +8,10 @@ use serde_json::json;
 use sqlx::PgConnection;
 
 use super::{
-    Definition, Kind,
+    Definition, Kind, Options,
     definition::default_tenant,
     job::judged,
+    options,
     take::{self, Seen, Taken},
 };
 use crate::{
@@ -39,6 +40,9 @@ pub struct FetchFile {
     /// As [`Definition::secret_ref`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<String>,
+    /// As [`Definition::options`].
+    #[serde(default, skip_serializing_if = "Options::is_empty")]
+    pub options: Options,
 }
 
 impl FetchFile {
@@ -50,6 +54,7 @@ impl FetchFile {
             endpoint: self.endpoint.clone(),
             region: self.region.clone(),
             secret_ref: self.secret_ref.clone(),
+            options: self.options.clone(),
             ..Definition::new(self.location.clone())
         };
         source.filled()
@@ -79,9 +84,7 @@ impl Job for FetchFile {
     type Context = Context;
 
     async fn run(self, ctx: &JobContext<Context>) -> Result<Done, JobError> {
-        let Context {
-            db, blobs, config, ..
-        } = ctx.state();
+        let Context { db, config, .. } = ctx.state();
         let source = self.definition();
         if let Err(wrong) = source.check(&config.fetch, &config.sources) {
             let told = wrong.iter().map(|w| format!("{} {}", w.field, w.why));
@@ -100,7 +103,7 @@ impl Job for FetchFile {
             Ok(Taken::Unchanged(_)) => return Ok(Done::new()), // nothing was seen before
             Err(error) => return Err(judged(&source.shown_location(), error)),
         };
-        let accepted = match submit::accept(blobs, config, file, &name).await {
+        let accepted = match options::accept(ctx.state(), file, &name, &self.options).await {
             Err(SubmitError::Refused(refusal)) if !refusal.is_transient() => {
                 return Err(JobError::fatal(refusal));
             }

@@ -127,9 +127,9 @@ pub async fn add(
     let definition = definition.clone().filled();
     let made = sqlx::query(
         "INSERT INTO catalog.sources
-           (name, tenant, kind, location, pattern, ready, endpoint, region, secret_ref)
-         SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9
-         WHERE (SELECT count(*) FROM catalog.sources WHERE tenant = $2) < $10
+           (name, tenant, kind, location, pattern, ready, endpoint, region, secret_ref, options)
+         SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10
+         WHERE (SELECT count(*) FROM catalog.sources WHERE tenant = $2) < $11
          ON CONFLICT (name) DO NOTHING",
     )
     .bind(name)
@@ -141,6 +141,7 @@ pub async fn add(
     .bind(&definition.endpoint)
     .bind(&definition.region)
     .bind(&definition.secret_ref)
+    .bind(sqlx::types::Json(&definition.options))
     .bind(MOST_SOURCES)
     .execute(&mut *conn)
     .await?;

@@ -149,6 +149,7 @@ async fn put(
         .bind(&wanted.endpoint)
         .bind(&wanted.region)
         .bind(&wanted.secret_ref)
+        .bind(sqlx::types::Json(&wanted.options))
         .bind(set)
         .execute(tx)
         .await?;

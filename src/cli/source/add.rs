@@ -37,6 +37,9 @@ pub(in crate::cli) struct AddArgs {
     /// How to log in: the name of a file in sources.secrets_dir; never the secret.
     #[arg(long, value_name = "NAME")]
     secret: Option<String>,
+    /// What its imports are asked for: an option of an upload; may be given several times.
+    #[arg(long = "option", value_name = "NAME=VALUE", value_parser = option)]
+    options: Vec<(String, String)>,
     /// When it is looked at: five fields, or six with seconds first. Without it, only by hand.
     #[arg(long)]
     cron: Option<String>,
@@ -50,6 +53,12 @@ pub(in crate::cli) struct AddArgs {
     /// Begin paused.
     #[arg(long)]
     paused: bool,
+}
+
+/// Reads `NAME=VALUE`.
+pub(super) fn option(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("is not NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 fn ready(text: &str) -> Result<Ready, String> {
@@ -95,6 +104,7 @@ pub(super) async fn add(args: AddArgs, session: &mut Session) -> Result<Exit, Fa
         endpoint: args.endpoint,
         region: args.region,
         secret_ref: args.secret,
+        options: args.options.into_iter().collect(),
         cron: args.cron.or(args.every),
         timezone: args.timezone,
     };

@@ -2,6 +2,7 @@
 
 mod act;
 mod add;
+pub(super) mod fetch;
 
 use clap::Subcommand;
 

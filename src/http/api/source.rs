@@ -17,8 +17,8 @@ use crate::{
         control::{self, Paused},
     },
     source::{
-        self, Added, Definition, FetchFile, MOST_SOURCES, Ready, Removed, Source, SourceFile,
-        check_name, schedule_name,
+        self, Added, Definition, FetchFile, MOST_SOURCES, Options, Ready, Removed, Source,
+        SourceFile, check_name, schedule_name,
     },
 };
 
@@ -87,6 +87,8 @@ pub(in crate::http) struct Body {
     endpoint: Option<String>,
     region: Option<String>,
     secret_ref: Option<String>,
+    #[serde(default)]
+    options: Options,
     cron: Option<String>,
     timezone: Option<String>,
     #[serde(default)]
@@ -141,6 +143,7 @@ fn definition(body: Body) -> Definition {
         endpoint: body.endpoint,
         region: body.region,
         secret_ref: body.secret_ref,
+        options: body.options,
         cron: body.cron,
         timezone: body.timezone.unwrap_or(defaults.timezone),
         location: defaults.location,
