@@ -44,7 +44,7 @@ const FAILED: &str = "failed";
 
 /// Looks at a watched folder.
 pub(super) async fn look(ctx: &JobContext<Context>, target: &Target) -> Result<Done, JobError> {
-    let look = match Look::begin(ctx, target).await {
+    let mut look = match Look::begin(ctx, target).await {
         Ok(look) => look,
         Err(error) => {
             note(ctx, target, LookResult::Failed, Some(&error.to_string())).await?;
@@ -61,10 +61,9 @@ pub(super) async fn look(ctx: &JobContext<Context>, target: &Target) -> Result<D
         look.take(&next).await?;
         return Err(JobError::Snooze(Duration::ZERO));
     }
-    let names = look.n_odd.checked_sub(1).map(|_| {
-        let n = look.n_odd;
-        format!("{n} names are no UTF-8; such files are not taken")
-    });
+    let n_odd = look.n_odd;
+    let names =
+        (n_odd > 0).then(|| format!("{n_odd} names are no UTF-8; such files are not taken"));
     note(ctx, target, LookResult::Looked, names.as_deref()).await?;
     if is_young.is_empty() || look.ready != Ready::Stable {
         return Ok(Done::new());
@@ -136,25 +135,34 @@ impl<'a> Look<'a> {
     }
 
     /// Moves away what is over, and forgets what is gone.
-    async fn settle(&self) -> Result<(), JobError> {
+    async fn settle(&mut self) -> Result<(), JobError> {
         for file in self.unsettled().await? {
             let is_gone = !self.entries.contains_key(&file.name);
-            match file.state.as_str() {
+            let is_settled = match file.state.as_str() {
                 // Whoever put it there took it away again; another version is seen below.
-                "waiting" if is_gone => self.write_settled(&file, None).await?,
+                "waiting" if is_gone => {
+                    self.write_settled(&file, None).await?;
+                    true
+                }
                 "refused" => self.move_away(&file, FAILED).await?,
                 "submitted" if file.has_ended => {
                     let is_completed = file.run_state.as_deref() == Some("completed");
                     let to = if is_completed { DONE } else { FAILED };
-                    self.move_away(&file, to).await?;
+                    self.move_away(&file, to).await?
                 }
-                _ => {}
+                _ => false,
+            };
+            // It was there when this look began, and must not be taken for a new one.
+            let is_it = |entry: &Entry| entry.stamp == file.stamp;
+            if is_settled && self.entries.get(&file.name).is_some_and(is_it) {
+                self.entries.remove(&file.name);
             }
         }
         Ok(())
     }
 
-    async fn move_away(&self, file: &Unsettled, to: &'static str) -> Result<(), JobError> {
+    /// Moves a file away; returns whether it is settled by that.
+    async fn move_away(&self, file: &Unsettled, to: &'static str) -> Result<bool, JobError> {
         let (folder, name, stamp) = (
             Arc::clone(&self.folder),
             file.name.clone(),
@@ -169,12 +177,16 @@ impl<'a> Look<'a> {
             Ok::<_, io::Error>(moved)
         });
         match moved.await? {
-            Ok(moved) => self.write_settled(file, moved.as_deref()).await,
+            Ok(moved) => {
+                self.write_settled(file, moved.as_deref()).await?;
+                Ok(true)
+            }
             Err(error) => {
                 // The row says that it was submitted: it stays, and is not imported again.
                 let why = format!("cannot be moved to {to}: {error}");
                 self.write(async |tx| file::trouble(tx, file, &why).await)
-                    .await
+                    .await?;
+                Ok(false)
             }
         }
     }
@@ -266,6 +278,7 @@ impl<'a> Look<'a> {
                 }
             }
             Err(TakeError::Changing) => Ok(()), // the next look sees what it has become
+            Err(TakeError::Place(error)) if error.is_gone() => Ok(()), // and so it does here
             Err(error) if error.is_transient() => Err(self.troubled(file, anyhow!(error)).await),
             // Unreadable, or too large: in the way of nobody.
             Err(error) => {

@@ -33,13 +33,18 @@ pub(super) enum PlaceError {
 }
 
 impl PlaceError {
+    /// Says whether there is nothing of the name.
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self, Self::Io { error, .. } if error.kind() == io::ErrorKind::NotFound)
+    }
+
     /// Says whether another look may find it otherwise without anybody's doing: a mount that
     /// hangs, a machine out of files.
     pub(super) fn is_transient(&self) -> bool {
+        use io::ErrorKind::{IsADirectory, NotFound, PermissionDenied};
         let Self::Io { error, .. } = self else {
             return false;
         };
-        use io::ErrorKind::{IsADirectory, NotFound, PermissionDenied};
         !matches!(error.kind(), NotFound | PermissionDenied | IsADirectory)
     }
 }

@@ -104,10 +104,10 @@ impl Object {
         }
         let names = headers.iter().map(|(name, _)| *name).collect::<Vec<_>>();
         let names = names.join(";");
-        let lines: String = headers
+        let lines = headers
             .iter()
-            .map(|(name, value)| format!("{name}:{value}\n"))
-            .collect();
+            .map(|(name, value)| format!("{name}:{value}\n"));
+        let lines = lines.collect::<Vec<_>>().concat();
         let request = format!("GET\n{}\n\n{lines}\n{names}\n{EMPTY}", self.path);
         let scope = format!("{day}/{}/s3/aws4_request", self.region);
         let hash = hex(&Sha256::digest(request));

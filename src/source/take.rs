@@ -93,7 +93,7 @@ impl TakeError {
     pub(super) fn is_transient(&self) -> bool {
         match self {
             Self::Place(error) => error.is_transient(),
-            Self::Fetch(error) => !error.is_final() && !matches!(error, FetchError::Encoding),
+            Self::Fetch(error) => !is_final(error),
             Self::Credential(_) | Self::Location(_) | Self::TooLarge(_) => false,
             Self::Status { status, .. } => matches!(status, 408 | 425 | 429 | 500..=599),
             Self::TooSlow(_) | Self::Changing | Self::NoRoom(_) | Self::Io(_) => true,
@@ -107,6 +107,16 @@ impl TakeError {
             _ => None,
         }
     }
+}
+
+/// Says whether the same request would meet the same end a little later.
+const fn is_final(error: &FetchError) -> bool {
+    use FetchError::{Encoding, Redirect, TooLarge, TooManyRedirects};
+    error.is_final()
+        || matches!(
+            error,
+            Encoding | Redirect(_) | TooLarge(_) | TooManyRedirects(_)
+        )
 }
 
 /// Takes a source's file, unless it is the version `seen`.

@@ -34,7 +34,7 @@ pub(in crate::cli) struct AddArgs {
     /// Of s3: the region that requests are signed for; us-east-1 where none is given.
     #[arg(long)]
     region: Option<String>,
-    /// How to log in: the name of a file in sources.secrets_dir; never the secret.
+    /// How to log in: the name of a file in `sources.secrets_dir`; never the secret.
     #[arg(long, value_name = "NAME")]
     secret: Option<String>,
     /// What its imports are asked for: an option of an upload; may be given several times.
@@ -43,7 +43,7 @@ pub(in crate::cli) struct AddArgs {
     /// When it is looked at: five fields, or six with seconds first. Without it, only by hand.
     #[arg(long)]
     cron: Option<String>,
-    /// How often it is looked at, in place of --cron: 30s, 5m, 1h; what divides a minute, an hour
+    /// How often it is looked at, in place of `--cron`: 30s, 5m, 1h; what divides a minute, an hour
     /// or a day.
     #[arg(long, value_name = "INTERVAL", conflicts_with = "cron", value_parser = every)]
     every: Option<String>,

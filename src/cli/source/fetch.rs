@@ -18,7 +18,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How a file that is fetched is reached.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Remote {
-    /// Of a URL or s3://: how to log in, the name of a file in sources.secrets_dir.
+    /// Of a URL or s3://: how to log in, the name of a file in `sources.secrets_dir`.
     #[arg(long, value_name = "NAME")]
     secret: Option<String>,
     /// Of s3://: scheme, host and port of the store, where it is not AWS.

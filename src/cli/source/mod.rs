@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     queue::schedule::Wrong,
-    source::{self, Source, SourceFile},
+    source::{self, Ready, Source, SourceFile},
 };
 
 pub(super) const EXAMPLES: &str = "Examples:
@@ -203,12 +203,16 @@ async fn show(name: &str, session: &mut Session) -> Result<Exit, Failure> {
     let source = find(name, session).await?;
     let files = source::files(&mut session.conn, name, N_FILES).await?;
     let of = &source.definition;
-    let ready = of.ready.map(|ready| format!("{ready:?}").to_lowercase());
+    let ready = of.ready.map(|ready| match ready {
+        Ready::Stable => "stable",
+        Ready::Marker => "marker",
+        Ready::AtOnce => "at-once",
+    });
     let fields = [
         ("name", source.name.clone()),
         ("location", located(&source)),
         ("tenant", of.tenant.clone()),
-        ("ready", ready.unwrap_or_default()),
+        ("ready", ready.unwrap_or_default().to_owned()),
         ("endpoint", of.endpoint.clone().unwrap_or_default()),
         ("region", of.region.clone().unwrap_or_default()),
         ("secret", of.secret_ref.clone().unwrap_or_default()),
