@@ -10,6 +10,7 @@ mod health;
 mod import;
 mod job;
 mod schedule;
+mod source;
 mod stats;
 mod usage;
 mod webhook;

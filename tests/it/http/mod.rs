@@ -15,5 +15,6 @@ mod record;
 mod run;
 mod schedule;
 mod server;
+mod source;
 mod stats;
 mod webhook;
