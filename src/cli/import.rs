@@ -47,7 +47,7 @@ const N_SHOWN: i64 = 10;
 The exit code is 0 where the import completed, bad rows or not, 1 where it failed, and 65 where
 the file is refused.")]
 pub(super) struct ImportArgs {
-    /// The file: xlsx, xls, xlsb, ods or csv; or an http, https or s3:// URL that a daemon fetches.
+    /// The file: xlsx, xls, xlsb, ods or csv; or a URL (`http://`, `https://`, `s3://`) that a daemon fetches.
     file: PathBuf,
     #[command(flatten)]
     remote: Remote,

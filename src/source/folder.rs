@@ -347,7 +347,7 @@ fn fitting(folder: &OwnedFd, pattern: &Pattern, names: &[String]) -> io::Result<
             entries.insert(name.clone(), entry);
         }
     }
-    let marker = |name: &String| name.strip_suffix(MARKER).map(str::to_owned);
-    let marked = names.iter().filter_map(marker).collect();
+    let whole = |name: &String| name.strip_suffix(MARKER).map(str::to_owned);
+    let marked = names.iter().filter_map(whole).collect();
     Ok((entries, marked))
 }

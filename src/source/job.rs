@@ -59,7 +59,7 @@ impl Job for FetchSource {
         let taken = take::take(ctx.state(), &target.definition, &known, target.now).await;
         match taken {
             Ok(Taken::Unchanged(seen)) => unchanged(ctx, &target, &seen).await,
-            Ok(Taken::File { file, name, seen }) => import(ctx, &target, file, &name, &seen).await,
+            Ok(Taken::File { file, name, seen }) => import(ctx, &target, *file, &name, &seen).await,
             Err(error) => {
                 failed(ctx, &target, &error.to_string()).await?;
                 Err(judged(&target.name, error))

@@ -50,7 +50,7 @@ pub(super) enum Taken {
     Unchanged(Seen),
     /// It is another one.
     File {
-        file: blob::Writer,
+        file: Box<blob::Writer>,
         /// Its name for people.
         name: String,
         seen: Seen,
@@ -340,8 +340,11 @@ fn judged(file: blob::Writer, name: String, now: Seen, before: &Seen) -> Taken {
     if now.sha256 == before.sha256 {
         Taken::Unchanged(now)
     } else {
-        let seen = now;
-        Taken::File { file, name, seen }
+        Taken::File {
+            file: Box::new(file),
+            name,
+            seen: now,
+        }
     }
 }
 

@@ -18,13 +18,13 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How a file that is fetched is reached.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Remote {
-    /// Of a URL or s3://: how to log in, the name of a file in `sources.secrets_dir`.
+    /// Of a URL or an S3 object: how to log in, the name of a file in `sources.secrets_dir`.
     #[arg(long, value_name = "NAME")]
     secret: Option<String>,
-    /// Of s3://: scheme, host and port of the store, where it is not AWS.
+    /// Of S3: scheme, host and port of the store, where it is not AWS.
     #[arg(long, value_name = "URL")]
     endpoint: Option<String>,
-    /// Of s3://: the region that requests are signed for; us-east-1 where none is given.
+    /// Of S3: the region that requests are signed for; us-east-1 where none is given.
     #[arg(long)]
     region: Option<String>,
     /// What the import of a URL is asked for: an option of an upload; may be given several times.

@@ -55,7 +55,7 @@ pub(super) enum SourceCommand {
   ingestd source add minio s3://exports/products.csv --endpoint https://minio.example.com \\
     --secret minio --every 15m
   ingestd source add inbox /srv/inbox --pattern '*.xlsx' --ready marker --every 30s")]
-    Add(add::AddArgs),
+    Add(Box<add::AddArgs>),
     /// Removes a source with its schedule; its imports stay.
     #[command(after_help = "Examples:\n  ingestd source rm supplier --yes")]
     Rm {
@@ -98,7 +98,7 @@ pub(super) async fn run(command: SourceCommand, session: &mut Session) -> Result
             Ok(Exit::Ok)
         }
         SourceCommand::Show { name } => show(&name, session).await,
-        SourceCommand::Add(args) => add::add(args, session).await,
+        SourceCommand::Add(args) => add::add(*args, session).await,
         SourceCommand::Rm { name, yes } => {
             confirm(yes, &format!("remove source {name} and its schedule"))?;
             act::remove(&name, session).await
