@@ -13,6 +13,7 @@ use crate::{
     fetch::Fetcher,
     ingest,
     queue::{self, Engine, LastResort, Running, gate, schedule},
+    source,
 };
 
 /// The daemon's parts once they run.
@@ -63,7 +64,7 @@ impl Daemon {
         queue::register(&mut conn, &kinds).await?;
         bring_in_schedules(&mut conn, &config)
             .await
-            .context("cannot bring in the schedules of the configuration")?;
+            .context("cannot bring in the schedules and sources of the configuration")?;
         drop(conn);
         let engine = Engine {
             pool,
@@ -109,10 +110,28 @@ impl Daemon {
     }
 }
 
-/// Makes the schedules in the database equal the configuration's, and says what that changed.
+/// Makes the schedules and sources in the database equal the configuration's, and says what that
+/// changed.
 async fn bring_in_schedules(conn: &mut sqlx::PgConnection, config: &Config) -> sqlx::Result<()> {
     let set = config.queue.schedule_set.as_str();
-    let synced = schedule::sync(conn, set, &config.schedules.wanted()).await?;
+    let (sources, schedules) = (config.sources.wanted(), config.schedules.wanted());
+    let synced = source::sync(conn, set, &sources, schedules).await?;
+    for (source, owner) in &synced.shadowed {
+        tracing::warn!(
+            source,
+            set,
+            owner,
+            "the configuration's source is not in force: another has its name, and was here first"
+        );
+    }
+    for source in &synced.removed {
+        tracing::warn!(
+            source,
+            set,
+            "source removed: the configuration has it no more"
+        );
+    }
+    let synced = synced.schedules;
     for (what, names) in [("added", &synced.added), ("changed", &synced.changed)] {
         for schedule in names {
             tracing::info!(schedule, set, "schedule {what} by the configuration");

@@ -17,6 +17,7 @@
 //! | [`queue`] | the durable queue; knows nothing of what jobs do |
 //! | [`runs`] | progress of work with many items: batches and fan-outs |
 //! | [`ingest`] | what jobs do: one folder per system, one line per kind in [`ingest::ALL`] |
+//! | [`source`] | product files that are fetched: paths, URLs, S3, watched folders |
 //! | [`notify`] | telling others what happened: webhooks |
 //! | [`daemon`] | builds the parts, starts them in order, drains them in reverse |
 //! | [`lifecycle`] | signals, soft and hard stop, the service manager |
@@ -56,5 +57,6 @@ pub mod notify;
 pub mod observe;
 pub mod queue;
 pub mod runs;
+pub mod source;
 #[doc(hidden)]
 pub mod testing;

@@ -171,6 +171,12 @@ impl Writer {
         self.size_bytes
     }
 
+    /// Returns the SHA-256 of the bytes written so far.
+    #[must_use]
+    pub fn sha256(&self) -> [u8; 32] {
+        self.hash.clone().finalize().into()
+    }
+
     /// Returns where the bytes lie while they are being written.
     #[must_use]
     pub fn path(&self) -> &Path {

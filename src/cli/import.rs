@@ -18,6 +18,7 @@ use super::{
     interrupt::unless_interrupted,
     output::{brief, or_none},
     progress,
+    source::fetch::{self, Remote},
 };
 use crate::{
     blob,
@@ -48,12 +49,16 @@ const N_SHOWN: i64 = 10;
   ingestd import products.xlsx --mode replace-all --max-drop-percent 5
   ingestd import preise.csv --mode update-only --decimal comma --dates dmy
   ingestd import products.xlsx --json | jq .items_done
+  ingestd import https://files.example.com/products.xlsx --secret supplier
+  ingestd import s3://exports/products.csv --endpoint https://minio.example.com --secret minio
 
 The exit code is 0 where the import completed, bad rows or not, 1 where it failed, and 65 where
 the file is refused.")]
 pub(super) struct ImportArgs {
-    /// The file: xlsx, xls, xlsb, ods or csv.
+    /// The file: xlsx, xls, xlsb, ods or csv; or a URL (`http://`, `https://`, `s3://`) that a daemon fetches.
     file: PathBuf,
+    #[command(flatten)]
+    remote: Remote,
     /// Owner of the products.
     #[arg(long, default_value = "default")]
     tenant: String,
@@ -92,6 +97,25 @@ struct Options {
     /// The sheet to read; default: the first one that has the required headers.
     #[arg(long)]
     sheet: Option<String>,
+    /// The sheet to read by its place, from 1.
+    #[arg(long, value_name = "N", conflicts_with = "sheet")]
+    sheet_number: Option<String>,
+    /// Look at hidden sheets, too.
+    #[arg(long)]
+    include_hidden_sheets: bool,
+    /// Pass over rows that are hidden, by a filter or by hand.
+    #[arg(long)]
+    skip_hidden_rows: bool,
+    /// What stands between the cells of a text file: one sign, or `tab`; default: found out.
+    #[arg(long, value_name = "SIGN")]
+    delimiter: Option<String>,
+    /// What stands around cells of a text file: `double`, `single`, or `none`; default: found out.
+    #[arg(long)]
+    quote: Option<String>,
+    /// The encoding of a text file: `utf8`, `utf16_le`, `utf16_be`, `windows1252`, `windows1250`;
+    /// default: found out.
+    #[arg(long)]
+    encoding: Option<String>,
     /// How numbers are written: `plain` 1234.56 (default), `point` 1,234.56, `comma` 1.234,56.
     #[arg(long)]
     decimal: Option<String>,
@@ -103,7 +127,12 @@ struct Options {
 impl Options {
     fn wish(&self, session: &Session) -> Result<Wish, Failure> {
         let mut wish = Wish::from(&session.config.product_import);
-        let dry_run = self.dry_run.then(|| "true".to_owned());
+        let [dry_run, hidden_sheets, hidden_rows] = [
+            self.dry_run,
+            self.include_hidden_sheets,
+            self.skip_hidden_rows,
+        ]
+        .map(|is_set| is_set.then(|| "true".to_owned()));
         let given = [
             ("mode", &self.mode),
             ("dry_run", &dry_run),
@@ -112,6 +141,12 @@ impl Options {
             ("on_duplicate_file", &self.on_duplicate_file),
             ("priority", &self.priority),
             ("sheet", &self.sheet),
+            ("sheet_number", &self.sheet_number),
+            ("include_hidden_sheets", &hidden_sheets),
+            ("skip_hidden_rows", &hidden_rows),
+            ("delimiter", &self.delimiter),
+            ("quote", &self.quote),
+            ("encoding", &self.encoding),
             ("decimal", &self.decimal),
             ("dates", &self.dates),
         ];
@@ -157,6 +192,9 @@ struct RowError {
 }
 
 pub(super) async fn run(args: &ImportArgs, session: &mut Session) -> Result<Exit, Failure> {
+    if let Some(url) = args.file.to_str().filter(|file| file.contains("://")) {
+        return fetch::run(url, &args.remote, &args.tenant, args.no_wait, session).await;
+    }
     let file = open(&args.file, session.config.http.max_upload_bytes).await?;
     let name = args
         .file

@@ -31,6 +31,7 @@ mod schedules;
 mod search;
 mod service;
 mod session;
+mod source;
 mod token;
 mod webhooks;
 
@@ -126,6 +127,9 @@ enum Command {
     /// Shows how far the search server is; sends, rebuilds, retries.
     #[command(subcommand, after_help = search::EXAMPLES)]
     Search(search::SearchCommand),
+    /// Lists, shows, adds, runs, pauses and removes sources: files that are fetched, and folders.
+    #[command(subcommand, visible_alias = "sources", after_help = source::EXAMPLES)]
+    Source(source::SourceCommand),
     /// Imports a product file and shows its progress.
     Import(import::ImportArgs),
     /// Lists and shows imports, and undoes them.
@@ -220,6 +224,7 @@ impl Cli {
             Command::Webhooks(command) => webhooks::run(command, session).await,
             Command::Token(command) => token::run(command, session).await,
             Command::Search(command) => search::run(command, session).await,
+            Command::Source(command) => source::run(command, session).await,
             Command::Import(args) => import::run(&args, session).await,
             Command::Imports(command) => imports::run(command, session).await,
             _ => Ok(Exit::Ok), // the commands without a session returned above

@@ -9,7 +9,7 @@ use super::error::{ConfigError, Mistake};
 use super::origin::{Origin, Origins};
 use super::schema::Schema;
 use super::setting::{Gathered, merge};
-use super::{Config, Storage, Webhooks, credential, env, file};
+use super::{Config, ImportSources, Storage, Webhooks, credential, env, file};
 
 /// The file that is read where none is named.
 const DEFAULT_FILE: &str = "/etc/ingestd/ingestd.toml";
@@ -103,10 +103,15 @@ fn refuse(mistakes: Vec<Mistake>) -> Result<(), ConfigError> {
 }
 
 fn defaults(sources: &Sources) -> Config {
+    let credentials = sources.variable("CREDENTIALS_DIRECTORY").map(PathBuf::from);
     Config {
+        sources: ImportSources {
+            secrets_dir: credentials.clone(),
+            ..ImportSources::default()
+        },
         storage: Storage::of_environment(|name| sources.variable(name), sources.is_root),
         webhooks: Webhooks {
-            secrets_dir: sources.variable("CREDENTIALS_DIRECTORY").map(PathBuf::from),
+            secrets_dir: credentials,
             ..Webhooks::default()
         },
         ..Config::default()

@@ -29,6 +29,7 @@ mod schema;
 mod search;
 mod secret;
 mod setting;
+mod sources;
 mod storage;
 mod unit;
 mod webhooks;
@@ -57,6 +58,7 @@ pub use runs::Runs;
 pub use schedules::{ScheduleEntry, Schedules};
 pub use schema::is_secret;
 pub use search::{SEARCH_FIELDS, Search};
+pub use sources::{ImportSources, SourceEntry};
 pub use storage::Storage;
 pub use webhooks::Webhooks;
 
@@ -90,6 +92,8 @@ pub struct Config {
     pub runs: Runs,
     /// `[product_import]`: the limits of product files.
     pub product_import: ProductImport,
+    /// `[sources]`: where imports may come from, and sources.
+    pub sources: ImportSources,
     /// `[webhooks]`: deliveries to others.
     pub webhooks: Webhooks,
     /// `[mail]`: mail to people.
@@ -155,6 +159,12 @@ impl Config {
         self.runs.validate(check.section("runs"));
         self.product_import
             .validate(check.section("product_import"));
+        self.sources.validate(check.section("sources"));
+        for (name, source) in self.sources.iter() {
+            let section = check.section(schema::dotted(&["sources", name]));
+            self.sources
+                .validate_entry(name, source, &self.fetch, section);
+        }
         self.webhooks.validate(check.section("webhooks"));
         self.mail.validate(check.section("mail"));
         self.search.validate(check.section("search"));

@@ -10,8 +10,9 @@ use super::{Config, Origin, error::Mistake};
 /// Stands for any name in the path of a key: `queues.*.concurrency`.
 const ANY: &str = "*";
 
-/// The name of the keys whose value is a table of the operator's own: the arguments of a schedule.
-const WHOLE: &str = "args";
+/// The names of the keys whose value is a table of the operator's own: the arguments of a schedule,
+/// the options of a source's imports.
+const WHOLE: [&str; 2] = ["args", "options"];
 
 /// The keys whose values are never shown.
 const SECRETS: [&str; 6] = [
@@ -68,7 +69,7 @@ pub(super) fn leaves(tree: &Map<String, Value>) -> Vec<(Path, &Value)> {
     let mut found = Vec::new();
     for (name, value) in tree {
         match value {
-            Value::Object(table) if name != WHOLE => {
+            Value::Object(table) if !WHOLE.contains(&name.as_str()) => {
                 found.extend(leaves(table).into_iter().map(|(mut path, v)| {
                     path.insert(0, name.clone());
                     (path, v)
@@ -98,6 +99,10 @@ impl Schema {
         root.insert("kinds".to_owned(), any(any(kind)));
         let schedule = serde_json::to_value(super::ScheduleEntry::default()).unwrap_or_default();
         root.insert("schedules".to_owned(), any(schedule));
+        let source = serde_json::to_value(super::SourceEntry::default()).unwrap_or_default();
+        if let Some(Value::Object(sources)) = root.get_mut("sources") {
+            sources.insert(ANY.to_owned(), source);
+        }
         if let Some(Value::Object(import)) = root.get_mut("product_import") {
             let fields = super::product_import::FIELDS;
             let none = || Value::Array(Vec::new());

@@ -87,7 +87,6 @@ impl Client {
         }
     }
 
-    #[cfg(test)]
     pub(super) fn rules(&self) -> &Rules {
         &self.rules
     }
@@ -118,8 +117,20 @@ impl Client {
         Err(FetchError::TooManyRedirects(max))
     }
 
-    /// Sends one request to a URL that was judged.
+    /// Sends one request to a URL that was judged, and reads the answer.
     async fn exchange(&self, url: &Url, request: &Request) -> Result<Response, FetchError> {
+        let response = self.begin(url, request, "gzip").await?;
+        let max = request.max_bytes.unwrap_or(self.max_bytes);
+        read(url, response, max.min(self.max_bytes)).await
+    }
+
+    /// Sends one request to a URL that was judged; the answer's body is still to come.
+    pub(super) async fn begin(
+        &self,
+        url: &Url,
+        request: &Request,
+        encoding: &'static str,
+    ) -> Result<reqwest::Response, FetchError> {
         let http = self.http.as_ref();
         let http = http.map_err(|why| FetchError::Unready(why.clone()))?;
         let mut sending = match request.method {
@@ -128,7 +139,7 @@ impl Client {
             Method::Put => http.put(url.clone()).body(request.body.clone()),
             Method::Delete => http.delete(url.clone()),
         };
-        sending = sending.header(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+        sending = sending.header(ACCEPT_ENCODING, HeaderValue::from_static(encoding));
         for (name, value) in &request.headers {
             sending = sending.header(*name, value);
         }
@@ -139,8 +150,20 @@ impl Client {
             let host = url.host_str().unwrap_or_default();
             self.rules.judge_address(host, address.ip())?;
         }
-        let max = request.max_bytes.unwrap_or(self.max_bytes);
-        read(url, response, max.min(self.max_bytes)).await
+        Ok(response)
+    }
+}
+
+/// Returns an answer without its body.
+pub(super) fn head(url: &Url, response: &reqwest::Response) -> Response {
+    let text = |(name, value): (&reqwest::header::HeaderName, &HeaderValue)| {
+        Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
+    };
+    Response {
+        status: response.status().as_u16(),
+        headers: response.headers().iter().filter_map(text).collect(),
+        body: Vec::new(),
+        url: url.to_string(),
     }
 }
 
@@ -149,16 +172,8 @@ async fn read(
     mut response: reqwest::Response,
     max: u64,
 ) -> Result<Response, FetchError> {
+    let mut answer = head(url, &response);
     let headers = response.headers();
-    let text = |(name, value): (&reqwest::header::HeaderName, &HeaderValue)| {
-        Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
-    };
-    let mut answer = Response {
-        status: response.status().as_u16(),
-        headers: headers.iter().filter_map(text).collect(),
-        body: Vec::new(),
-        url: url.to_string(),
-    };
     // What a redirect says beside its location is not read.
     if max == 0 || redirect::location(&answer).is_some() {
         return Ok(answer);
@@ -181,7 +196,7 @@ async fn read(
 }
 
 /// Says what went wrong, in our words where we said it first, without the URL.
-fn explained(url: &Url, error: reqwest::Error) -> FetchError {
+pub(super) fn explained(url: &Url, error: reqwest::Error) -> FetchError {
     let error = error.without_url();
     let mut cause: Option<&(dyn StdError + 'static)> = Some(&error);
     while let Some(this) = cause {

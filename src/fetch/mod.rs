@@ -15,12 +15,14 @@
 //! | `redirect` | where an answer sends us, and what goes along |
 //! | `body` | how much of an answer is read |
 //! | `client` | the request itself |
+//! | `download` | the same for a file, piece by piece |
 //!
 //! No other module may name the HTTP client's crate; a test looks.
 
 mod address;
 mod body;
 mod client;
+mod download;
 mod error;
 mod fake;
 mod message;
@@ -31,6 +33,7 @@ mod target;
 
 pub use address::{BadNetwork, Network};
 pub use client::Client;
+pub use download::Download;
 pub use error::FetchError;
 pub use fake::Fake;
 pub use message::{Method, Request, Response};

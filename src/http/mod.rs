@@ -28,8 +28,8 @@ use std::sync::Arc;
 use axum::{Router, extract::DefaultBodyLimit, middleware};
 
 use api::{
-    dead, enqueue, gate, health, job, log, queue, run, schedule, search, session, stats, token,
-    webhook,
+    dead, enqueue, gate, health, job, log, queue, run, schedule, search, session, source, stats,
+    token, webhook,
 };
 use route::route;
 
@@ -110,7 +110,7 @@ pub const ROUTES: &[Route] = &[
     route!(GET    "/api/v1/tokens"                   Admin Whole       token::list,        "The API tokens, the revoked ones among them; never their secrets."),
     route!(SECRET "/api/v1/tokens"                   Admin Whole       token::create,      "Makes a token of `{name, role, tenants, expires_secs}`, of which the first two are required: 201, with the `token` itself, which is shown this once."),
     route!(DELETE "/api/v1/tokens/{id}"              Admin Whole       token::revoke,      "Revokes a token: from now on it opens nothing. 409 where it was revoked before."),
-    route!(UPLOAD "/import/products"               Operator Filtered product_import::upload, "Imports the products of an uploaded workbook or CSV, the form's field `file`: 202 with the job's id, 400 where it cannot be imported."),
+    route!(UPLOAD "/import/products"               Operator Filtered product_import::upload, "Imports the products of an uploaded workbook or CSV, the form's field `file`: 202 with the job's id, 400 where it cannot be imported. Options are further fields or parameters: `mode` (upsert, insert_only, update_only, replace_all), `dry_run`, `duplicates` (first_wins, last_wins, reject), `max_drop_percent` (20), `on_duplicate_file` (import, reject: 409), `priority` (0 to 3), `sheet`, `sheet_number`, `include_hidden_sheets`, `skip_hidden_rows`, `delimiter` (a sign, or tab), `quote` (double, single, none), `encoding` (utf8, utf16_le, utf16_be, windows1252, windows1250), `decimal` (plain, point, comma), `dates` (iso, dmy, mdy, ymd)."),
     route!(UPLOAD "/api/v1/import/products"        Operator Filtered product_import::upload, "The same."),
     route!(GET    "/import/status/{jobId}"         Viewer Run product_import::status, "How far an import is."),
     route!(GET    "/api/v1/import/status/{jobId}"  Viewer Run product_import::status, "The same."),
@@ -129,6 +129,14 @@ pub const ROUTES: &[Route] = &[
     route!(POST "/api/v1/search/rebuild" Admin Whole search::rebuild, "202 with the job that fills a new collection and leads the alias to it; one that was begun goes on."),
     route!(GET "/api/v1/search/failures" Operator Whole search::failures, "Products that the search server refused, with its reasons, by id."),
     route!(POST "/api/v1/search/retry" Operator Whole search::retry, "All of these are due now: 202 with how many, and the job that sends them."),
+    route!(GET "/api/v1/sources" Viewer Whole source::list, "Sources of imports by name, with their schedules and what the last look came to: `?limit=`, `?after=` (a name)."),
+    route!(POST "/api/v1/sources" Admin Whole source::add, "Makes a source `{name, location, tenant, pattern, ready, endpoint, region, secret_ref, options, cron, timezone, paused}`, of which `name` and `location` are required: 201, 409 where the name is taken."),
+    route!(GET "/api/v1/sources/{name}" Viewer Whole source::show, "One source; of a watched folder with its `files`, those in the folder first."),
+    route!(DELETE "/api/v1/sources/{name}" Admin Whole source::remove, "Removes a user's source with its schedule; its imports stay. 409 where it is the configuration's."),
+    route!(POST "/api/v1/sources/{name}/pause" Operator Whole source::pause, "Its ticks pass without a look."),
+    route!(POST "/api/v1/sources/{name}/resume" Operator Whole source::resume, "The source goes on; 409 where the configuration pauses it."),
+    route!(POST "/api/v1/sources/{name}/run" Operator Whole source::run, "202 with the job that looks at it now, paused or not; with `?force=true` the file is imported even if it is the version that was seen last."),
+    route!(POST "/api/v1/import/fetch" Operator Whole source::fetch, "Imports a file once from `{location, tenant, endpoint, region, secret_ref, options}`, of which `location` is required, as of a source: 202 with the job that fetches it, whose output names the run."),
 ];
 
 /// Makes the router of every route in the table.

@@ -12,6 +12,7 @@ use crate::{
     fetch::Fetcher,
     notify::{mail, search, webhook},
     queue::{Kind, Retry},
+    source,
 };
 
 pub mod product_import;
@@ -38,6 +39,8 @@ pub const ALL: &[Kind<Context>] = &[
     Kind::of::<search::Look>(),
     Kind::of::<search::Rebuild>(),
     Kind::of::<search::SyncSearch>(),
+    Kind::of::<source::FetchFile>(),
+    Kind::of::<source::FetchSource>(),
     Kind::of::<system::Bulk>(),
     Kind::of::<system::Noop>(),
     Kind::of::<system::RecoverRuns>(),

@@ -145,7 +145,7 @@ impl Came {
 }
 
 /// HMAC as RFC 2104 defines it.
-fn hmac(key: &[u8], message: &[u8]) -> [u8; 32] {
+pub(crate) fn hmac(key: &[u8], message: &[u8]) -> [u8; 32] {
     let mut block = [0; 64];
     block[..key.len()].copy_from_slice(key);
     let padded = |with: u8| block.map(|byte| byte ^ with);

@@ -15,6 +15,7 @@ pub(super) mod run;
 pub(super) mod schedule;
 pub(super) mod search;
 pub(super) mod session;
+pub(super) mod source;
 pub(super) mod stats;
 pub(super) mod token;
 pub(super) mod webhook;

@@ -6,7 +6,10 @@
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
 
-use super::{locale::Locale, sheet::Options};
+use super::{
+    locale::Locale,
+    sheet::{Charset, Options, Quote},
+};
 use crate::config::{ProductImport, SameFile};
 
 /// What becomes of rows that the catalog has, lacks, or has otherwise.
@@ -51,6 +54,8 @@ pub struct Plan {
     pub max_drop_percent: u8,
     /// How numbers and dates are written in text cells.
     pub locale: Locale,
+    /// Whether hidden rows are passed over.
+    pub skip_hidden_rows: bool,
 }
 
 impl Default for Plan {
@@ -61,6 +66,7 @@ impl Default for Plan {
             duplicates: Duplicates::default(),
             max_drop_percent: 20,
             locale: Locale::default(),
+            skip_hidden_rows: false,
         }
     }
 }
@@ -84,12 +90,13 @@ impl Plan {
     /// Tells a reader's options what of it concerns the reader.
     pub fn apply(&self, options: &mut Options) {
         options.locale = self.locale;
+        options.skip_hidden_rows = self.skip_hidden_rows;
         options.allow_duplicates = self.duplicates != Duplicates::FirstWins;
     }
 }
 
 /// The names of options, as forms, queries and this module's errors have them.
-pub const NAMES: [&str; 9] = [
+pub const NAMES: [&str; 15] = [
     "mode",
     "dry_run",
     "duplicates",
@@ -97,6 +104,12 @@ pub const NAMES: [&str; 9] = [
     "on_duplicate_file",
     "priority",
     "sheet",
+    "sheet_number",
+    "include_hidden_sheets",
+    "skip_hidden_rows",
+    "delimiter",
+    "quote",
+    "encoding",
     "decimal",
     "dates",
 ];
@@ -110,8 +123,39 @@ pub struct Wish {
     pub same_file: SameFile,
     /// 0 urgent to 3 background; `None`: 1.
     pub priority: Option<i16>,
-    /// The sheet to read; `None`: the first visible one that has the required headers.
+    /// How the file is to be looked at.
+    pub look: Look,
+}
+
+/// Where in a file the rows are, and how its text is to be read; what is not said is found out.
+///
+/// What comes of it is kept with the import, so that its rows are read as they were looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Look {
+    /// The sheet by its name; `None`: the first visible one that has the required headers.
     pub sheet: Option<String>,
+    /// The sheet by its place, from 1, where no name is given.
+    pub sheet_number: Option<u8>,
+    /// Whether hidden sheets are looked at, too.
+    pub include_hidden_sheets: bool,
+    /// The delimiter of delimited text.
+    pub delimiter: Option<u8>,
+    /// The quote of delimited text.
+    pub quote: Option<Quote>,
+    /// The encoding of delimited text.
+    pub encoding: Option<Charset>,
+}
+
+impl Look {
+    /// Tells a reader's options.
+    pub fn apply(&self, options: &mut Options) {
+        options.sheet.clone_from(&self.sheet);
+        options.sheet_number = self.sheet_number.map(u32::from);
+        options.include_hidden_sheets = self.include_hidden_sheets;
+        options.csv_delimiter = self.delimiter;
+        options.csv_quote = self.quote;
+        options.csv_charset = self.encoding;
+    }
 }
 
 /// An option that is none, or a value that does not fit.
@@ -129,7 +173,7 @@ impl From<&ProductImport> for Wish {
             },
             same_file: config.on_duplicate_file,
             priority: None,
-            sheet: None,
+            look: Look::default(),
         }
     }
 }
@@ -157,7 +201,16 @@ impl Wish {
             }
             "on_duplicate_file" => self.same_file = word(name, value)?,
             "priority" => self.priority = Some(number(name, value, 3)?.into()),
-            "sheet" => self.sheet = (!value.is_empty()).then(|| value.to_owned()),
+            "sheet" => self.look.sheet = (!value.is_empty()).then(|| value.to_owned()),
+            "sheet_number" => {
+                let place = number(name, value, u8::MAX)?;
+                self.look.sheet_number = (place > 0).then_some(place);
+            }
+            "include_hidden_sheets" => self.look.include_hidden_sheets = truth(name, value)?,
+            "skip_hidden_rows" => self.plan.skip_hidden_rows = truth(name, value)?,
+            "delimiter" => self.look.delimiter = Some(delimiter(value)?),
+            "quote" => self.look.quote = Some(word(name, value)?),
+            "encoding" => self.look.encoding = Some(word(name, value)?),
             "decimal" => self.plan.locale.decimal = word(name, value)?,
             "dates" => self.plan.locale.dates = word(name, value)?,
             _ => return Ok(false),
@@ -181,6 +234,16 @@ fn truth(name: &str, value: &str) -> Result<bool, BadOption> {
         "false" | "0" | "no" | "off" => Ok(false),
         other => Err(BadOption(format!(
             "{name}: `{other}` is neither true nor false"
+        ))),
+    }
+}
+
+fn delimiter(value: &str) -> Result<u8, BadOption> {
+    match (value, value.as_bytes()) {
+        ("tab", _) => Ok(b'\t'),
+        (_, [sign]) if sign.is_ascii_punctuation() => Ok(*sign),
+        _ => Err(BadOption(format!(
+            "delimiter: `{value}` is neither one sign, such as ; or |, nor `tab`"
         ))),
     }
 }
@@ -211,10 +274,18 @@ mod tests {
             ("priority", "0"),
             ("decimal", "comma"),
             ("dates", "dmy"),
+            ("delimiter", "tab"),
+            ("encoding", "windows1250"),
+            ("sheet-number", "2"),
         ])
         .unwrap();
         assert_eq!(asked.plan.mode, Mode::ReplaceAll);
         assert!(asked.plan.dry_run);
+        let mut options = Options::default();
+        asked.look.apply(&mut options);
+        assert_eq!(options.csv_delimiter, Some(b'\t'));
+        assert_eq!(options.csv_charset, Some(Charset::Windows1250));
+        assert_eq!(options.sheet_number, Some(2));
         assert_eq!((asked.plan.max_drop_percent, asked.priority), (35, Some(0)));
         assert_eq!(wish(&[]).unwrap().plan, Plan::default());
     }
@@ -230,6 +301,8 @@ mod tests {
             ("dry_run", "maybe"),
             ("priority", "4"),
             ("max_drop_percent", "-1"),
+            ("delimiter", "xx"),
+            ("encoding", "ebcdic"),
         ] {
             assert!(wish(&[(name, value)]).is_err(), "{name}");
         }

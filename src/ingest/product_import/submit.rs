@@ -97,9 +97,9 @@ pub async fn accept(
     file.flush().await?;
     let mut options = sheet::Options {
         max_file_bytes: config.http.max_upload_bytes,
-        sheet: wish.sheet.clone(),
         ..sheet::Options::from(&config.product_import)
     };
+    wish.look.apply(&mut options);
     wish.plan.apply(&mut options);
     let asked = options.clone();
     let (path, name) = (file.path().to_owned(), file_name.to_owned());

@@ -11,6 +11,7 @@ mod import;
 mod job;
 mod schedule;
 mod search;
+mod source;
 mod stats;
 mod token;
 mod usage;

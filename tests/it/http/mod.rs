@@ -19,6 +19,7 @@ mod schedule;
 mod search;
 mod server;
 mod session;
+mod source;
 mod stats;
 mod tenant;
 mod token;

@@ -28,6 +28,7 @@ pub(super) async fn chunk(
         mode: Mode::Upsert,
         mapping: Some(&inspection.mapping),
         locale: Locale::default(),
+        notes_search: false,
     };
     let headers = Headers::of(&inspection.mapping);
     let mut loaded = Loaded {

@@ -1,0 +1,57 @@
+//! What imports of a source are asked for: the options that an upload may carry, by name.
+//!
+//! The one place that knows which there are is the import's; this is where they are handed on.
+
+use std::{collections::BTreeMap, io};
+
+use crate::{
+    blob,
+    config::{ProductImport, SameFile},
+    ingest::{
+        Context,
+        product_import::{
+            plan::Wish,
+            submit::{self, Accepted, SubmitError},
+        },
+    },
+};
+
+/// Options of an import by name, as an upload's form has them.
+pub type Options = BTreeMap<String, String>;
+
+/// Checks options before they are stored.
+///
+/// # Errors
+///
+/// What is wrong, in words that follow the name.
+pub(super) fn check(options: &Options) -> Result<(), String> {
+    wish(&ProductImport::default(), options).map(drop)
+}
+
+/// Returns what is asked for. A source imports each version of its file once by itself, so a file
+/// that somebody imported before is none to refuse.
+fn wish(config: &ProductImport, options: &Options) -> Result<Wish, String> {
+    let mut wish = Wish::from(config);
+    for (name, value) in options {
+        let is_known = wish.set(name, value);
+        if !is_known.map_err(|bad| format!("has a bad value: {bad}"))? {
+            return Err(format!("has \"{name}\", which is no option of an import"));
+        }
+    }
+    wish.same_file = SameFile::Import;
+    Ok(wish)
+}
+
+/// Inspects a file that has been taken and gives it its name in the store.
+pub(super) async fn accept(
+    context: &Context,
+    file: blob::Writer,
+    name: &str,
+    options: &Options,
+) -> Result<Accepted, SubmitError> {
+    let config = &context.config;
+    // Checked when they were stored, if not by an older binary or by hand.
+    let wish = wish(&config.product_import, options)
+        .map_err(|text| SubmitError::Storage(io::Error::other(format!("the source {text}"))))?;
+    submit::accept(&context.blobs, config, file, name, wish).await
+}
