@@ -34,9 +34,9 @@ impl Skew {
         theirs: DateTime<Utc>,
         round_trip: Duration,
     ) -> ClockCompared {
-        let skew = ours - theirs - TimeDelta::from_std(round_trip / 2).unwrap_or_default();
-        let unsure = TimeDelta::from_std(round_trip / 2).unwrap_or_default();
-        let is_large = skew.abs() > MOST + unsure;
+        let half = TimeDelta::from_std(round_trip / 2).unwrap_or_default();
+        let skew = ours - theirs - half;
+        let is_large = skew.abs() > MOST + half;
         let news = (is_large != self.is_large).then_some(is_large);
         self.is_large = is_large;
         ClockCompared {

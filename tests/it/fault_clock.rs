@@ -87,7 +87,13 @@ async fn a_clock_put_forward_an_hour_loses_and_doubles_nothing() {
     let server = Clockwork::start().await;
     let pool = server.cluster.connect().await.unwrap();
     let url = server.cluster.database_url();
-    let engines = [setup().start(&url).await, setup().start(&url).await];
+    // Whoever looks for the lost does so before the next heartbeat: the clock takes every lease, and
+    // those who held them go on until they hear of it.
+    let setup = setup().lost_after(Duration::from_secs(6)).with(|queue| {
+        queue.heartbeat_interval = Duration::from_secs(2);
+        queue.rescue_interval = Duration::from_millis(50);
+    });
+    let engines = [setup.start(&url).await, setup.start(&url).await];
     run(
         &pool,
         "INSERT INTO ingestd.schedules (name, cron, kind, missed)
@@ -103,6 +109,8 @@ async fn a_clock_put_forward_an_hour_loses_and_doubles_nothing() {
     server.set(3600);
     let jumped = format!("extract(epoch FROM now())::float8 > {before} + 3500");
     until(&pool, &jumped).await;
+    let lost = "EXISTS (SELECT FROM ingestd.workers WHERE end_reason = 'lost')";
+    until(&pool, lost).await;
     // What was missed meanwhile is made up for, each minute once.
     let minutes = "(SELECT count(*) >= 59 FROM ingestd.schedule_ticks WHERE job_id IS NOT NULL)";
     until(&pool, minutes).await;

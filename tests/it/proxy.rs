@@ -305,9 +305,8 @@ impl World {
                 }
                 Verdict::Pass
             }
-            Some(_) => Verdict::Pass,
             None if may_lose => Verdict::Keep,
-            None => Verdict::Pass,
+            _ => Verdict::Pass,
         }
     }
 }
