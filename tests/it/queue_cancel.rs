@@ -218,8 +218,8 @@ async fn a_cancel_that_its_retry_waits_for_is_heeded() {
     let id = insert(&rig, "t.races").await;
     rig.until("EXISTS (SELECT FROM ingestd.jobs WHERE state = 'running')")
         .await;
-    let mut canceller = rig.pool().begin().await.unwrap();
-    let cancelled = control::cancel(&mut canceller, JobId(id)).await.unwrap();
+    let mut other = rig.pool().begin().await.unwrap();
+    let cancelled = control::cancel(&mut other, JobId(id)).await.unwrap();
     assert_eq!(cancelled, Cancelled::Requested);
     opened.add_permits(1);
     rig.until(
@@ -229,7 +229,7 @@ async fn a_cancel_that_its_retry_waits_for_is_heeded() {
     )
     .await;
     // The retry saw the job as it was before, and finds it cancelled once it may go on.
-    canceller.commit().await.unwrap();
+    other.commit().await.unwrap();
     rig.until("EXISTS (SELECT FROM ingestd.job_history WHERE state = 'cancelled')")
         .await;
     assert_eq!(rig.ask::<i64>("SELECT count(*) FROM ingestd.jobs").await, 0);
