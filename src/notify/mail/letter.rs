@@ -1,5 +1,7 @@
 //! What a mail says. Pure.
 
+use std::fmt::Write as _;
+
 use chrono::{DateTime, Utc};
 use lettre::{
     Message,
@@ -75,16 +77,17 @@ impl Ended {
         for (name, at) in [("began", self.started_at), ("ended", self.finished_at)] {
             if let Some(at) = at {
                 let at = at.format("%Y-%m-%d %H:%M:%S UTC");
-                text.push_str(&format!("\n{name}  {at}"));
+                // Writing to a String cannot fail.
+                write!(text, "\n{name}  {at}").ok();
             }
         }
         if let Some(error) = &self.error {
             let error = line(error, LONGEST_REASON);
-            text.push_str(&format!("\n\nThe reason: {error}"));
+            write!(text, "\n\nThe reason: {error}").ok();
         }
         if let Some(link) = link {
             let link = link.trim_end_matches('/');
-            text.push_str(&format!("\n\n{link}/api/v1/import/status/{}", self.id));
+            write!(text, "\n\n{link}/api/v1/import/status/{}", self.id).ok();
         }
         text.push('\n');
         text

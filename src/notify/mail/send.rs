@@ -78,14 +78,17 @@ impl Job for SendMail {
                     .letter(&from, to, &key, settings.link.as_deref())
                     .map_err(JobError::fatal)?;
                 match server.send(letter).await {
-                    Ok(_) => Ok(None),
-                    // It will not have it, now or later: the others still may.
-                    Err(error) if error.is_permanent() => Ok(Some(error.to_string())),
+                    Ok(_) => Ok(()),
+                    Err(error) if error.is_permanent() => Err(JobError::fatal(error)),
                     Err(error) => Err(error.into()),
                 }
             });
-            if let Some(why) = sent.await? {
-                refused.push(format!("{step}: {why}"));
+            match sent.await {
+                Ok(()) => {}
+                // It will not have it, now or later: the others still may. Not saved, so that a
+                // replay asks again.
+                Err(JobError::Fatal(why)) => refused.push(format!("{step}: {why:#}")),
+                Err(error) => return Err(error),
             }
         }
         if refused.is_empty() {
