@@ -12,7 +12,7 @@ use crate::{
     db,
     fetch::Fetcher,
     ingest,
-    queue::{self, Engine, LastResort, Running, gate, schedule},
+    queue::{self, Engine, LastResort, Running, gate},
     source,
 };
 
