@@ -411,7 +411,7 @@ impl<'a> Import<'a> {
             mode: self.plan.mode,
             mapping: Some(&self.params.inspection.mapping),
             locale: self.plan.locale,
-            notes_search: self.ctx.state().config.search.is_on(),
+            notes_search: !self.plan.dry_run && self.ctx.state().config.search.is_on(),
         };
         let mut tx = self.ctx.state().db.begin().await?;
         self.ctx.fence(&mut tx).await?;
@@ -468,7 +468,7 @@ impl<'a> Import<'a> {
         if !self.plan.dry_run {
             search::after_import(&mut tx, &self.ctx.state().config, self.run_id.0).await?;
         }
-        if self.ctx.state().config.mail.is_on() {
+        if !self.plan.dry_run && self.ctx.state().config.mail.is_on() {
             mail::after_import(&mut tx, self.run_id.0).await?;
         }
         let done = self.ctx.complete_in(&mut tx).await?;

@@ -75,13 +75,10 @@ pub(super) fn schema(name: &str, settings: &Search) -> Value {
             _ => "string",
         };
         let required = matches!(field, "code" | "name");
-        let mut described = json!({ "name": field, "type": kind, "optional": !required });
-        if facet {
-            described["facet"] = true.into();
-        } else if field == "url" {
-            described["index"] = false.into(); // shown, not searched
-        }
-        fields.push(described);
+        let index = facet || field != "url"; // shown, not searched
+        fields.push(json!({
+            "name": field, "type": kind, "optional": !required, "facet": facet, "index": index,
+        }));
     }
     json!({ "name": name, "fields": fields })
 }
