@@ -47,7 +47,7 @@ pub(crate) async fn upload(
     let accepted = submit::accept(&app.blobs, &app.config, file, name, wish).await?;
     let origin = Origin {
         tenant: &tenant,
-        triggered_by: "api",
+        triggered_by: caller.asks_as(),
     };
     let mut tx = app.db.begin().await?;
     let same = accepted.same_before(&mut tx, &tenant).await?;

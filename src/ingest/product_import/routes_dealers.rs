@@ -30,7 +30,7 @@ pub(crate) async fn upload(
     let read = dealers::read(&app.blobs, &app.config, upload.file, &name).await?;
     let origin = Origin {
         tenant: &tenant,
-        triggered_by: "api",
+        triggered_by: caller.asks_as(),
     };
     let mut tx = app.db.begin().await?;
     let id = dealers::import(&mut tx, &read, origin).await?;
