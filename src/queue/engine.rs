@@ -186,8 +186,9 @@ impl<C: Send + Sync + 'static> Parts<C> {
             finished: finished.clone(),
         };
         let (session, heart) = heart.start()?;
-        // A statement has that long, and a nap is one statement and the longest poll.
-        let claims = Claims::new(settings.lost_after * 2 + settings.poll_interval);
+        // A claim is two statements at most, and a nap is one and the longest poll.
+        let statement = pool.options().get_acquire_timeout() + settings.lost_after;
+        let claims = Claims::new(statement * 2 + settings.poll_interval);
         let db = Bounded {
             pool,
             limit: settings.lost_after,
@@ -318,7 +319,7 @@ impl<C: Send + Sync + 'static> Parts<C> {
                     }
                     let worker = session.borrow().as_ref().map(|life| life.worker_id);
                     if let Some(worker) = worker {
-                        rescuer.rescue_strays(worker, &leases.held()).await;
+                        rescuer.rescue_strays(worker, &leases).await;
                     }
                 }
             };
