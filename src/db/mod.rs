@@ -29,7 +29,7 @@ pub fn migrator() -> Migrator {
 
 /// Brings the database to the schema of this binary; does nothing where it is there already.
 ///
-/// Safe to run from several daemons at once: they wait for each other, and no statement timeout
+/// Safe to run from several daemons at once: they wait for each other, four minutes at most, and no statement timeout
 /// applies, for an index on a large table may take longer than any statement of a job. Safe, too,
 /// while older daemons work: a lock that somebody's long transaction is in the way of is waited for
 /// 2 s at a time, because whoever comes after that wait waits as well.
@@ -41,6 +41,28 @@ pub fn migrator() -> Migrator {
 /// refused.
 pub async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
     migrate_by(pool, &migrator()).await
+}
+
+/// As [`migrate`], for a daemon: one that starts again while newer ones are being rolled out works
+/// on the schema that they brought, as those do that run on. What it lacks itself is brought, too.
+///
+/// # Errors
+///
+/// As [`migrate`]; a version below this binary's newest that it does not know is refused.
+pub async fn migrate_or_follow(pool: &PgPool) -> Result<(), MigrateError> {
+    let mut migrator = migrator();
+    let newest = migrator.iter().map(|migration| migration.version).max();
+    match migrate_by(pool, &migrator).await {
+        Err(MigrateError::VersionMissing(version)) if Some(version) > newest => {
+            tracing::warn!(
+                version,
+                "a newer ingestd migrated this database; this one goes on, upgrade it soon"
+            );
+            migrator.set_ignore_missing(true);
+            migrate_by(pool, &migrator).await
+        }
+        result => result,
+    }
 }
 
 /// Longest wait for one lock of a migration.
@@ -81,13 +103,14 @@ async fn try_to_migrate(pool: &PgPool, migrator: &Migrator) -> Result<(), Migrat
     result
 }
 
-/// Says whether a lock was waited for in vain; 55P03 is `lock_not_available`.
+/// Says whether a lock was waited for in vain: 55P03 is `lock_not_available`, 40P01
+/// `deadlock_detected`.
 fn is_locked_out(error: &MigrateError) -> bool {
     let (MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) = error else {
         return false;
     };
     let code = error.as_database_error().and_then(DatabaseError::code);
-    code.as_deref() == Some("55P03")
+    matches!(code.as_deref(), Some("55P03" | "40P01"))
 }
 
 #[cfg(test)]
@@ -106,6 +129,27 @@ mod tests {
         let greedy = Migration::new(9_999, "greedy".into(), MigrationType::Simple, sql, false);
         migrator.migrations.to_mut().push(greedy);
         migrator
+    }
+
+    #[tokio::test]
+    async fn a_daemon_follows_a_newer_schema_and_no_other() {
+        let db = Database::create().await;
+        let note = "INSERT INTO ingestd._migrations
+                      (version, description, success, checksum, execution_time)
+                    VALUES ($1, 'not ours', true, '', 0)";
+        sqlx::query(note)
+            .bind(9_999_i64)
+            .execute(db.pool())
+            .await
+            .unwrap();
+        super::migrate_or_follow(db.pool()).await.unwrap();
+        super::migrate(db.pool()).await.unwrap_err();
+        sqlx::query(note)
+            .bind(0_i64)
+            .execute(db.pool())
+            .await
+            .unwrap();
+        super::migrate_or_follow(db.pool()).await.unwrap_err();
     }
 
     #[tokio::test]
