@@ -20,8 +20,9 @@ const STALE: &str = "
     SELECT id, job_kind, retry_count FROM ingestd.runs
     WHERE finished_at IS NULL AND state = 'running'
       AND heartbeat_at < clock_timestamp() - $1 * interval '1 millisecond'
-      AND (job_kind IS NOT NULL
-           OR NOT EXISTS (SELECT FROM ingestd.jobs j WHERE j.shard = 0 AND j.run_id = runs.id))
+      AND NOT EXISTS (SELECT FROM ingestd.jobs j
+                      WHERE j.shard = 0 AND j.run_id = runs.id
+                        AND (job_kind IS NULL OR j.state <> 'running'))
     ORDER BY heartbeat_at LIMIT 1000";
 
 const RETRY: &str = "
@@ -42,6 +43,7 @@ const FAIL: &str = "
 /// Starts runs without a heartbeat for `stale_after` again, at most `max_retries` times each,
 /// then fails them with a message. Each in its own transaction.
 ///
+/// A run whose driver waits, for its queue or at its gate, is not stale: it waits its turn.
 /// A fan-out is stale only when none of its jobs is left: those that are will end, and their
 /// retries may be further apart than `stale_after`. It has no driver to start again, so it fails.
 ///
