@@ -109,5 +109,9 @@ async fn what_is_no_source_is_refused() {
     }
     let elsewhere = server.post("/api/v1/import/fetch");
     let elsewhere = elsewhere.json(&json!({ "location": "/etc/passwd" }));
-    problem(elsewhere.send().await.unwrap(), 422, "invalid").await;
+    let told = elsewhere.send().await.unwrap();
+    assert_eq!(told.status(), 422);
+    // Under /import/ errors have the document's form.
+    let told: Value = told.json().await.unwrap();
+    assert_eq!(told["success"], false, "{told}");
 }
