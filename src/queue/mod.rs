@@ -55,7 +55,7 @@ pub use complete::Reason;
 pub use engine::{Engine, Running, register};
 pub use enqueue::{Enqueued, NewJob, enqueue, enqueue_raw};
 pub use job::{DeadJob, Done, Job, JobContext, JobError, JobId, Lease, LeaseId};
-pub use kind::Kind;
+pub use kind::{ByName, Kind};
 pub use record::LogLevel;
 pub use retry::{Retry, delay};
 pub use stuck::{LastResort, stuck};

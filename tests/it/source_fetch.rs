@@ -262,3 +262,30 @@ async fn each_version_is_imported_once_however_often_daemons_die() {
                  GROUP BY job_id HAVING count(*) > 1) t";
     assert_eq!(shop.rig.ask::<i64>(twice).await, 0);
 }
+
+#[tokio::test]
+async fn a_job_of_another_tenant_fetches_nothing() {
+    let store = Store::start(Door::Open).await;
+    let shop = Shop::new(Some(&store)).await;
+    let mut daemon = shop.daemon().await;
+    store.serve(file("A1", 10));
+    let source = Definition {
+        tenant: "acme".into(),
+        ..at(&store, "/a.csv")
+    };
+    shop.add("acme-feed", &source).await;
+    let location = format!("http://{}/a.csv", store.address);
+    shop.rig
+        .sql(&format!(
+            "INSERT INTO ingestd.jobs (kind, tenant, args) VALUES
+               ('catalog.fetch_source', 'other', '{{\"source\": \"acme-feed\", \"force\": true}}'),
+               ('catalog.fetch_file', 'other', '{{\"location\": \"{location}\", \"tenant\": \"acme\"}}'),
+               ('catalog.fetch_file', NULL, '{{\"location\": \"{location}\", \"tenant\": \"acme\"}}')"
+        ))
+        .await;
+    let dead = "(SELECT count(*) = 3 FROM ingestd.dead_jobs WHERE kind LIKE 'catalog.fetch%' AND reason = 'fatal')";
+    shop.rig.until(dead).await;
+    assert_eq!(store.came().len(), 0);
+    assert_eq!(shop.n_imports().await, 0);
+    assert!(daemon.terminate().success());
+}

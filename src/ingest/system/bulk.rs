@@ -16,7 +16,7 @@ use crate::{
     db,
     ingest::Context,
     queue::{
-        self, DeadJob, Done, Job, JobContext, JobError, JobId, NewJob, Retry,
+        self, ByName, DeadJob, Done, Job, JobContext, JobError, JobId, NewJob, Retry,
         control::{self, Cancelled},
         dead,
         filter::{DeadFilter, Filter, LiveFilter, Preview},
@@ -245,6 +245,7 @@ impl Job for Bulk {
     const QUEUE: &'static str = "system";
     const RETRY: Retry = Retry::STANDARD.attempts(5);
     const TIMEOUT: Duration = Duration::from_mins(15);
+    const BY_NAME: ByName = ByName::Nobody("POST /api/v1/bulk");
     type Context = Context;
 
     fn unique_key(&self) -> Option<String> {

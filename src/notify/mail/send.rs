@@ -19,7 +19,7 @@ use super::letter::Ended;
 use crate::{
     config::{self, MailSecurity},
     ingest::Context,
-    queue::{self, Done, Job, JobContext, JobError, Retry},
+    queue::{self, ByName, Done, Job, JobContext, JobError, Retry},
 };
 
 /// Tells people that an import ended.
@@ -53,6 +53,7 @@ impl Job for SendMail {
         max_attempts: 10,
     };
     const TIMEOUT: Duration = Duration::from_mins(30);
+    const BY_NAME: ByName = ByName::Nobody("the end of an import makes it");
     type Context = Context;
 
     async fn run(self, ctx: &JobContext<Context>) -> Result<Done, JobError> {

@@ -9,7 +9,7 @@ use super::{GATE, Rebuild, index, send::Sender};
 use crate::{
     config::Config,
     ingest::Context,
-    queue::{self, Done, Job, JobContext, JobError, Retry},
+    queue::{self, ByName, Done, Job, JobContext, JobError, Retry},
 };
 
 /// 5 s, 15 s, 45 s, 2 min, 7 min, then every 15 min: given up after about two hours, and taken up
@@ -36,6 +36,7 @@ impl Job for SyncSearch {
     const QUEUE: &'static str = "search";
     const RETRY: Retry = RETRY;
     const TIMEOUT: Duration = Duration::from_hours(1);
+    const BY_NAME: ByName = ByName::Nobody("POST /api/v1/search/sync");
     type Context = Context;
 
     /// One for each import: were they one, an import that ends while the last one's sync is just
