@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::PgPool;
 
 use super::{control::enqueue_driver, run::RunId};
-use crate::queue::{self, control::Restarted};
+use crate::queue::{self, KeyTaken, control::Restarted};
 
 /// What one look for stale runs did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -71,6 +71,7 @@ pub async fn recover_stale(
                 }
                 // Its kind may be gone for good; it must not keep the others from recovery.
                 Err(sqlx::Error::Database(refused)) => error = refused.to_string(),
+                Err(taken) if KeyTaken::from(&taken).is_some() => error = taken.to_string(),
                 Err(away) => return Err(away),
             }
         }

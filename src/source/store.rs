@@ -213,7 +213,7 @@ pub async fn run_now(
         tenant: Some(source.definition.tenant.clone()),
         ..job
     };
-    queue::enqueue_raw(conn, &job).await
+    queue::enqueue_or_find(conn, &job).await
 }
 
 /// A source as a look needs it.

@@ -205,7 +205,7 @@ pub async fn submit(
         tenant: Some(run.tenant),
         ..NewJob::of(&Bulk { run_id }).map_err(encode)?
     };
-    queue::enqueue_raw(conn, &job).await?;
+    queue::enqueue_new(conn, &job).await?;
     Ok((run_id, found))
 }
 
