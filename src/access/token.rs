@@ -257,16 +257,30 @@ pub async fn revoke(conn: &mut PgConnection, id: i64) -> sqlx::Result<bool> {
     Ok(revoked.rows_affected() == 1)
 }
 
-/// Says whether there is a token that nobody revoked. One that has expired counts: what it kept
-/// closed does not open by itself.
+/// Says whether there ever was a token. One that has expired or was revoked counts: what it kept
+/// closed does not open because somebody takes it back.
 ///
 /// # Errors
 ///
 /// What Postgres says.
-pub async fn is_any(db: impl PgExecutor<'_>) -> sqlx::Result<bool> {
-    sqlx::query_scalar("SELECT EXISTS (SELECT FROM ingestd.api_tokens WHERE revoked_at IS NULL)")
+pub async fn was_any(db: impl PgExecutor<'_>) -> sqlx::Result<bool> {
+    sqlx::query_scalar("SELECT EXISTS (SELECT FROM ingestd.api_tokens)")
         .fetch_one(db)
         .await
+}
+
+/// Says whether a token is left that opens something.
+///
+/// # Errors
+///
+/// What Postgres says.
+pub async fn is_any_good(db: impl PgExecutor<'_>) -> sqlx::Result<bool> {
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM ingestd.api_tokens
+                        WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()))",
+    )
+    .fetch_one(db)
+    .await
 }
 
 /// What a token is checked against.
