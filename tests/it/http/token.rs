@@ -173,7 +173,7 @@ async fn the_database_has_no_secret() {
 }
 
 #[tokio::test]
-async fn an_address_that_guesses_is_not_listened_to() {
+async fn guesses_are_bounded_and_keep_nobody_else_at_the_address_out() {
     let server = Server::with(|config| config.auth.failures_per_minute = 3).await;
     let good = make(&server, "ops", Role::Viewer, &[]).await;
     let ask = async |text: &str| {
@@ -187,8 +187,9 @@ async fn an_address_that_guesses_is_not_listened_to() {
     for _ in 0..3 {
         problem(ask("igd_guess").await, 401, "unauthorized").await;
     }
-    for text in ["igd_guess", good.as_str()] {
-        let refused = ask(text).await;
+    let session = json!({ "token": good });
+    let session = server.post("/api/v1/session").json(&session);
+    for refused in [ask("igd_guess").await, session.send().await.unwrap()] {
         let wait: u64 = refused.headers()["retry-after"]
             .to_str()
             .unwrap()
@@ -198,6 +199,7 @@ async fn an_address_that_guesses_is_not_listened_to() {
         problem(refused, 429, "too-many").await;
     }
     assert_eq!(server.audit().await.len(), 3, "and no more is written");
+    assert_eq!(ask(&good).await.status(), 200);
 }
 
 #[tokio::test]
