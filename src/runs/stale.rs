@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use sqlx::PgPool;
+use futures::future::BoxFuture;
+use sqlx::{PgConnection, PgPool};
 
 use super::{control::enqueue_driver, run::RunId};
 use crate::queue::{self, KeyTaken, control::Restarted};
@@ -39,8 +40,11 @@ const FAIL: &str = "
     WHERE id = $1 AND state = 'running'
       AND heartbeat_at < clock_timestamp() - $2 * interval '1 millisecond'";
 
+/// What follows in the transaction that fails a run, as a mail about it.
+pub type OnFailed = for<'a> fn(&'a mut PgConnection, RunId) -> BoxFuture<'a, sqlx::Result<()>>;
+
 /// Starts runs without a heartbeat for `stale_after` again, at most `max_retries` times each,
-/// then fails them with a message. Each in its own transaction.
+/// then fails them with a message, and with what `on_failed` does. Each in its own transaction.
 ///
 /// A fan-out is stale only when none of its jobs is left: those that are will end, and their
 /// retries may be further apart than `stale_after`. It has no driver to start again, so it fails.
@@ -52,6 +56,7 @@ pub async fn recover_stale(
     pool: &PgPool,
     stale_after: Duration,
     max_retries: u16,
+    on_failed: OnFailed,
 ) -> sqlx::Result<Recovered> {
     let stale_ms = i64::try_from(stale_after.as_millis()).unwrap_or(i64::MAX);
     let stale: Vec<(RunId, Option<String>, i16)> =
@@ -75,7 +80,7 @@ pub async fn recover_stale(
                 Err(away) => return Err(away),
             }
         }
-        if give_up(pool, id, &error, stale_ms).await? {
+        if give_up(pool, id, &error, stale_ms, on_failed).await? {
             recovered.n_failed += 1;
             tracing::error!(run_id = id.0, error, "stale run failed");
         }
@@ -112,7 +117,13 @@ async fn retry(pool: &PgPool, id: RunId, kind: String, stale_ms: i64) -> sqlx::R
 }
 
 /// Fails the run and cancels its jobs; `false` where the run went on meanwhile.
-async fn give_up(pool: &PgPool, id: RunId, error: &str, stale_ms: i64) -> sqlx::Result<bool> {
+async fn give_up(
+    pool: &PgPool,
+    id: RunId,
+    error: &str,
+    stale_ms: i64,
+    on_failed: OnFailed,
+) -> sqlx::Result<bool> {
     let mut tx = pool.begin().await?;
     queue::control::cancel_run(&mut tx, id.0).await?;
     let failed = sqlx::query(FAIL)
@@ -124,6 +135,7 @@ async fn give_up(pool: &PgPool, id: RunId, error: &str, stale_ms: i64) -> sqlx::
     if failed.rows_affected() == 0 {
         return Ok(false);
     }
+    on_failed(&mut tx, id).await?;
     tx.commit().await?;
     Ok(true)
 }

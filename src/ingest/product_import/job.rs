@@ -125,8 +125,9 @@ impl Job for RunImport {
 
     async fn on_dead(conn: &mut PgConnection, dead: &DeadJob) -> sqlx::Result<()> {
         let Some(id) = dead.run_id else { return Ok(()) };
-        runs::fail(conn, RunId(id), &dead.error).await?;
-        mail::after_import(conn, id).await?;
+        if runs::fail(conn, RunId(id), &dead.error).await? {
+            mail::after_import(conn, id).await?; // else it ended before, and that was told
+        }
         Ok(())
     }
 }
