@@ -16,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 use sqlx::{FromRow, PgConnection, PgExecutor, PgPool};
 use subtle::ConstantTimeEq as _;
 
-use super::{Identity, Role, Tenants};
+use super::{INSTALLATION, Identity, Role, Tenants};
 
 /// What every token begins with.
 pub const MARK: &str = "igd_";
@@ -93,11 +93,14 @@ impl NewToken {
         }
         let list = self.tenants.as_deref();
         if list.is_some_and(|list| {
-            !(1..=MOST_TENANTS).contains(&list.len()) || !list.iter().all(|name| is_text(name, 200))
+            !(1..=MOST_TENANTS).contains(&list.len())
+                || !list
+                    .iter()
+                    .all(|name| is_text(name, 200) && name != INSTALLATION)
         }) {
             return Some((
                 "tenants",
-                "1 to 100 names of 1 to 200 characters, or none for all",
+                "1 to 100 names of 1 to 200 characters, `*` not among them, or none for all",
             ));
         }
         let range = Duration::from_mins(1)..=Duration::from_hours(24 * 3660);
@@ -407,6 +410,7 @@ mod tests {
         assert_eq!(of(&["a"]).mistake(), None);
         assert_eq!(of(&[]).mistake().unwrap().0, "tenants");
         assert_eq!(of(&[""]).mistake().unwrap().0, "tenants");
+        assert_eq!(of(&["*"]).mistake().unwrap().0, "tenants");
         let lasting = |lasts| NewToken {
             lasts: Some(lasts),
             ..good.clone()

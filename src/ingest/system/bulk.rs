@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use sqlx::{Acquire as _, PgConnection};
 
 use crate::{
+    access::INSTALLATION,
     db,
     ingest::Context,
     queue::{
@@ -194,7 +195,7 @@ pub async fn submit(
     let run = NewRun {
         system: SYSTEM,
         job_kind: Some(Bulk::KIND),
-        tenant: tenant.unwrap_or_else(|| "default".to_owned()),
+        tenant: tenant.unwrap_or_else(|| INSTALLATION.to_owned()),
         triggered_by: triggered_by.to_owned(),
         params: serde_json::to_value(&params).map_err(encode)?,
         items_total: found.is_all.then_some(found.n_found),

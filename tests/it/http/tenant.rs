@@ -319,3 +319,34 @@ async fn what_ingestd_makes_itself_nobody_makes_or_edits_by_name() {
     let ask = server.post("/api/v1/jobs/908/retry").bearer_auth(&bound);
     assert_eq!(ask.send().await.unwrap().status(), 201);
 }
+
+#[tokio::test]
+async fn what_is_the_whole_installations_is_no_tenants() {
+    let server = Server::start().await;
+    let admin = make(&server, "admin", Role::Admin, &[]).await;
+    let bound = make(&server, "bound", Role::Admin, &["default"]).await;
+    theirs(&server).await;
+    server.insert("system.noop", "2030-01-01Z").await;
+    // What names no owner is default's for a filter as for a list.
+    let looks = json!({ "action": "cancel", "all": true, "dry_run": true });
+    let ask = server.post("/api/v1/bulk").bearer_auth(&bound).json(&looks);
+    let found: Value = ask.send().await.unwrap().json().await.unwrap();
+    assert_eq!(found["n_found"], 1, "{found}");
+    let all = json!({ "action": "cancel", "all": true });
+    let ask = server.post("/api/v1/bulk").bearer_auth(&admin).json(&all);
+    let run: Value = ask.send().await.unwrap().json().await.unwrap();
+    assert_eq!(run["tenant"], "*");
+    let path = format!("/api/v1/runs/{}", run["id"]);
+    for ask in [
+        server.get(&path),
+        server.post(&format!("{path}/pause")),
+        server.post(&format!("{path}/cancel")),
+    ] {
+        let refused = ask.bearer_auth(&bound).send().await.unwrap();
+        problem(refused, 404, "not-found").await;
+    }
+    let of_kind = "/api/v1/jobs?kind=system.bulk";
+    let ask = server.get(of_kind).bearer_auth(&bound);
+    let listed: Value = ask.send().await.unwrap().json().await.unwrap();
+    assert_eq!(listed["items"], json!([]));
+}
