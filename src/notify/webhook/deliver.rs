@@ -114,7 +114,8 @@ impl Deliver {
             return Err(Unsent::Paused(reason.clone()));
         }
         let settings = &context.config.webhooks;
-        let keys = Keys::read(settings.secrets_dir.as_deref(), &target.secret_ref)
+        let folder = settings.secrets_dir.as_deref();
+        let keys = Keys::read(folder, &target.secret_ref, &target.tenant)
             .map_err(|error| Unsent::Unsigned(error.to_string()))?;
         let body = Body {
             r#type: &self.event,
