@@ -113,7 +113,7 @@ fn ask(wish: &mut Wish, uri: &Uri) -> Result<(), Refused> {
     Ok(())
 }
 
-fn bad_option(message: String) -> Refused {
+pub(super) fn bad_option(message: String) -> Refused {
     Refused {
         status: StatusCode::BAD_REQUEST,
         code: "bad_option",
