@@ -54,7 +54,7 @@ impl FetchFile {
             endpoint: self.endpoint.clone(),
             region: self.region.clone(),
             secret_ref: self.secret_ref.clone(),
-            options: self.options.clone(),
+            options: options::but_dry_run(&self.options),
             ..Definition::new(self.location.clone())
         };
         source.filled()
