@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::symlink;
 
-use ingestd::source::Definition;
+use ingestd::source::{self, Definition, Removed};
 
 use crate::{
     process::{Daemon, until},
@@ -222,6 +222,33 @@ async fn looks_that_overlap_import_a_version_once() {
     shop.rig.until_idle().await;
     assert_eq!(shop.n_imports().await, 1);
     assert_eq!(shop.products().await, "A1 Lamp 1");
+}
+
+/// A source that is removed and added again while it is looked at is another one.
+#[tokio::test]
+async fn a_look_at_a_source_that_is_gone_imports_nothing_into_the_next() {
+    let store = Store::start(Door::Open).await;
+    let shop = Shop::new(Some(&store)).await;
+    let _daemon = shop.daemon().await;
+    shop.add("s", &at(&store, "/old.csv")).await;
+    store.serve(file("A1", 1));
+    store.hold();
+    shop.enqueue("s").await;
+    until("a look has asked", || async { store.came().len() == 1 }).await;
+    let mut tx = shop.rig.pool().begin().await.unwrap();
+    let removed = source::remove(&mut tx, "s").await.unwrap();
+    assert_eq!(removed, Removed::Gone("default".into()));
+    tx.commit().await.unwrap();
+    let next = Definition {
+        tenant: "acme".into(),
+        ..at(&store, "/new.csv")
+    };
+    shop.add("s", &next).await;
+    store.answer();
+    shop.rig.until_idle().await;
+    let of = "SELECT string_agg(i.tenant, ' ') FROM catalog.imports i";
+    assert_eq!(shop.rig.ask::<String>(of).await, "acme");
+    assert_eq!(store.came().last().unwrap().path, "/new.csv");
 }
 
 /// A schedule of a second, daemons that are killed at random moments, a file that changes.
