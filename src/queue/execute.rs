@@ -371,7 +371,7 @@ impl<C: Send + Sync + 'static> Executor<C> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queue::{JobId, LeaseId, Retry};
+    use crate::queue::{ByName, JobId, LeaseId, Retry};
 
     fn kind() -> Kind<()> {
         Kind {
@@ -380,6 +380,7 @@ mod tests {
             retry: Retry::STANDARD.attempts(3),
             timeout: Duration::from_secs(1),
             schedule: None,
+            by_name: ByName::AllTenants,
             keep_output: false,
             run: |_| Box::pin(async { Ok(Done::new()) }),
             on_dead: |_, _| Box::pin(async { Ok(()) }),

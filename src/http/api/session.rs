@@ -46,6 +46,7 @@ pub(in crate::http) async fn open(
         let rule = "1 to 3500 characters that a cookie can hold";
         return Err(Problem::new(Trouble::Invalid).at("/token", rule));
     }
+    admit::may_try(&app, from)?;
     let who = admit::prove(&app, &[&token], from, &caller.request_id).await?;
     let cookie = format!("{}={token}; {flags}", admit::COOKIE_NAME);
     let shown = shown(&who.actor, &who);

@@ -30,7 +30,7 @@ use crate::{
     ingest::Context,
     notify::{mail, search},
     observe::{RowResult, RowsIngested},
-    queue::{DeadJob, Done, Job, JobContext, JobError, Retry},
+    queue::{ByName, DeadJob, Done, Job, JobContext, JobError, Retry},
     runs::{self, Driver, Progress, RunId},
 };
 
@@ -103,6 +103,7 @@ impl Job for RunImport {
     const QUEUE: &'static str = "import";
     const RETRY: Retry = Retry::STANDARD.attempts(5);
     const TIMEOUT: Duration = Duration::from_hours(6);
+    const BY_NAME: ByName = ByName::Nobody("upload the file, or reset the run");
     type Context = Context;
 
     fn unique_key(&self) -> Option<String> {
@@ -124,8 +125,9 @@ impl Job for RunImport {
 
     async fn on_dead(conn: &mut PgConnection, dead: &DeadJob) -> sqlx::Result<()> {
         let Some(id) = dead.run_id else { return Ok(()) };
-        runs::fail(conn, RunId(id), &dead.error).await?;
-        mail::after_import(conn, id).await?;
+        if runs::fail(conn, RunId(id), &dead.error).await? {
+            mail::after_import(conn, id).await?; // else it ended before, and that was told
+        }
         Ok(())
     }
 }

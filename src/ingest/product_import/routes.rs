@@ -21,6 +21,7 @@ use crate::{
     access::DEFAULT_TENANT,
     db,
     http::{self, AppState, Caller, UploadError},
+    queue::KeyTaken,
     runs::{self, RunId},
 };
 
@@ -112,7 +113,7 @@ fn ask(wish: &mut Wish, uri: &Uri) -> Result<(), Refused> {
     Ok(())
 }
 
-fn bad_option(message: String) -> Refused {
+pub(super) fn bad_option(message: String) -> Refused {
     Refused {
         status: StatusCode::BAD_REQUEST,
         code: "bad_option",
@@ -239,6 +240,13 @@ impl From<sqlx::Error> for Refused {
                 status: StatusCode::CONFLICT,
                 code: "conflict",
                 message: "another request with this Idempotency-Key came first".to_owned(),
+            };
+        }
+        if let Some(taken) = KeyTaken::from(&error) {
+            return Self {
+                status: StatusCode::CONFLICT,
+                code: "conflict",
+                message: taken.to_string(),
             };
         }
         let refused = Self::internal(&error);

@@ -183,7 +183,7 @@ impl Accepted {
             priority: self.wish.priority,
             ..NewJob::of(&RunImport { run_id }).map_err(encode)?
         };
-        queue::enqueue_raw(conn, &job).await?;
+        queue::enqueue_new(conn, &job).await?;
         Ok(run_id)
     }
 
