@@ -276,7 +276,7 @@ fn emit_every_event() {
     .emit();
     observe::SlotsStuck { jobs: vec![1] }.emit();
     observe::SearchDocuments {
-        result: observe::SearchResult::Sent,
+        result: observe::SearchResult::Upserted,
         n: 1,
     }
     .emit();
