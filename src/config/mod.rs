@@ -36,7 +36,7 @@ use serde::{Deserialize, Serialize};
 
 use check::Check;
 
-pub use database::Database;
+pub use database::{Database, Pooler};
 pub use error::{ConfigError, Mistake};
 pub use fetch::Fetch;
 pub use gates::{Gate, Gates};

@@ -175,7 +175,7 @@ async fn in_transaction_mode_the_daemon_says_what_is_wrong() {
     let ended = daemon.into_inner().wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&ended.stderr).into_owned();
     assert!(!ended.status.success(), "{said}");
-    assert!(said.contains("a pooler in session mode"), "{said}");
+    assert!(said.contains("set database.pooler"), "{said}");
 }
 
 fn run_daemon(url: &str) -> Child {
