@@ -11,7 +11,7 @@ use sqlx::PgPool;
 use super::process::{Daemon, until};
 
 /// A CSV of `n` good rows, each with a price and a stock; row `i` has code `P<i>`.
-fn csv(n: usize) -> Vec<u8> {
+pub(crate) fn csv(n: usize) -> Vec<u8> {
     let rows = (0..n).map(|i| format!("P{i:06},Product {i},{}.50,{}\n", i % 900 + 1, i % 40));
     "code,name,price,stock\n"
         .chars()
@@ -38,7 +38,7 @@ async fn status(daemon: &Daemon, job: i64) -> Value {
 }
 
 /// Uploads a file that must be accepted and returns its job.
-async fn accepted(daemon: &Daemon, name: &str, bytes: Vec<u8>) -> i64 {
+pub(crate) async fn accepted(daemon: &Daemon, name: &str, bytes: Vec<u8>) -> i64 {
     let (code, body) = upload(daemon, name, bytes).await;
     assert_eq!(code, 202, "{body}");
     assert_eq!(body["success"], true);
@@ -50,7 +50,7 @@ async fn accepted(daemon: &Daemon, name: &str, bytes: Vec<u8>) -> i64 {
     job
 }
 
-async fn finished(daemon: &Daemon, job: i64) -> Value {
+pub(crate) async fn finished(daemon: &Daemon, job: i64) -> Value {
     until("the import has ended", || async {
         let state = status(daemon, job).await["status"].clone();
         state == "completed" || state == "failed"
@@ -74,7 +74,7 @@ async fn count(pool: &PgPool, sql: &'static str) -> i64 {
 }
 
 /// Asserts that the catalog holds exactly the rows of [`csv`], once each.
-async fn assert_exactly(pool: &PgPool, n_rows: i64) {
+pub(crate) async fn assert_exactly(pool: &PgPool, n_rows: i64) {
     let wrong = "SELECT count(*) FROM catalog.products p
         LEFT JOIN catalog.product_prices pp ON pp.product_id = p.id
         LEFT JOIN catalog.product_stocks ps ON ps.product_id = p.id

@@ -8,7 +8,7 @@ use std::{
 };
 
 use ingestd::{
-    config::{self, Wake},
+    config::{self, Pooler, Wake},
     db,
     observe::Exporter,
     queue::{DeadJob, Done, Engine, Job, JobContext, JobError, Kind, Retry, Running},
@@ -147,6 +147,7 @@ pub(crate) struct Setup {
     pub(crate) concurrency: BTreeMap<String, usize>,
     /// Longest wait for a connection of a pool.
     pub(crate) acquire_timeout: Duration,
+    pub(crate) pooler: Pooler,
 }
 
 impl Setup {
@@ -165,6 +166,7 @@ impl Setup {
             settings,
             concurrency: BTreeMap::new(),
             acquire_timeout: Duration::from_secs(10),
+            pooler: Pooler::None,
         }
     }
 
@@ -191,12 +193,21 @@ impl Setup {
         self.with(|queue| queue.wake = Wake::Poll)
     }
 
+    /// For a URL that leads through a pooler in transaction mode.
+    pub(crate) fn pooled(self) -> Self {
+        Self {
+            pooler: Pooler::Transaction,
+            ..self.polling()
+        }
+    }
+
     /// Starts an engine on the database at `url`, with connections of its own.
     pub(crate) async fn start(&self, url: &str) -> Running {
         let database = config::Database {
             url: Some(SecretString::from(url)),
             max_connections: 6,
             acquire_timeout: self.acquire_timeout,
+            pooler: self.pooler,
             ..config::Database::default()
         };
         let acts = self

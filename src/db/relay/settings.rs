@@ -1,6 +1,6 @@
 //! What a session would be set to, made settings of each transaction.
 
-use std::{fmt::Write as _, io};
+use std::io;
 
 use super::frame::{self, broken};
 
@@ -64,16 +64,15 @@ impl Settings {
             let is_ours = name.chars().all(is_name) && !name.starts_with(OF_CONNECTION);
             is_ours.then(|| (name, value.replace('\'', "''")))
         });
-        let (mut after_begin, mut list) = (String::new(), String::new());
-        for (name, value) in pairs {
-            // Writing to a `String` does not fail.
-            let comma = if list.is_empty() { "" } else { ", " };
-            drop(write!(after_begin, "; SET LOCAL {name} = '{value}'"));
-            drop(write!(list, "{comma}set_config('{name}', '{value}', true)"));
-        }
+        let (local, list): (Vec<String>, Vec<String>) = pairs
+            .map(|(name, value)| {
+                let local = format!("; SET LOCAL {name} = '{value}'");
+                (local, format!("set_config('{name}', '{value}', true)"))
+            })
+            .unzip();
         let mut before_statement = Vec::new();
         if !list.is_empty() {
-            let sql = format!("SELECT {list}");
+            let sql = format!("SELECT {}", list.join(", "));
             // Statement and portal without a name, no parameters, all results as text, all rows.
             let out = &mut before_statement;
             frame::write(out, b'P', &[b"\0", sql.as_bytes(), b"\0\0\0"])?;
@@ -81,7 +80,7 @@ impl Settings {
             frame::write(out, b'E', &[b"\0\0\0\0\0"])?;
         }
         Ok(Self {
-            after_begin,
+            after_begin: local.concat(),
             before_statement,
         })
     }
