@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     blob,
-    config::{self, Config},
+    config::Config,
     db,
     fetch::Fetcher,
     ingest,
@@ -70,7 +70,7 @@ impl Daemon {
             options: db::session(&config.database)?,
             kinds,
             state,
-            settings: settings(&config),
+            settings: config.queue.clone(),
             concurrency,
         };
         Ok(Self {
@@ -96,16 +96,6 @@ impl Daemon {
         self.engine.stop(hurry).await;
         self.db.close().await;
     }
-}
-
-/// Returns the timings and limits of the queue. Notifications do not come through a pooler in
-/// transaction mode.
-fn settings(config: &Config) -> config::Queue {
-    let mut settings = config.queue.clone();
-    if config.database.pooler == config::Pooler::Transaction {
-        settings.wake = config::Wake::Poll;
-    }
-    settings
 }
 
 /// Makes the schedules in the database equal the configuration's, and says what that changed.

@@ -131,6 +131,16 @@ async fn a_transaction_has_the_settings_of_the_session_there_is_not() {
         assert_eq!(divided.fetch_one(&pool).await.unwrap(), 1);
     }
     pool.close().await;
+    // Also where the statement is a transaction by itself.
+    let hurried = config::Database {
+        statement_timeout: Duration::from_millis(50),
+        ..database(&url)
+    };
+    let pool = db::connect(&hurried).await.unwrap();
+    let slept = sqlx::query("SELECT pg_sleep(600)").execute(&pool).await;
+    let error = slept.unwrap_err();
+    assert!(error.to_string().contains("statement timeout"), "{error}");
+    pool.close().await;
 }
 
 #[tokio::test]

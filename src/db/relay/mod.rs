@@ -273,3 +273,48 @@ async fn pump(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sqlx::ConnectOptions as _;
+
+    use super::*;
+    use crate::db::is_transient;
+
+    fn options(url: &str) -> PgConnectOptions {
+        url.parse().unwrap()
+    }
+
+    #[test]
+    fn a_password_does_not_cross_a_network_in_the_open_unasked() {
+        for url in [
+            "postgres://u:p@db.example:6432/d",
+            "postgres://u:p@db.example:6432/d?sslmode=require",
+            "postgres://u:p@127.0.0.1:6432/d?sslmode=verify-full",
+        ] {
+            let error = through(options(url)).unwrap_err();
+            assert!(error.to_string().contains("sslmode=disable"), "{error}");
+        }
+    }
+
+    #[test]
+    fn one_pooler_has_one_door() {
+        let far = options("postgres://u:p@db.example:6432/d?sslmode=disable");
+        let first = through(far.clone()).unwrap();
+        let second = through(far).unwrap();
+        assert_eq!(first.get_socket(), second.get_socket());
+        let place = relayed_to(&first).unwrap();
+        assert_eq!(place, "the pooler db.example:6432");
+        assert!(!is_relayed(&options("postgres://u@127.0.0.1/d")));
+    }
+
+    #[tokio::test]
+    async fn a_pooler_that_is_not_there_is_named_and_may_come_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = options("postgres://u/d").socket(folder.path());
+        let error = through(options).unwrap().connect().await.unwrap_err();
+        let here = folder.path().display().to_string();
+        assert!(error.to_string().contains(&here), "{error}");
+        assert!(is_transient(&error), "{error}");
+    }
+}
