@@ -233,12 +233,12 @@ async fn serve(mut client: UnixStream, target: &Target) -> io::Result<()> {
     let up = pump(from_client, to_server, |input, output| {
         wire.lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .to_server(input, output)
+            .rewrite_up(input, output)
     });
     let down = pump(from_server, to_client, |input, output| {
         wire.lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .to_client(input, output)
+            .rewrite_down(input, output)
     });
     tokio::select! {
         ended = up => ended,

@@ -51,7 +51,7 @@ impl Wire {
 
     /// Rewrites the whole messages at the front of what the client sent; returns how many bytes
     /// they were.
-    pub(super) fn to_server(&mut self, input: &[u8], out: &mut Vec<u8>) -> io::Result<usize> {
+    pub(super) fn rewrite_up(&mut self, input: &[u8], out: &mut Vec<u8>) -> io::Result<usize> {
         let mut rest = input;
         while let Some((frame, after)) = Frame::first(rest)? {
             self.send(frame, out)?;
@@ -148,7 +148,7 @@ impl Wire {
 
     /// Rewrites the whole messages at the front of what the server sent; returns how many bytes
     /// they were.
-    pub(super) fn to_client(&mut self, input: &[u8], out: &mut Vec<u8>) -> io::Result<usize> {
+    pub(super) fn rewrite_down(&mut self, input: &[u8], out: &mut Vec<u8>) -> io::Result<usize> {
         let mut rest = input;
         while let Some((frame, after)) = Frame::first(rest)? {
             if self.is_for_client(frame) {
@@ -231,7 +231,7 @@ mod tests {
         for (kind, body) in messages {
             input.extend(message(*kind, body));
         }
-        assert_eq!(wire.to_server(&input, &mut out).unwrap(), input.len());
+        assert_eq!(wire.rewrite_up(&input, &mut out).unwrap(), input.len());
         out
     }
 
@@ -241,7 +241,7 @@ mod tests {
             input.extend(message(kind, if kind == b'Z' { b"I" } else { b"" }));
         }
         let mut out = Vec::new();
-        assert_eq!(wire.to_client(&input, &mut out).unwrap(), input.len());
+        assert_eq!(wire.rewrite_down(&input, &mut out).unwrap(), input.len());
         kinds(&out)
     }
 
@@ -280,9 +280,9 @@ mod tests {
         let begun = String::from_utf8(begun).unwrap();
         assert!(begun.ends_with("BEGIN; SET LOCAL jit = 'off'\0"), "{begun}");
         let mut out = Vec::new();
-        wire.to_client(&message(b'Z', b"T"), &mut out).unwrap();
+        wire.rewrite_down(&message(b'Z', b"T"), &mut out).unwrap();
         up(&mut wire, &[PARSE, DESCRIBE, SYNC]);
-        wire.to_client(&message(b'Z', b"T"), &mut out).unwrap();
+        wire.rewrite_down(&message(b'Z', b"T"), &mut out).unwrap();
         assert_eq!(kinds(&up(&mut wire, &[BIND, EXECUTE, SYNC])), "PBES");
         assert_eq!(down(&mut wire, "12DCZ"), "2DCZ");
     }
@@ -314,8 +314,8 @@ mod tests {
         let whole = message(PARSE.0, PARSE.1);
         let (half, _) = whole.split_at(9);
         let mut out = Vec::new();
-        assert_eq!(wire.to_server(half, &mut out).unwrap(), 0);
+        assert_eq!(wire.rewrite_up(half, &mut out).unwrap(), 0);
         assert!(out.is_empty());
-        assert!(wire.to_server(b"P\0\0\0\0", &mut out).is_err());
+        assert!(wire.rewrite_up(b"P\0\0\0\0", &mut out).is_err());
     }
 }
