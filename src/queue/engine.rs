@@ -34,7 +34,10 @@ use super::{
     wake::{self, Sleepers},
     watch,
 };
-use crate::{config, db::Bounded};
+use crate::{
+    config,
+    db::{self, Bounded},
+};
 
 /// Registers kinds and their schedules, so that the database accepts jobs of them.
 ///
@@ -117,7 +120,9 @@ impl<C: Send + Sync + 'static> Engine<C> {
         parts.start_completer(concluded, sleepers.clone());
         parts.start_keeper(sleepers.clone());
         parts.start_claimers(sleepers.clone(), new_queues, conclusions);
-        if parts.settings.wake == config::Wake::Notify {
+        // A pooler in transaction mode takes a LISTEN and passes nothing on.
+        let is_pooled = db::relayed_to(&parts.db.pool.connect_options()).is_some();
+        if parts.settings.wake == config::Wake::Notify && !is_pooled {
             let (pool, leases) = (parts.db.pool.clone(), parts.leases.clone());
             parts
                 .claimers
