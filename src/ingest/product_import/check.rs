@@ -124,9 +124,7 @@ impl Checker {
 
     /// Keeps the cells of a bad row; `code` is empty where it could not be read.
     fn rejected(&self, row: &RowBuf, code: String) -> RejectedRow {
-        let columns = self.mapping.columns.iter();
-        let columns = columns.filter(|column| column.target != Target::Ignored);
-        let cells = columns.map(|column| {
+        let cells = self.mapping.kept().map(|column| {
             let shown = value::shown(self.cell(row, column), self.rules.epoch);
             (!shown.is_empty()).then(|| shown.replace('\0', "\u{fffd}"))
         });
@@ -138,8 +136,7 @@ impl Checker {
     }
 
     fn is_blank(&self, row: &RowBuf) -> bool {
-        let columns = self.mapping.columns.iter();
-        let mut columns = columns.filter(|column| column.target != Target::Ignored);
+        let mut columns = self.mapping.kept();
         columns.all(|column| is_blank(row.cell(column.index))) && !row.has_unclosed_quote()
     }
 

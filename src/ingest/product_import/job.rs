@@ -15,7 +15,6 @@ use tokio::sync::mpsc;
 use super::{
     columns::Columns,
     field::Field,
-    header::Target as Meaning,
     load::{self, Loaded, Target},
     plan::{Duplicates, Mode, Plan},
     preview::Preview,
@@ -255,8 +254,7 @@ impl<'a> Import<'a> {
         let mut options = self.options.clone();
         options.allow_duplicates = true;
         let cancelled = self.ctx.cancelled().clone();
-        let mut columns = inspection.mapping.columns.iter();
-        let code_at = columns.position(|column| column.target == Meaning::Field(Field::Code));
+        let code_at = inspection.mapping.place_of(Field::Code);
         let scanned = tokio::task::spawn_blocking(move || {
             let mut scan = Scan::default();
             let read = sheet::read(&path, &inspection, &options, &mut |chunk| {

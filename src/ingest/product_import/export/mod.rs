@@ -20,7 +20,7 @@ pub use table::TableFormat;
 pub(super) use table::unescaped;
 
 use super::{
-    header::{Mapping, Target},
+    header::Mapping,
     job::{self, Params},
     rejected,
     sheet::{self, Refusal},
@@ -170,9 +170,8 @@ impl Download {
         out: impl Write,
     ) -> Result<u64, ExportError> {
         let mapping = &self.params.inspection.mapping;
-        let columns = mapping.columns.iter();
-        let columns = columns.filter(|column| column.target != Target::Ignored);
-        let mut headers: Vec<String> = columns.map(|column| column.header.clone()).collect();
+        let headers = mapping.kept().map(|column| column.header.clone());
+        let mut headers: Vec<String> = headers.collect();
         if self.part == Part::Errors {
             headers.extend(ERROR_COLUMNS.map(str::to_owned));
         }
