@@ -30,6 +30,11 @@ const MAX_CODE_BYTES: usize = 1024;
 /// A row error shows at most this many characters of its cell.
 const SHOWN_CHARS: usize = 200;
 
+/// What an attribute takes besides its header and its text, in bytes; see [`Checker::weight`].
+const ATTRIBUTE_BYTES: usize = 64;
+/// What a row error takes, in bytes.
+const ERROR_BYTES: usize = 1024;
+
 /// What a row turned out to be.
 #[derive(Debug)]
 pub enum Outcome {
@@ -113,6 +118,24 @@ impl Checker {
         }
         product.hash = self.hasher.hash(&product);
         Outcome::Good(Box::new(product))
+    }
+
+    /// Returns about how many bytes a row takes that was checked and has so many errors.
+    ///
+    /// Chunks are cut by it, so that it depends on nothing but the row and the columns: who changes
+    /// it changes the fingerprint of the options, too.
+    #[must_use]
+    pub fn weight(&self, row: &RowBuf, n_errors: usize) -> usize {
+        let cells = self.mapping.kept().map(|column| {
+            let cell = row.cell(column.index);
+            match column.target {
+                Target::Attribute if cell != Cell::Empty => {
+                    ATTRIBUTE_BYTES + column.header.len() + cell.text_bytes()
+                }
+                _ => cell.text_bytes(),
+            }
+        });
+        cells.sum::<usize>() + n_errors * ERROR_BYTES
     }
 
     fn cell<'r>(&self, row: &'r RowBuf, column: &Column) -> Cell<'r> {

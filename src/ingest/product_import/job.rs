@@ -79,13 +79,15 @@ struct Cursor {
     archiving: Option<Archiving>,
 }
 
-/// Returns how many chunks of an unfinished run are committed, by its cursor.
-pub(super) fn chunks_committed(cursor: Option<serde_json::Value>) -> u32 {
-    let cursor = cursor.and_then(|cursor| serde_json::from_value::<Cursor>(cursor).ok());
-    cursor.map_or(0, |cursor| match cursor.archiving {
+/// Returns how many chunks of an unfinished run are committed, by its cursor, and the fingerprint of
+/// the options under which they are counted.
+pub(super) fn chunks_committed(cursor: Option<serde_json::Value>) -> Option<(u32, i64)> {
+    let cursor = serde_json::from_value::<Cursor>(cursor?).ok()?;
+    let n_chunks = match cursor.archiving {
         Some(_) => u32::MAX,
         None => cursor.next_chunk,
-    })
+    };
+    Some((n_chunks, cursor.fingerprint))
 }
 
 /// How far the archiving is.
@@ -224,7 +226,7 @@ impl<'a> Import<'a> {
             archiving: None,
         };
         let cursor = cursor.unwrap_or(fresh);
-        if cursor.fingerprint != fingerprint {
+        if !params.inspection.go_on(&mut options, cursor.fingerprint) {
             return Err(JobError::Fatal(anyhow::anyhow!(
                 "the import began under other options (chunk_rows, aliases or limits have changed); \
                  what it committed stays, upload the file again for the rest"

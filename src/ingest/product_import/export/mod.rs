@@ -116,6 +116,7 @@ impl Download {
         let params = serde_json::from_value::<Params>(run.params);
         // a run of another sort has other params
         let params = params.map_err(|_| ExportError::NotFound(id))?;
+        let committed = job::chunks_committed(run.cursor);
         let file = match part {
             Part::Errors => None,
             Part::Results => {
@@ -123,12 +124,15 @@ impl Download {
                 let mut options = sheet::Options::from(&config.product_import);
                 params.plan.apply(&mut options);
                 options.allow_duplicates = true;
+                if let Some((_, fingerprint)) = committed {
+                    let _knows_ends = params.inspection.go_on(&mut options, fingerprint);
+                }
                 Some((path.ok_or(ExportError::Gone)?, options))
             }
         };
         let n_chunks = match run.state {
             RunState::Completed => u32::MAX,
-            _ => job::chunks_committed(run.cursor),
+            _ => committed.map_or(0, |(n_chunks, _)| n_chunks),
         };
         Ok(Self {
             id,
