@@ -4,6 +4,7 @@
 //! Synchronous, for a thread of its own: [`write`] asks the database on the runtime it is given.
 //! The columns of [`ERROR_COLUMNS`] behind the file's own are ignored when the file comes back.
 
+mod page;
 mod table;
 
 use std::{
@@ -38,9 +39,6 @@ pub const ERROR_COLUMNS: [&str; 4] = [
     "import_error_codes",
     "import_errors",
 ];
-
-/// Rejected rows read by one statement.
-const PAGE: i64 = 500;
 
 /// Which rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -203,22 +201,11 @@ impl Download {
         table: &mut Table<W>,
         n_columns: usize,
     ) -> Result<u64, ExportError> {
-        type Row = (
-            String,
-            i32,
-            Json<Vec<Option<String>>>,
-            Option<String>,
-            Option<String>,
-            Option<String>,
-        );
         let (mut sheet, mut row_no, mut n_rows) = (String::new(), 0, 0);
         loop {
-            let page = sqlx::query_as(include_str!("errors.sql"))
-                .bind(self.id)
-                .bind(&sheet)
-                .bind(row_no)
-                .bind(PAGE);
-            let page: Vec<Row> = handle.block_on(page.fetch_all(&mut *conn))?;
+            let after = (sheet.as_str(), row_no);
+            let page = page::read(conn, self.id, after, page::BYTES);
+            let page = handle.block_on(page)?;
             let Some(last) = page.last() else {
                 return Ok(n_rows);
             };
