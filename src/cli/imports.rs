@@ -17,7 +17,7 @@ use super::{
 use crate::{
     blob,
     ingest::product_import::{
-        export::{Download, ExportError, Part, TableFormat},
+        export::{Db, Download, ExportError, Part, TableFormat},
         store::{self, Import},
         undo::{self, Outcome, UndoError},
     },
@@ -132,9 +132,12 @@ async fn export(args: ExportArgs, part: Part, session: &mut Session) -> Result<E
     let written = tokio::task::spawn_blocking(move || match path {
         Some(path) => {
             let out = BufWriter::new(std::fs::File::create(path)?);
-            found.write(&handle, &mut conn, format, out)
+            found.write(&handle, Db::Own(&mut conn), format, out)
         }
-        None => found.write(&handle, &mut conn, format, std::io::stdout().lock()),
+        None => {
+            let out = std::io::stdout().lock();
+            found.write(&handle, Db::Own(&mut conn), format, out)
+        }
     });
     let n_rows = written.await.context("the writing broke off")?;
     let n_rows = n_rows.map_err(not_exported)?;
