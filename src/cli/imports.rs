@@ -129,14 +129,13 @@ async fn export(args: ExportArgs, part: Part, session: &mut Session) -> Result<E
     let mut conn = super::session::connect(&session.config).await?;
     let handle = Handle::current();
     let path = args.output.clone();
-    let written = tokio::task::spawn_blocking(move || match path {
-        Some(path) => {
+    let written = tokio::task::spawn_blocking(move || {
+        let db = Db::Own(&mut conn);
+        if let Some(path) = path {
             let out = BufWriter::new(std::fs::File::create(path)?);
-            found.write(&handle, Db::Own(&mut conn), format, out)
-        }
-        None => {
-            let out = std::io::stdout().lock();
-            found.write(&handle, Db::Own(&mut conn), format, out)
+            found.write(&handle, db, format, out)
+        } else {
+            found.write(&handle, db, format, std::io::stdout().lock())
         }
     });
     let n_rows = written.await.context("the writing broke off")?;

@@ -126,7 +126,7 @@ async fn download(
 /// Where a download is written to: pieces on their way to the client.
 struct Pieces {
     /// `None` once the client is gone, or taken for gone.
-    pieces: Option<mpsc::Sender<io::Result<Bytes>>>,
+    client: Option<mpsc::Sender<io::Result<Bytes>>>,
     piece: Vec<u8>,
     handle: Handle,
     patience: Duration,
@@ -135,7 +135,7 @@ struct Pieces {
 impl Pieces {
     fn new(pieces: mpsc::Sender<io::Result<Bytes>>, handle: Handle, patience: Duration) -> Self {
         Self {
-            pieces: Some(pieces),
+            client: Some(pieces),
             piece: Vec::with_capacity(PIECE),
             handle,
             patience,
@@ -147,11 +147,11 @@ impl Pieces {
             return Ok(());
         }
         let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE));
-        let pieces = self.pieces.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        let pieces = self.client.take().ok_or(io::ErrorKind::BrokenPipe)?;
         let sent = async { timeout(self.patience, pieces.send(Ok(piece.into()))).await };
         match self.handle.block_on(sent) {
             Ok(Ok(())) => {
-                self.pieces = Some(pieces);
+                self.client = Some(pieces);
                 Ok(())
             }
             Ok(Err(_)) => Err(io::ErrorKind::BrokenPipe.into()),
@@ -199,7 +199,7 @@ mod tests {
         let handle = Handle::current();
         let writing = tokio::task::spawn_blocking(move || {
             let mut out = Pieces::new(pieces, handle, Duration::from_millis(1));
-            let all = [0; PIECE];
+            let all = vec![0; PIECE];
             out.write_all(&all).unwrap();
             let stalled = out.write_all(&all).unwrap_err().kind();
             // what is dropped may flush, and is not waited for again

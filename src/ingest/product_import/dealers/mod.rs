@@ -264,7 +264,8 @@ mod tests {
         assert_eq!(TURNS.available_permits(), 1);
 
         let long = "x".repeat(30_000);
-        let rows: String = (0..700).map(|n| format!("{n},a,{long}\n")).collect();
+        let row = |n: u32| format!("{n},a,{long}\n");
+        let rows: String = (0..700).map(row).collect();
         let large = file(format!("code,name,note\n{rows}")).await;
         let refused = read(&blobs, &config, large, "large.csv").await.unwrap_err();
         let DealersError::Refused(refusal) = refused else {

@@ -202,8 +202,10 @@ fn chunks_hold_good_and_bad_rows_together() {
 fn a_chunk_ends_at_its_bound_of_bytes_too() {
     let files = Files::new();
     let long = "x".repeat(1_000);
-    let good: String = (0..25).map(|n| format!("{},a,{long}\n", n % 20)).collect();
-    let bad: String = (0..9).map(|n| format!("b{n},,\n")).collect();
+    let good = |n: u32| format!("{},a,{long}\n", n % 20);
+    let good: String = (0..25).map(good).collect();
+    let bad = |n: u32| format!("b{n},,\n");
+    let bad: String = (0..9).map(bad).collect();
     let path = files.bytes(format!("code,name,note\n{good}{bad}"));
     let options = Options {
         chunk_bytes: 10_000,
@@ -313,13 +315,13 @@ fn the_fingerprint_tells_when_chunks_could_differ() {
         ..options.clone()
     };
     assert_ne!(one.fingerprint(&options), one.fingerprint(&smaller));
-    let lighter = Options {
+    let mut lighter = Options {
         chunk_bytes: 5,
         ..options.clone()
     };
     let fingerprint = one.fingerprint(&options);
     assert_ne!(fingerprint, one.fingerprint(&lighter));
-    assert!(!one.go_on(&mut lighter.clone(), fingerprint));
+    assert!(!one.go_on(&mut lighter, fingerprint));
     let before = Options {
         chunk_bytes: usize::MAX,
         ..options.clone()
