@@ -114,7 +114,7 @@ pub const ROUTES: &[Route] = &[
     route!(UPLOAD "/api/v1/import/products"        Operator Filtered product_import::upload, "The same."),
     route!(GET    "/import/status/{jobId}"         Viewer Run product_import::status, "How far an import is."),
     route!(GET    "/api/v1/import/status/{jobId}"  Viewer Run product_import::status, "The same."),
-    route!(UPLOAD "/import/dealers" Operator Filtered dealers::upload, "Imports the dealers of an uploaded workbook or CSV, the form's field `file`, while the caller waits: 200 with what came of its rows; 400 where it cannot be imported or has more than `product_import.max_dealer_rows`."),
+    route!(UPLOAD "/import/dealers" Operator Filtered dealers::upload, "Imports the dealers of an uploaded workbook or CSV, the form's field `file`, while the caller waits: 200 with what came of its rows; 400 where it cannot be imported or has more than `product_import.max_dealer_rows` or takes more than 16 MiB of memory."),
     route!(UPLOAD "/api/v1/import/dealers" Operator Filtered dealers::upload, "The same."),
     route!(GET "/api/v1/imports" Viewer Filtered imports::list, "Imports with what came of their rows: `?tenant=`."),
     route!(GET "/api/v1/imports/{id}" Viewer Run imports::show, "One import."),
