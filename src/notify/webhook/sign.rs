@@ -204,7 +204,7 @@ mod tests {
         assert!(matches!(absent, KeyError::Unreadable { .. }), "{absent}");
         let none = Keys::read(None, "hook", "a").unwrap_err();
         assert!(none.to_string().contains("webhooks.secrets_dir"), "{none}");
-        let large = folder.path().join("large", "a");
+        let large = folder.path().join("large");
         std::fs::write(large, "x".repeat(5000)).unwrap();
         assert!(Keys::read(Some(folder.path()), "large", "a").is_err());
     }
