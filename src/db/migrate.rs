@@ -19,6 +19,14 @@ pub fn migrator() -> Migrator {
     migrator
 }
 
+/// Returns the migrations as they are applied through a pool: without the lock of a session where a
+/// pooler stands in between that keeps none.
+fn migrator_for(pool: &PgPool) -> Migrator {
+    let mut migrator = migrator();
+    migrator.set_locking(!relay::is_relayed(&pool.connect_options()));
+    migrator
+}
+
 /// Brings the database to the schema of this binary; does nothing where it is there already.
 ///
 /// Safe to run from several daemons at once: they wait for each other, four minutes at most, and no
@@ -32,7 +40,7 @@ pub fn migrator() -> Migrator {
 /// minutes likewise; a database that was migrated by a different build of the same migration is
 /// refused.
 pub async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
-    migrate_by(pool, &migrator()).await
+    migrate_by(pool, &migrator_for(pool)).await
 }
 
 /// As [`migrate`], for a daemon: one that starts again while newer ones are being rolled out works
@@ -42,7 +50,7 @@ pub async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
 ///
 /// As [`migrate`]; a version below this binary's newest that it does not know is refused.
 pub async fn migrate_or_follow(pool: &PgPool) -> Result<(), MigrateError> {
-    let mut migrator = migrator();
+    let mut migrator = migrator_for(pool);
     let newest = migrator.iter().map(|migration| migration.version).max();
     match migrate_by(pool, &migrator).await {
         Err(MigrateError::VersionMissing(version)) if Some(version) > newest => {
@@ -81,7 +89,7 @@ async fn migrate_by(pool: &PgPool, migrator: &Migrator) -> Result<(), MigrateErr
 async fn try_to_migrate(pool: &PgPool, migrator: &Migrator) -> Result<(), MigrateError> {
     let mut conn = pool.acquire().await?;
     if relay::is_relayed(&pool.connect_options()) {
-        return in_one(&mut conn, migrator.clone()).await;
+        return in_one(&mut conn, migrator).await;
     }
     sqlx::raw_sql(LOCK_TIMEOUT).execute(&mut *conn).await?;
     let result = migrator.run(&mut *conn).await;
@@ -115,10 +123,13 @@ fn is_locked_out(error: &MigrateError) -> bool {
 ///
 /// As [`migrate`]; then nothing was applied.
 pub async fn migrate_in_one(conn: &mut PgConnection) -> Result<(), MigrateError> {
-    in_one(conn, migrator()).await
+    let mut migrator = migrator();
+    migrator.set_locking(false);
+    in_one(conn, &migrator).await
 }
 
-async fn in_one(conn: &mut PgConnection, mut migrator: Migrator) -> Result<(), MigrateError> {
+/// Does so with a migrator that takes no lock of its own.
+async fn in_one(conn: &mut PgConnection, migrator: &Migrator) -> Result<(), MigrateError> {
     let mut tx = conn.begin().await?;
     sqlx::query("SET LOCAL statement_timeout = 0")
         .execute(&mut *tx)
@@ -133,7 +144,6 @@ async fn in_one(conn: &mut PgConnection, mut migrator: Migrator) -> Result<(), M
     sqlx::query("SET LOCAL lock_timeout = '2s'")
         .execute(&mut *tx)
         .await?;
-    migrator.set_locking(false);
     migrator.run(&mut *tx).await?;
     tx.commit().await?;
     Ok(())

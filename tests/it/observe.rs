@@ -275,6 +275,11 @@ fn emit_every_event() {
     }
     .emit();
     observe::SlotsStuck { jobs: vec![1] }.emit();
+    observe::ClockCompared {
+        skew_seconds: 0.5,
+        news: None,
+    }
+    .emit();
     observe::SearchDocuments {
         result: observe::SearchResult::Upserted,
         n: 1,
