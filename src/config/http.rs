@@ -30,6 +30,9 @@ pub struct Http {
     /// `http.max_body_bytes`: largest request body of any other kind, in bytes. Default 1 MiB.
     #[serde(with = "unit::size")]
     pub max_body_bytes: u64,
+    /// `http.max_event_streams`: streams of server-sent events open at once, each of which holds a
+    /// connection. Default 256.
+    pub max_event_streams: u16,
     /// `http.request_timeout`: longest time a request may take, uploads excepted. Default 30 s.
     #[serde(with = "unit::duration")]
     pub request_timeout: Duration,
@@ -42,6 +45,7 @@ impl Http {
     pub(super) fn validate(&self, check: &mut Check<'_>) {
         check.range("max_upload_bytes", self.max_upload_bytes, 1..=1 << 40);
         check.range("max_body_bytes", self.max_body_bytes, 1..=1 << 30);
+        check.range("max_event_streams", self.max_event_streams, 0..=512);
         check.positive("request_timeout", self.request_timeout);
     }
 }
@@ -54,6 +58,7 @@ impl Default for Http {
             token_file: None,
             max_upload_bytes: 512 << 20,
             max_body_bytes: 1 << 20,
+            max_event_streams: 256,
             request_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(5),
         }

@@ -10,6 +10,7 @@ mod audit;
 mod caller;
 mod input;
 mod layer;
+mod live;
 mod once;
 mod openapi;
 mod origin;
@@ -41,6 +42,7 @@ use crate::ingest::product_import::{
 pub use audit::record;
 pub use caller::Caller;
 pub use input::{Cursor, Json, Limit, Page, Path, Query};
+pub(crate) use live::View;
 pub use once::is_repeated;
 pub use openapi::document as openapi;
 pub use problem::{Fault, Problem};
@@ -83,6 +85,7 @@ pub const ROUTES: &[Route] = &[
     route!(POST "/api/v1/bulk"                  Operator Filtered api::bulk::submit,   "Does `{action, filter, all, rate_per_sec, dry_run}` to many, as a run: `cancel` or `retry` to unfinished jobs by `{queue, kind, state, tenant, run_id, error, created_after, created_before, is_later}`, `replay` or `purge` to dead letters by the members of `GET /api/v1/dead`; 202 with the run, or with `dry_run` 200 with how many there are and the first few. An empty filter needs `all`."),
     route!(GET  "/api/v1/runs"                  Viewer Filtered run::list,        "Runs: `?system=`."),
     route!(GET  "/api/v1/runs/{id}"             Viewer Run run::show,        "One run."),
+    route!(GET  "/api/v1/runs/{id}/events"      Viewer Run run::events,      "The run as it changes, until it has ended: `text/event-stream`, each event's data what `GET /api/v1/runs/{id}` answers, its id the same for the same data. 204 to a `Last-Event-ID` that saw the end; 503 `busy` where `http.max_event_streams` are open."),
     route!(POST "/api/v1/runs/{id}/pause"       Operator Run run::pause,       "A batch run stops after what is committed, until it is resumed."),
     route!(POST "/api/v1/runs/{id}/resume"      Operator Run run::resume,      "A paused run goes on from where it was."),
     route!(POST "/api/v1/runs/{id}/cancel"      Operator Run run::cancel,      "The run and its jobs stop; what was committed stays."),
@@ -114,6 +117,7 @@ pub const ROUTES: &[Route] = &[
     route!(UPLOAD "/api/v1/import/products"        Operator Filtered product_import::upload, "The same."),
     route!(GET    "/import/status/{jobId}"         Viewer Run product_import::status, "How far an import is."),
     route!(GET    "/api/v1/import/status/{jobId}"  Viewer Run product_import::status, "The same."),
+    route!(GET    "/api/v1/import/{id}/events"     Viewer Run product_import::events, "How far an import is as it changes, until it has ended: `text/event-stream`, each event's data what `GET /api/v1/import/status/{jobId}` answers; as `GET /api/v1/runs/{id}/events` otherwise."),
     route!(UPLOAD "/import/dealers" Operator Filtered dealers::upload, "Imports the dealers of an uploaded workbook or CSV, the form's field `file`, while the caller waits: 200 with what came of its rows; 400 where it cannot be imported or has more than `product_import.max_dealer_rows` or takes more than 16 MiB of memory."),
     route!(UPLOAD "/api/v1/import/dealers" Operator Filtered dealers::upload, "The same."),
     route!(GET "/api/v1/imports" Viewer Filtered imports::list, "Imports with what came of their rows: `?tenant=`."),

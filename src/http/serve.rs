@@ -65,6 +65,7 @@ pub async fn serve(state: AppState, listener: TcpListener, shutdown: Cancellatio
         state.config.http.request_timeout,
         state.config.http.drain_timeout,
     );
+    let live = state.live.clone();
     let app = router(Arc::new(state));
     let (slots, mut connections) = (Arc::new(Semaphore::new(MAX_CONNECTIONS)), JoinSet::new());
     while let Some((slot, stream, peer)) =
@@ -77,6 +78,7 @@ pub async fn serve(state: AppState, listener: TcpListener, shutdown: Cancellatio
         });
     }
     drop(listener);
+    live.end(); // or a run that goes on would hold its readers' connections open
     let ended = timeout(drain, async {
         while connections.join_next().await.is_some() {}
     })

@@ -2,11 +2,12 @@
 
 use std::{fmt, sync::Arc};
 
+use axum::{http::HeaderMap, response::Response};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
-use super::{admit::Door, ready::LastAnswer, scrape::Scrape};
-use crate::{blob, config::Config};
+use super::{Problem, View, admit::Door, live::Live, ready::LastAnswer, scrape::Scrape};
+use crate::{blob, config::Config, runs::Run};
 
 /// What the handlers work with; made once by the daemon.
 #[derive(Debug)]
@@ -22,6 +23,7 @@ pub struct AppState {
     pub(super) door: Door,
     pub(super) scrape: Scrape,
     pub(super) last_answer: LastAnswer,
+    pub(super) live: Live,
 }
 
 impl AppState {
@@ -30,6 +32,7 @@ impl AppState {
     pub fn new(db: PgPool, blobs: blob::Store, config: Arc<Config>, health: Health) -> Self {
         Self {
             door: Door::new(&config),
+            live: Live::new(db.clone(), config.http.max_event_streams.into()),
             db,
             blobs,
             config,
@@ -37,6 +40,21 @@ impl AppState {
             scrape: Scrape::default(),
             last_answer: LastAnswer::default(),
         }
+    }
+
+    /// Answers with what `view` shows of a run, as server-sent events, until the run has ended or
+    /// the server stops. `run` is the run as it is now.
+    ///
+    /// # Errors
+    ///
+    /// 503 where as many streams are open as there may be; what `view` says.
+    pub(crate) async fn follow(
+        &self,
+        run: Run,
+        headers: &HeaderMap,
+        view: View,
+    ) -> Result<Response, Problem> {
+        self.live.follow(run, headers, view).await
     }
 }
 

@@ -46,6 +46,8 @@ pub enum Trouble {
     Unavailable,
     /// It took too long.
     Slow,
+    /// As many ask for it at once as may.
+    Busy,
 }
 
 impl Trouble {
@@ -71,6 +73,7 @@ impl Trouble {
         Self::Internal,
         Self::Unavailable,
         Self::Slow,
+        Self::Busy,
     ];
 
     /// Returns its status, its name in `type`, and its title.
@@ -133,6 +136,7 @@ impl Trouble {
                 "The database cannot be reached",
             ),
             Self::Slow => (S::SERVICE_UNAVAILABLE, "slow", "It took too long"),
+            Self::Busy => (S::SERVICE_UNAVAILABLE, "busy", "Too many at once"),
         }
     }
 

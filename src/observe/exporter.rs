@@ -62,6 +62,7 @@ impl Exporter {
             .set(exporter.started_at);
         exporter.gauge(&metric::READY, &[]).set(0.0);
         exporter.gauge(&metric::LISTENER_CONNECTED, &[]).set(0.0);
+        exporter.gauge(&metric::SSE_CLIENTS, &[]).set(0.0);
         exporter
             .counter(&metric::LISTENER_RECONNECTS, &[])
             .absolute(0);

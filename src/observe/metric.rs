@@ -178,6 +178,7 @@ metrics! {
 
     HTTP_REQUESTS = Counter, "ingestd_http_requests_total", "requests", BY_REQUEST, "Requests served, by route template.";
     HTTP_REQUEST_DURATION = Histogram(HTTP_SECONDS), "ingestd_http_request_duration_seconds", "seconds", BY_REQUEST, "From a request's head to the last byte of its response's head.";
+    SSE_CLIENTS = Gauge, "ingestd_sse_clients", "streams", &[], "Streams of server-sent events that are open.";
     DB_POOL_CONNECTIONS = Gauge, "ingestd_db_pool_connections", "connections", &["state"], "Connections of this process's pool: idle, used, and the most it may have (max).";
 
     PROCESS_CPU = Counter, "process_cpu_seconds_total", "seconds", &[], "Processor time used, user and system.";

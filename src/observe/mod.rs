@@ -15,8 +15,8 @@ pub mod metric;
 mod process;
 
 pub use event::{
-    BytesIngested, ClockCompared, GateAdmitted, HorizonNamed, HorizonSeen, HttpServed, JobClaimed,
-    JobDeduplicated, JobEnqueued, JobErrored, JobFinished, LeaseFenced, LeasesRescued,
+    BytesIngested, ClockCompared, EventStream, GateAdmitted, HorizonNamed, HorizonSeen, HttpServed,
+    JobClaimed, JobDeduplicated, JobEnqueued, JobErrored, JobFinished, LeaseFenced, LeasesRescued,
     ListenerChanged, LiveTableSeen, LiveTableVacuumed, LogLinesLost, PartitionsSeen, PlanSeen,
     ReadinessChanged, RowsIngested, ScheduleTicked, SearchDocuments, SlotsStuck, WorkerSlots,
     WorkerWoken,

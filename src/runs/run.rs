@@ -57,7 +57,7 @@ impl RunState {
 }
 
 /// One run as the database has it.
-#[derive(Debug, Clone, sqlx::FromRow, Serialize)]
+#[derive(Debug, Clone, PartialEq, sqlx::FromRow, Serialize)]
 pub struct Run {
     /// Identifies the run.
     pub id: RunId,

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use axum::{Extension, Json, extract::State};
+use axum::{Extension, Json, extract::State, http::HeaderMap, response::Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 
-use super::super::{AppState, Caller, Cursor, Limit, Page, Path, Problem, Query, Trouble, audit};
+use super::super::{
+    AppState, Caller, Cursor, Limit, Page, Path, Problem, Query, Trouble, View, audit,
+};
 use crate::runs::{self, Run, RunId};
 
 #[derive(Debug, Deserialize)]
@@ -41,6 +43,22 @@ pub(in crate::http) async fn show(
 ) -> Result<Json<Value>, Problem> {
     let run = runs::get(&app.db, RunId(id)).await?;
     caller.seen(run.ok_or_else(|| no_run(id))?).map(Json)
+}
+
+/// `GET /runs/{id}/events`: the run as it changes.
+pub(in crate::http) async fn events(
+    State(app): State<Arc<AppState>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<i64>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let run = runs::get(&app.db, RunId(id)).await?;
+    let run = run.ok_or_else(|| no_run(id))?;
+    let view: View = Box::new(move |run| {
+        let shown = caller.seen(&*run).map(|run| run.to_string());
+        Box::pin(std::future::ready(shown))
+    });
+    app.follow(run, &headers, view).await
 }
 
 /// `POST /runs/{id}/cancel`: it and its jobs stop; what was committed stays.

@@ -204,8 +204,11 @@ fn schema(of: &str) -> Value {
 }
 
 fn responses(route: &Route, shape: Shape) -> Map<String, Value> {
-    let is_text = ["/healthz", "/metrics"].contains(&route.path);
-    let media = if is_text {
+    let is_stream = route.path.ends_with("/events");
+    let is_text = is_stream || ["/healthz", "/metrics"].contains(&route.path);
+    let media = if is_stream {
+        "text/event-stream"
+    } else if is_text {
         "text/plain"
     } else {
         "application/json"
@@ -268,6 +271,9 @@ fn troubles(route: &Route, shape: Shape) -> Vec<Trouble> {
     }
     if route.path == "/api/v1/session" && is_change {
         troubles.extend([T::Unauthorized, T::TooMany]);
+    }
+    if route.path.ends_with("/events") {
+        troubles.push(T::Busy);
     }
     if route.path.contains('{') {
         troubles.extend([T::NotFound, T::Invalid]);

@@ -49,6 +49,8 @@ pub(super) const SHAPES: &[Shape] = &[
     shape("GET /api/v1/dead/groups", "kind limit:limit", "", &[200]),
     shape("POST /api/v1/bulk", "", "action:cancel|retry|replay|purge! filter:object all:bool rate_per_sec:int? dry_run:bool", &[200, 202]),
     shape("GET /api/v1/runs", "system limit:limit cursor", "", &[200]),
+    shape("GET /api/v1/runs/{id}/events", "", "", &[200, 204]),
+    shape("GET /api/v1/import/{id}/events", "", "", &[200, 204]),
     shape("POST /api/v1/schedules", "", "name! paused:bool SCHEDULE", &[201]),
     shape("GET /api/v1/schedules/{name}", "n:int", "", &[200]),
     shape("PUT /api/v1/schedules/{name}", "", "SCHEDULE", &[200, 201]),

@@ -6,10 +6,11 @@ use std::{io, sync::Arc};
 use axum::{
     Extension, Json,
     extract::{Path, Query, Request, State},
-    http::{StatusCode, Uri},
+    http::{HeaderMap, StatusCode, Uri},
     response::{IntoResponse, Response},
 };
 use serde_json::{Value, json};
+use sqlx::PgConnection;
 
 use super::{
     plan::{BadOption, NAMES, Wish},
@@ -22,7 +23,7 @@ use crate::{
     db,
     http::{self, AppState, Caller, UploadError},
     queue::KeyTaken,
-    runs::{self, RunId},
+    runs::{self, Run, RunId},
 };
 
 /// The field of the form that holds the file.
@@ -132,19 +133,52 @@ pub(crate) async fn status(
     State(app): State<Arc<AppState>>,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, Refused> {
+    let mut conn = app.db.acquire().await?;
+    let run = import_run(&mut conn, &id).await?;
+    let data = status::read(&mut conn, &run).await?;
+    Ok(Json(shown(&data)))
+}
+
+/// `GET /import/{id}/events`: the same, as it changes.
+pub(crate) async fn events(
+    State(app): State<Arc<AppState>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> axum::response::Result<Response> {
+    let run = {
+        let mut conn = app.db.acquire().await.map_err(Refused::from)?;
+        import_run(&mut conn, &id).await?
+    };
+    let db = app.db.clone();
+    let view: http::View = Box::new(move |run| {
+        let db = db.clone();
+        Box::pin(async move {
+            // Only an end has more to say than the run itself.
+            let data = if run.state.is_final() {
+                status::read(&mut *db.acquire().await?, &run).await?
+            } else {
+                status::of(&run)
+            };
+            Ok(shown(&data).to_string())
+        })
+    });
+    Ok(app.follow(run, &headers, view).await?)
+}
+
+fn shown(data: &status::Shown) -> Value {
+    json!({ "success": true, "data": data })
+}
+
+/// Finds the run of an import.
+async fn import_run(conn: &mut PgConnection, id: &str) -> Result<Run, Refused> {
     let unknown = || Refused {
         status: StatusCode::NOT_FOUND,
         code: "not_found",
         message: "there is no import of this id".to_owned(),
     };
     let id = RunId(id.parse().map_err(|_| unknown())?);
-    let mut conn = app.db.acquire().await?;
-    let run = runs::get(&mut *conn, id)
-        .await?
-        .filter(|run| run.system == SYSTEM);
-    let run = run.ok_or_else(unknown)?;
-    let data = status::read(&mut conn, &run).await?;
-    Ok(Json(json!({ "success": true, "data": data })))
+    let run = runs::get(conn, id).await?;
+    run.filter(|run| run.system == SYSTEM).ok_or_else(unknown)
 }
 
 /// Why there is no import, in the document's form.

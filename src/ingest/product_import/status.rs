@@ -131,20 +131,26 @@ pub async fn read(conn: &mut PgConnection, run: &Run) -> sqlx::Result<Shown> {
         RunState::Completed => Some(results(conn, run).await?),
         _ => None,
     };
+    Ok(Shown { results, ..of(run) })
+}
+
+/// Shows what a run alone says: everything but the results.
+#[must_use]
+pub fn of(run: &Run) -> Shown {
     let error = match run.state {
         RunState::Cancelled => Some("cancelled".to_owned()),
         RunState::Failed => Some(run.error.clone().unwrap_or_else(|| "unknown".to_owned())),
         _ => None,
     };
-    Ok(Shown {
+    Shown {
         job_id: run.id.0,
         status: run.state.into(),
         progress: Progress::of(run),
         started_at: run.started_at.map(utc),
         completed_at: run.finished_at.map(utc),
-        results,
+        results: None,
         error,
-    })
+    }
 }
 
 async fn results(conn: &mut PgConnection, run: &Run) -> sqlx::Result<Results> {

@@ -111,6 +111,32 @@ impl SlotsStuck {
     }
 }
 
+/// A stream of server-sent events is open for as long as this lives.
+#[derive(Debug)]
+pub struct EventStream(());
+
+impl EventStream {
+    /// Counts one more.
+    #[must_use]
+    pub fn opened() -> Self {
+        Exporter::get()
+            .gauge(&metric::SSE_CLIENTS, &[])
+            .increment(1.0);
+        debug!("an event stream opened");
+        Self(())
+    }
+}
+
+impl Drop for EventStream {
+    /// Counts one less.
+    fn drop(&mut self) {
+        Exporter::get()
+            .gauge(&metric::SSE_CLIENTS, &[])
+            .decrement(1.0);
+        debug!("an event stream ended");
+    }
+}
+
 /// Routes that are asked all day by machines; their requests are counted, not logged.
 const QUIET_ROUTES: &[&str] = &["/healthz", "/readyz", "/metrics"];
 

@@ -9,7 +9,9 @@ mod job;
 mod queue;
 mod watch;
 
-pub use daemon::{ClockCompared, HttpServed, ListenerChanged, ReadinessChanged, SlotsStuck};
+pub use daemon::{
+    ClockCompared, EventStream, HttpServed, ListenerChanged, ReadinessChanged, SlotsStuck,
+};
 pub use ingest::{BytesIngested, RowsIngested, SearchDocuments};
 pub use job::{JobDeduplicated, JobEnqueued, JobErrored, JobFinished, LogLinesLost};
 pub use queue::{

@@ -9,6 +9,7 @@ mod gate;
 mod health;
 mod import;
 mod job;
+mod live;
 mod once;
 mod openapi;
 mod probe;
