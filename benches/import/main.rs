@@ -92,9 +92,10 @@ impl Arguments {
 
     fn memory_rows(&self) -> Vec<u32> {
         let quick = |n_rows: &u32| n_rows / 50;
-        match self.quick {
-            true => self.memory_rows.iter().map(quick).collect(),
-            false => self.memory_rows.clone(),
+        if self.quick {
+            self.memory_rows.iter().map(quick).collect()
+        } else {
+            self.memory_rows.clone()
         }
     }
 

@@ -25,7 +25,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::{sleep, sleep_until},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use twox_hash::XxHash3_64;
 
 use super::{Problem, trouble::Trouble};
@@ -44,7 +44,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(2);
 
 /// A stream ends then, so that its client shows its credential again.
-const LONGEST: Duration = Duration::from_secs(300);
+const LONGEST: Duration = Duration::from_mins(5);
 
 /// Writes what a client is shown of a run: what `GET` answers.
 pub(crate) type View =
@@ -62,6 +62,7 @@ struct Inner {
     /// Each has a [`Watcher`].
     watched: Mutex<HashMap<RunId, watch::Sender<Arc<Run>>>>,
     ended: CancellationToken,
+    readers: TaskTracker,
 }
 
 impl Live {
@@ -73,6 +74,7 @@ impl Live {
             streams: Arc::new(Semaphore::new(n_streams)),
             watched: Mutex::default(),
             ended: CancellationToken::new(),
+            readers: TaskTracker::new(),
         }))
     }
 
@@ -151,7 +153,7 @@ impl Inner {
                 news: sender.clone(),
                 is_listed: true,
             };
-            tokio::spawn(reader.watch());
+            self.readers.spawn(reader.watch());
             sender
         });
         let mut news = sender.subscribe();

@@ -242,9 +242,9 @@ async fn a_tenants_unique_keys_are_its_own() {
             .await
             .unwrap();
     assert_eq!(taken, 0);
-    let token = make(&server, "acme", Role::Operator, &["acme"]).await;
+    let acme = make(&server, "acme", Role::Operator, &["acme"]).await;
     let long = json!({ "kind": "others.kind", "unique_key": "k".repeat(1020) });
-    let ask = server.post("/api/v1/jobs").bearer_auth(&token).json(&long);
+    let ask = server.post("/api/v1/jobs").bearer_auth(&acme).json(&long);
     let told = problem(ask.send().await.unwrap(), 422, "invalid").await;
     assert_eq!(told["errors"][0]["pointer"], "/unique_key");
 }
