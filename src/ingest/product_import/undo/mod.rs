@@ -1,7 +1,7 @@
 //! Undoing an import as a whole: what it created is archived, what it changed or archived gets back
 //! what it was. What something newer touched stays as it is, and is named.
 //!
-//! [`preview`] says what an undoing would come to, [`submit`] makes the run, and `job` carries it
+//! [`preview`] says what an undoing would come to, [`submit()`] makes the run, and `job` carries it
 //! out page by page, each page's products, counts and cursor in one transaction.
 
 mod job;
