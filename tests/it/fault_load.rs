@@ -7,7 +7,7 @@ use ingestd::{
     queue::{Done, JobId, control},
     testing::private_cluster,
 };
-use sqlx::{Connection, Executor, PgConnection};
+use sqlx::{Connection, Executor, PgConnection, postgres::PgPoolOptions};
 use tokio::sync::Semaphore;
 
 use crate::{
@@ -73,7 +73,10 @@ async fn nightly_a_held_snapshot_makes_nothing_wrong_at_length() {
 #[tokio::test]
 async fn a_server_without_a_free_connection_stops_no_running_engine() {
     let cluster = private_cluster().await;
-    let pool = cluster.connect().await.unwrap();
+    // One connection, kept: a pool that may have more tries for another while its first is on its
+    // way back, and here it would try in vain for as long as it may.
+    let pool = PgPoolOptions::new().max_connections(1);
+    let pool = pool.connect(&cluster.database_url()).await.unwrap();
     let setup = Setup::of([ledger::job()]).slots("default", 4);
     let engine = setup.start(&cluster.database_url()).await;
     ledger::enqueue(&pool, 60).await;
