@@ -109,5 +109,8 @@ async fn what_is_no_source_is_refused() {
     }
     let elsewhere = server.post("/api/v1/import/fetch");
     let elsewhere = elsewhere.json(&json!({ "location": "/etc/passwd" }));
-    problem(elsewhere.send().await.unwrap(), 422, "invalid").await;
+    let elsewhere = elsewhere.send().await.unwrap();
+    assert_eq!(elsewhere.status(), 422);
+    let told: Value = elsewhere.json().await.unwrap();
+    assert_eq!(told["error"]["code"], "invalid", "{told}");
 }
