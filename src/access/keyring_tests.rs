@@ -35,7 +35,11 @@ async fn keys_are_read_once_and_an_unknown_name_asks_no_more_than_that() {
         assert!(published.find(Some("made up")).await.is_none());
     }
     assert!(published.find(None).await.is_none(), "two could be meant");
-    assert_eq!(fake.seen().len(), 1);
+    let asked = fake.seen();
+    let [asked] = asked.as_slice() else {
+        panic!("{asked:?}")
+    };
+    assert_eq!((asked.max_redirects, asked.max_bytes), (0, Some(MAX_BYTES)));
 }
 
 #[tokio::test]

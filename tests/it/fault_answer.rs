@@ -154,7 +154,10 @@ async fn a_claim_on_its_way_is_not_handed_back_with_one_that_was_lost() {
         let counted = short.before(move || {
             begun.fetch_add(1, Ordering::SeqCst);
         });
-        let setup = Setup::of([counted]).slots("default", 100);
+        // Nobody else hands back what was lost.
+        let setup = Setup::of([counted])
+            .slots("default", 100)
+            .with(|queue| queue.lost_after = Duration::from_mins(10));
         let engine = setup.start(&proxy.url()).await;
         let insert = format!(
             "INSERT INTO ingestd.jobs (kind) SELECT 't.short' FROM generate_series(1, {N_JOBS})"

@@ -40,6 +40,17 @@ async fn a_head_that_does_not_end_is_cut() {
 }
 
 #[tokio::test]
+async fn a_head_that_is_too_long_is_refused() {
+    let server = Server::start().await;
+    let head = format!(
+        "GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nx: {}\r\n\r\n",
+        "x".repeat(65 << 10)
+    );
+    let answer = raw(&server, &head).await;
+    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer:.200}");
+}
+
+#[tokio::test]
 async fn a_query_that_takes_too_long_is_given_up() {
     let server = quick().await;
     let mut lock = server.pool().begin().await.unwrap();

@@ -377,6 +377,51 @@ async fn a_file_past_the_limit_is_refused_however_it_comes() {
     nothing_is_left(&server).await;
 }
 
+/// What is refused because of its size is refused then, and not once all of it has come and been
+/// written: none of these ends.
+#[tokio::test]
+async fn nothing_past_a_limit_is_waited_for() {
+    let server = Server::with(|config| config.http.max_upload_bytes = 100_000).await;
+    let part = |name: &str, n_bytes: usize| {
+        format!(
+            "--b\r\ncontent-disposition: form-data; name=\"{name}\"; filename=\"a.csv\"\r\n\r\n{}",
+            "x".repeat(n_bytes)
+        )
+    };
+    let chunk = |body: String| {
+        let n_bytes = body.len();
+        format!("transfer-encoding: chunked\r\n\r\n{n_bytes:x}\r\n{body}\r\n")
+    };
+    for (what, rest, code) in [
+        (
+            "by its length",
+            format!("content-length: 2000000\r\n\r\n{}", part("file", 10)),
+            "file_too_large",
+        ),
+        (
+            "as it comes",
+            chunk(part("file", 110_000)),
+            "file_too_large",
+        ),
+        (
+            "beside the file",
+            chunk(part("other", 1_100_000)),
+            "broken_upload",
+        ),
+    ] {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let head = "POST /import/products HTTP/1.1\r\nhost: localhost\r\n\
+                    content-type: multipart/form-data; boundary=b\r\n";
+        let sent = format!("{head}{rest}");
+        stream.write_all(sent.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(answer.contains(code), "{what}: {answer}");
+    }
+    nothing_is_left(&server).await;
+}
+
 #[tokio::test]
 async fn a_part_without_an_end_of_its_head_is_not_kept_in_memory() {
     let server = Server::start().await;

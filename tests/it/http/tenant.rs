@@ -6,6 +6,7 @@ use ingestd::{
     access::Role,
     http::{Access, ROUTES, Reach},
 };
+use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
 
 use super::{
@@ -14,7 +15,7 @@ use super::{
     token::{make, spoiled},
 };
 
-/// A job with a canary in its arguments, a run and a webhook of tenant `acme`; their ids.
+/// A job with a canary in its arguments, an import's run and a webhook of tenant `acme`; their ids.
 async fn theirs(server: &Server) -> (i64, i64, i64) {
     sqlx::query_as(
         "WITH job AS (
@@ -24,6 +25,9 @@ async fn theirs(server: &Server) -> (i64, i64, i64) {
          run AS (
            INSERT INTO ingestd.runs (system, tenant, triggered_by, params)
            VALUES ('product_import', 'acme', 'test', '{\"key\": \"canary\"}') RETURNING id),
+         import AS (
+           INSERT INTO catalog.imports (id, tenant, type, file_name, file_size_bytes, file_sha256)
+           SELECT id, 'acme', 'PARTS', 'canary.csv', 1, sha256('') FROM run),
          hook AS (
            INSERT INTO ingestd.webhooks (tenant, url, events, secret_ref)
            VALUES ('acme', 'https://example.com/', '{job.dead}', 'acme') RETURNING id)
@@ -146,6 +150,40 @@ async fn another_tenants_objects_are_not_there() {
         let page: Value = page.send().await.unwrap().json().await.unwrap();
         assert_eq!(page["items"].as_array().unwrap().len(), 1, "{list}");
     }
+}
+
+#[tokio::test]
+async fn an_import_is_its_uploaders_tenants() {
+    let server = Server::start().await;
+    let mut callers = Vec::new();
+    for tenant in ["acme", "other"] {
+        callers.push((
+            tenant,
+            make(&server, tenant, Role::Operator, &[tenant]).await,
+        ));
+    }
+    for (_, token) in &callers {
+        let file = Part::text("code,name\nA,Lamp\n").file_name("a.csv");
+        let ask = server.post("/import/products").bearer_auth(token);
+        let made = ask.multipart(Form::new().part("file", file)).send().await;
+        assert_eq!(made.unwrap().status(), 202);
+    }
+    for (tenant, token) in &callers {
+        for (query, n) in [("", 1), ("?tenant=acme", usize::from(*tenant == "acme"))] {
+            let list = server.get(&format!("/api/v1/imports{query}"));
+            let list = list.bearer_auth(token).send().await.unwrap();
+            let list: Value = list.json().await.unwrap();
+            let items = list["items"].as_array().unwrap();
+            assert_eq!(items.len(), n, "{tenant} {query} {list}");
+            assert!(items.iter().all(|item| item["tenant"] == *tenant), "{list}");
+        }
+    }
+    let both = make(&server, "both", Role::Operator, &["acme", "other"]).await;
+    let file = Part::text("code,name\nA,Lamp\n").file_name("a.csv");
+    let ask = server.post("/import/products").bearer_auth(&both);
+    let whose = ask.multipart(Form::new().part("file", file)).send().await;
+    let whose: Value = whose.unwrap().json().await.unwrap();
+    assert_eq!(whose["error"]["code"], "ambiguous_tenant", "{whose}");
 }
 
 async fn everything(server: &Server) -> (Value, Value, Value) {

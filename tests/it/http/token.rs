@@ -132,6 +132,20 @@ async fn expired_revoked_and_changed_tokens_open_nothing() {
 }
 
 #[tokio::test]
+async fn the_last_token_that_expires_leaves_the_door_closed() {
+    let server = Server::start().await;
+    let token = make(&server, "once", Role::Admin, &[]).await;
+    sqlx::query("UPDATE ingestd.api_tokens SET expires_at = now()")
+        .execute(server.pool())
+        .await
+        .unwrap();
+    let none = server.get("/api/v1/jobs").send().await.unwrap();
+    problem(none, 401, "unauthorized").await;
+    let expired = server.get("/api/v1/jobs").bearer_auth(&token);
+    problem(expired.send().await.unwrap(), 401, "unauthorized").await;
+}
+
+#[tokio::test]
 async fn the_database_has_no_secret() {
     let server = Server::start().await;
     let text = make(&server, "canary", Role::Admin, &[]).await;
@@ -232,6 +246,29 @@ async fn each_caller_has_so_many_requests_a_minute() {
     let probe = server.get("/healthz").send().await.unwrap();
     assert_eq!(probe.status(), 200);
     assert!(!probe.headers().contains_key("ratelimit"));
+}
+
+#[tokio::test]
+async fn each_address_has_so_many_requests_a_minute() {
+    let server = Server::with(|config| {
+        config.auth.requests_per_minute_per_address = 3;
+        config.auth.failures_per_minute = 0;
+    })
+    .await;
+    let token = make(&server, "ops", Role::Viewer, &[]).await;
+    let ask = async |text: &str| {
+        let ask = server.get("/api/v1/jobs").bearer_auth(text);
+        ask.send().await.unwrap()
+    };
+    // Whoever it is: what proves nothing counts as well, and costs the others of the address.
+    problem(ask("igd_guess").await, 401, "unauthorized").await;
+    let none = server.get("/api/v1/jobs").send().await.unwrap();
+    problem(none, 401, "unauthorized").await;
+    assert_eq!(ask(&token).await.status(), 200);
+    let over = ask(&token).await;
+    assert!(over.headers().contains_key("retry-after"));
+    problem(over, 429, "too-many").await;
+    assert_eq!(server.get("/healthz").send().await.unwrap().status(), 200);
 }
 
 #[tokio::test]

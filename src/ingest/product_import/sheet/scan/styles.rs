@@ -220,4 +220,23 @@ mod tests {
         let digits: Vec<u8> = styles.iter().map(|style| style.digits).collect();
         assert_eq!(digits, [0, 5, 0, 0, 0, 0]);
     }
+
+    #[test]
+    fn no_more_are_kept_than_a_workbook_has() {
+        let of = |formats: usize, cells: usize| {
+            let format = |id| format!("<numFmt numFmtId=\"{id}\" formatCode=\"0\"/>");
+            let formats: String = (0..formats).map(format).collect();
+            let xml = format!(
+                "<styleSheet xmlns=\"http://schemas.openxmlformats.org/spreadsheetml/2006/main\">\
+                 <numFmts>{formats}</numFmts><cellXfs>{}</cellXfs></styleSheet>",
+                "<xf/>".repeat(cells)
+            );
+            read(xml.as_bytes()).map(|styles| styles.len())
+        };
+        assert_eq!(of(MAX_FORMATS, MAX_STYLES).ok(), Some(MAX_STYLES));
+        for (formats, cells) in [(MAX_FORMATS + 1, 1), (1, MAX_STYLES + 1)] {
+            let declined = matches!(of(formats, cells), Err(Halt::Foreign(_)));
+            assert!(declined, "{formats} {cells}");
+        }
+    }
 }

@@ -170,6 +170,8 @@ mod tests {
             "<t>a_x000D_b</t></si>",
             "<t><![CDATA[a]]></t></si>",
             "<x:t>a</x:t></si>",
+            "<x><t>a</t></x></si>",
+            "<t>a<x/></t></si>",
             "<t>a<!-- b --></t></si>",
         ] {
             assert!(matches!(text(xml), Err(Stop::Foreign(_))), "{xml}");

@@ -234,6 +234,31 @@ fn rows_in_every_order() {
 }
 
 #[test]
+fn what_is_around_the_cells() {
+    let cell = "<c r=\"A@\"><v>@</v></c>";
+    let rows = row(1, &[cell]) + &row(2, &[cell]);
+    for (odd, in_place_of, by) in [
+        (
+            "an element among the rows",
+            "<row r=\"2\"",
+            "<x/><row r=\"2\"",
+        ),
+        ("a row's number", "<row r=\"2\"", "<row r=\"2.0\""),
+        ("no rows", "sheetData", "sheetView"),
+    ] {
+        let bytes = damage::with_part(&book(&rows, STRINGS), "xl/worksheets/sheet1.xml", |xml| {
+            let xml = String::from_utf8(xml).unwrap();
+            assert!(xml.contains(in_place_of), "{xml}");
+            xml.replace(in_place_of, by).into_bytes()
+        });
+        assert_eq!(compare_bytes(&bytes), Ok(Verdict::Declined), "{odd}");
+    }
+    let strings = format!("<x/>{STRINGS}");
+    let verdict = compare_bytes(&book(&rows, &strings));
+    assert_eq!(verdict, Ok(Verdict::Declined), "an element among the texts");
+}
+
+#[test]
 fn the_sample_workbook() {
     let sample = Path::new(concat!(
         env!("CARGO_MANIFEST_DIR"),
