@@ -4,7 +4,9 @@
 //! is where each block begins, and the blocks used last: 4,096 places, each for
 //! the blocks whose number leaves one remainder. Read by position and not
 //! mapped, because page faults in the order of a shuffled table cost many
-//! times as much. A block too big for a place is held in one place of its own.
+//! times as much. Blocks that are asked for one behind the other, as they are
+//! in nearly every workbook, are read 64 KiB at once. A block too big for a
+//! place is held in one place of its own.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -26,6 +28,8 @@ const MAX_STRINGS: u32 = 50_000_000;
 const PENDING_BYTES: usize = 256 * 1024;
 /// Bytes of a block before its texts: where each of them ends.
 const HEADER: usize = PER_BLOCK * 4;
+/// Bytes read at once where blocks are asked for in their order.
+const AHEAD_BYTES: u64 = 64 * 1024;
 
 /// Shared strings while they are gathered.
 pub(super) struct Spill<'p> {
@@ -33,7 +37,7 @@ pub(super) struct Spill<'p> {
     strings: Strings,
     /// Where each text of the block begun ends.
     ends: Vec<u32>,
-    texts: String,
+    texts: Vec<u8>,
 }
 
 /// Shared strings by number.
@@ -45,15 +49,29 @@ pub(super) struct Strings {
     /// Bytes of the blocks that are in the file.
     n_written: u64,
     pending: Vec<u8>,
-    places: Vec<Option<Box<Block>>>,
-    big: Option<Box<Block>>,
+    places: Vec<Block>,
+    big: Block,
+    ahead: Ahead,
 }
 
 /// A block in memory.
+#[derive(Debug, Clone)]
 struct Block {
+    /// `usize::MAX` where there is none.
     number: usize,
     ends: [u32; PER_BLOCK],
-    texts: Box<str>,
+    texts: String,
+}
+
+/// Blocks as they are in the file.
+struct Ahead {
+    /// The first block that is held, and the one behind the last.
+    blocks: std::ops::Range<usize>,
+    /// The block that was read last by itself.
+    last: usize,
+    bytes: Vec<u8>,
+    /// A block by itself.
+    single: Vec<u8>,
 }
 
 impl<'p> Spill<'p> {
@@ -69,19 +87,25 @@ impl<'p> Spill<'p> {
                 n_written: 0,
                 pending: Vec::new(),
                 places: Vec::new(),
-                big: None,
+                big: Block::NONE,
+                ahead: Ahead {
+                    blocks: 0..0,
+                    last: usize::MAX,
+                    bytes: Vec::new(),
+                    single: Vec::new(),
+                },
             },
             ends: Vec::with_capacity(PER_BLOCK),
-            texts: String::new(),
+            texts: Vec::new(),
         }
     }
 
-    /// Adds the next string.
+    /// Adds the next string; whether it is UTF-8 is found out when it is asked for.
     ///
     /// # Errors
     ///
     /// [`Refusal::FILE_TOO_LARGE`] beyond 50 million; [`Refusal::READ_FAILED`] when the disk is full.
-    pub(super) fn push(&mut self, text: &str) -> Result<(), Halt> {
+    pub(super) fn push(&mut self, text: &[u8]) -> Result<(), Halt> {
         if self.strings.n_all == MAX_STRINGS {
             return Err(Halt::Refused(Refusal::new(
                 Refusal::FILE_TOO_LARGE,
@@ -89,7 +113,7 @@ impl<'p> Spill<'p> {
             )));
         }
         self.strings.n_all += 1;
-        self.texts.push_str(text);
+        self.texts.extend_from_slice(text);
         self.ends.push(length(self.texts.len())?);
         if self.ends.len() == PER_BLOCK {
             self.end_block()?;
@@ -103,7 +127,7 @@ impl<'p> Spill<'p> {
         for end in self.ends.drain(..) {
             strings.pending.extend(end.to_le_bytes());
         }
-        strings.pending.extend(self.texts.as_bytes());
+        strings.pending.extend_from_slice(&self.texts);
         self.texts.clear();
         strings
             .offsets
@@ -154,7 +178,7 @@ impl Strings {
     ///
     /// # Errors
     ///
-    /// [`Halt::Foreign`] when there is none of this number.
+    /// [`Halt::Foreign`] when there is none of this number, or it is no UTF-8.
     #[inline]
     pub(super) fn get(&mut self, number: u32) -> Result<&str, Halt> {
         if number >= self.n_all {
@@ -163,59 +187,107 @@ impl Strings {
         let number = usize::try_from(number).unwrap_or(usize::MAX);
         let (block, within) = (number / PER_BLOCK, number % PER_BLOCK);
         let place = block % PLACES;
-        let is_here = |held: &Option<Box<Block>>| held.as_ref().is_some_and(|b| b.number == block);
-        if !self.places.get(place).is_some_and(is_here) && !is_here(&self.big) {
-            self.load(block, place)?;
-        }
-        let held = self.places.get(place).filter(|held| is_here(held));
-        let held = held.unwrap_or(&self.big).as_ref();
+        let is_here = self.places.get(place).is_some_and(|it| it.number == block);
+        let held = if is_here {
+            self.places.get(place)
+        } else if self.big.number == block {
+            Some(&self.big)
+        } else {
+            Some(self.load(block, place)?)
+        };
         let text = held.and_then(|block| block.text(within));
         text.ok_or(Halt::Foreign("a text that is not where it was put"))
     }
 
     #[cold]
-    fn load(&mut self, number: usize, place: usize) -> Result<(), Halt> {
+    fn load(&mut self, number: usize, place: usize) -> Result<&Block, Halt> {
         if self.places.is_empty() {
-            self.places.resize_with(PLACES, || None);
+            self.places.resize(PLACES, Block::NONE);
         }
-        let bytes = self.read(number)?;
+        let bytes = match &self.file {
+            Some(file) => self.ahead.read(file, &self.offsets, number)?,
+            None => range(&self.offsets, number..number + 1)
+                .and_then(|range| self.pending.get(range))
+                .unwrap_or_default(),
+        };
         let (header, texts) = bytes.split_at_checked(HEADER).unwrap_or_default();
-        let mut ends = [0; PER_BLOCK];
-        for (end, bytes) in ends.iter_mut().zip(header.as_chunks().0) {
+        let texts = std::str::from_utf8(texts)
+            .map_err(|_| Halt::Foreign("a text of the table that is no UTF-8"))?;
+        let is_small = texts.len() <= PLACE_BYTES;
+        let block = match self.places.get_mut(place).filter(|_| is_small) {
+            Some(block) => block,
+            None => &mut self.big,
+        };
+        block.number = number;
+        for (end, bytes) in block.ends.iter_mut().zip(header.as_chunks().0) {
             *end = u32::from_le_bytes(*bytes);
         }
-        let texts = std::str::from_utf8(texts)
-            .map_err(|_| Refusal::new(Refusal::READ_FAILED, "the temporary file was changed"))?;
-        let block = Some(Box::new(Block {
-            number,
-            ends,
-            texts: texts.into(),
-        }));
-        let is_small = texts.len() <= PLACE_BYTES;
-        if let Some(place) = self.places.get_mut(place).filter(|_| is_small) {
-            *place = block;
-        } else {
-            self.big = block;
-        }
-        Ok(())
-    }
-
-    fn read(&self, number: usize) -> Result<Vec<u8>, Halt> {
-        let start = self.offsets.get(number).copied().unwrap_or_default();
-        let end = self.offsets.get(number + 1).copied().unwrap_or_default();
-        let len = usize::try_from(end.saturating_sub(start)).unwrap_or_default();
-        if let Some(file) = &self.file {
-            let mut bytes = vec![0; len];
-            file.read_exact_at(&mut bytes, start)?;
-            return Ok(bytes);
-        }
-        let from = usize::try_from(start).unwrap_or(usize::MAX);
-        let bytes = self.pending.get(from..from.saturating_add(len));
-        Ok(bytes.unwrap_or_default().to_vec())
+        block.texts.clear();
+        block.texts.reserve_exact(texts.len());
+        block.texts.push_str(texts);
+        Ok(block)
     }
 }
 
+/// Returns where blocks are in the file.
+fn range(offsets: &[u64], blocks: std::ops::Range<usize>) -> Option<std::ops::Range<usize>> {
+    let place = |block: usize| usize::try_from(*offsets.get(block)?).ok();
+    Some(place(blocks.start)?..place(blocks.end)?)
+}
+
+impl Ahead {
+    /// Returns a block's bytes, and reads those behind it where blocks are asked for in their order.
+    fn read(&mut self, file: &File, offsets: &[u64], number: usize) -> Result<&[u8], Halt> {
+        if !self.blocks.contains(&number) {
+            let start = offsets.get(number).copied().unwrap_or_default();
+            let is_next = number == self.blocks.end || number == self.last.wrapping_add(1);
+            if !is_next {
+                self.last = number;
+                let end = offsets.get(number + 1).copied().unwrap_or_default();
+                return fill(&mut self.single, file, start..end);
+            }
+            let behind = offsets.get(number + 1..).unwrap_or_default();
+            let n_more = behind.partition_point(|end| *end <= start + AHEAD_BYTES);
+            let end = number + n_more.max(1);
+            let end_at = offsets.get(end).copied().unwrap_or_default();
+            self.blocks = 0..0; // until they are read
+            fill(&mut self.bytes, file, start..end_at)?;
+            self.blocks = number..end;
+        }
+        let first = offsets.get(self.blocks.start).copied().unwrap_or_default();
+        let within = |offset: u64| usize::try_from(offset.checked_sub(first)?).ok();
+        let place = |block: usize| within(*offsets.get(block)?);
+        let bytes = place(number)
+            .zip(place(number + 1))
+            .and_then(|(start, end)| self.bytes.get(start..end));
+        Ok(bytes.unwrap_or_default())
+    }
+}
+
+/// Reads a range of the file.
+fn fill<'b>(
+    bytes: &'b mut Vec<u8>,
+    file: &File,
+    range: std::ops::Range<u64>,
+) -> Result<&'b [u8], Halt> {
+    let len = range.end.saturating_sub(range.start);
+    let len = usize::try_from(len).unwrap_or_default();
+    if bytes.len() < len {
+        bytes.resize(len, 0);
+    }
+    let bytes = bytes.get_mut(..len).unwrap_or_default();
+    file.read_exact_at(bytes, range.start)?;
+    Ok(bytes)
+}
+
 impl Block {
+    const NONE: Self = Self {
+        number: usize::MAX,
+        ends: [0; PER_BLOCK],
+        texts: String::new(),
+    };
+
+    #[inline]
     fn text(&self, within: usize) -> Option<&str> {
         let end = *self.ends.get(within)?;
         let start = match within.checked_sub(1) {
@@ -245,7 +317,7 @@ mod tests {
         let beside = folder.path().join("file");
         let mut spill = Spill::new(&beside);
         for text in texts {
-            spill.push(text).unwrap();
+            spill.push(text.as_bytes()).unwrap();
         }
         let strings = spill.finish().unwrap();
         (folder, strings)
@@ -264,6 +336,33 @@ mod tests {
     }
 
     #[test]
+    fn strings_in_their_order_come_back_whatever_is_asked_for_between() {
+        let texts: Vec<String> = (0..100_000).map(|n| "x".repeat(n % 90)).collect();
+        let (_folder, mut strings) = spilled(&texts);
+        let other = |n: u32| n.wrapping_mul(7_919) % 100_000;
+        let all = 0..100_000_u32;
+        for n in all.clone().flat_map(|n| [n, other(n)]).chain(all.rev()) {
+            assert_eq!(strings.get(n), Ok(texts[n as usize].as_str()), "{n}");
+        }
+        assert!(strings.ahead.bytes.len() < 80 * 1024);
+    }
+
+    #[test]
+    fn what_is_no_text_is_foreign_when_it_is_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let beside = folder.path().join("file");
+        let mut spill = Spill::new(&beside);
+        for n in 0..40 {
+            let text: &[u8] = if n == 20 { b"\xff" } else { b"text" };
+            spill.push(text).unwrap();
+        }
+        let mut strings = spill.finish().unwrap();
+        assert_eq!(strings.get(3), Ok("text"));
+        assert!(matches!(strings.get(20), Err(Halt::Foreign(_))));
+        assert_eq!(strings.get(39), Ok("text"));
+    }
+
+    #[test]
     fn few_strings_stay_in_memory_and_long_ones_in_one_place() {
         let texts: Vec<String> = (0..40).map(|n| "ä".repeat(n * 150)).collect();
         let (_folder, mut strings) = spilled(&texts);
@@ -271,7 +370,7 @@ mod tests {
         for (n, text) in (0..).zip(&texts) {
             assert_eq!(strings.get(n), Ok(text.as_str()));
         }
-        let held = strings.places.iter().flatten();
+        let held = strings.places.iter();
         assert!(held.map(|block| block.texts.len()).sum::<usize>() <= PLACES * PLACE_BYTES);
     }
 
