@@ -9,6 +9,9 @@ use super::options::{Options, Summary};
 use super::refusal::Refusal;
 use super::rows::Rows;
 
+/// Rows for which a chunk has room from its first one on, at most.
+const MOST_ROOM: u32 = 10_000;
+
 /// Who takes the chunks.
 pub(super) type Sink<'s> = &'s mut dyn FnMut(Chunk) -> ControlFlow<()>;
 
@@ -33,6 +36,8 @@ pub(super) struct Reading<'s> {
     checker: Checker,
     sink: Sink<'s>,
     chunk_rows: u32,
+    /// Rows for which a chunk has room from its first one on.
+    room: usize,
     max_rows: u64,
     chunk: Chunk,
     summary: Summary,
@@ -46,6 +51,7 @@ impl<'s> Reading<'s> {
             checker,
             sink,
             chunk_rows: options.chunk_rows.max(1),
+            room: usize::try_from(options.chunk_rows.min(MOST_ROOM)).unwrap_or_default(),
             max_rows: options.max_rows.into(),
             skip_hidden: options.skip_hidden_rows,
             chunk: Chunk::default(),
@@ -88,7 +94,13 @@ impl<'s> Reading<'s> {
     fn take(&mut self, row: &RowBuf) -> Result<(), Refusal> {
         match self.checker.check(row) {
             Outcome::Blank => return Ok(()),
-            Outcome::Good(product) => self.chunk.rows.push(*product),
+            Outcome::Good(product) => {
+                if self.chunk.rows.capacity() == 0 {
+                    // at once: doubling holds what is outgrown for a while, and room beyond the end
+                    self.chunk.rows.reserve_exact(self.room);
+                }
+                self.chunk.rows.push(*product);
+            }
             Outcome::Bad(errors, row) => {
                 self.chunk.errors.extend(errors);
                 self.chunk.rejected.push(row);
