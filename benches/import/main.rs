@@ -91,12 +91,9 @@ impl Arguments {
     }
 
     fn memory_rows(&self) -> Vec<u32> {
-        let quick = |n_rows: &u32| n_rows / 50;
-        if self.quick {
-            self.memory_rows.iter().map(quick).collect()
-        } else {
-            self.memory_rows.clone()
-        }
+        let divisor = if self.quick { 50 } else { 1 };
+        let rows = self.memory_rows.iter();
+        rows.map(|n_rows| n_rows / divisor).collect()
     }
 
     /// Makes the workbooks beforehand, so that no server waits for them.

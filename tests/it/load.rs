@@ -2,6 +2,7 @@
 
 use chrono::NaiveDate;
 use ingestd::ingest::product_import::{
+    attributes::Attributes,
     columns::Columns,
     load::{Loaded, Target, Written},
     row::{Chunk, ProductRow},
@@ -30,7 +31,8 @@ async fn a_new_row_fills_every_column() {
             .and_then(|d| d.and_hms_micro_opt(23, 59, 59, 1)),
         attributes: serde_json::json!({"Farbe": "grün", "Anzahl": 4})
             .as_object()
-            .cloned(),
+            .cloned()
+            .map(Into::into),
         hash: -5,
     };
     let (id, loaded) = rig.rows(Columns::ALL, &[full]).await;
@@ -134,7 +136,10 @@ async fn an_absent_column_keeps_and_an_empty_cell_clears() {
     let full = ProductRow {
         brand: Some("Acme".into()),
         weight: Some("2.5".parse().unwrap()),
-        attributes: serde_json::json!({"a": 1}).as_object().cloned(),
+        attributes: serde_json::json!({"a": 1})
+            .as_object()
+            .cloned()
+            .map(Into::into),
         ..row("A", "1.50", 3)
     };
     let (first, _) = rig.rows(Columns::ALL, &[full]).await;
@@ -183,7 +188,7 @@ async fn each_column_of_the_set_is_the_column_of_the_update() {
             url: Some("x".into()),
             weight: Some("1".parse().unwrap()),
             updated_at: NaiveDate::from_ymd_opt(2024, 1, 1).and_then(|d| d.and_hms_opt(0, 0, 0)),
-            attributes: Some(serde_json::Map::new()),
+            attributes: Some(Attributes::default()),
             hash,
             ..row(name, "1", 1)
         };

@@ -57,7 +57,7 @@ async fn every_kind_of_refusal_is_its_rows_alone() {
     for (nth, spoil) in bad.iter().enumerate() {
         spoil(&mut rows[nth * 13 + 2]);
     }
-    rows[99].attributes = attributes.as_object().cloned();
+    rows[99].attributes = attributes.as_object().cloned().map(Into::into);
     let (_, loaded) = rig.rows(Columns::ALL, &rows).await;
     assert_eq!(
         loaded,

@@ -156,8 +156,12 @@ impl RowBuf {
 
     fn keep(&mut self, text: &str) -> Span {
         let start = self.text.len();
-        let cut = text.floor_char_boundary(self.max_cell_bytes);
-        self.text.push_str(text.get(..cut).unwrap_or_default());
+        if text.len() <= self.max_cell_bytes {
+            self.text.push_str(text);
+        } else {
+            let cut = text.floor_char_boundary(self.max_cell_bytes);
+            self.text.push_str(text.get(..cut).unwrap_or_default());
+        }
         Span {
             start,
             end: self.text.len(),

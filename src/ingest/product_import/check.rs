@@ -12,8 +12,9 @@ use std::borrow::Cow;
 
 use chrono::NaiveDateTime;
 use rust_decimal::Decimal;
-use serde_json::Map;
+use serde_json::Value;
 
+use super::attributes::Attributes;
 use super::cell::{Cell, Epoch, RowBuf};
 use super::export::unescaped;
 use super::fault::Fault;
@@ -110,12 +111,14 @@ impl Checker {
         }
         let Draft {
             mut product,
+            attributes,
             errors,
             ..
         } = draft;
         if !errors.is_empty() {
             return Outcome::Bad(errors, self.rejected(row, product.code));
         }
+        product.attributes = (!attributes.is_empty()).then(|| Attributes::new(attributes));
         product.hash = self.hasher.hash(&product);
         Outcome::Good(Box::new(product))
     }
@@ -187,6 +190,7 @@ struct Draft<'r> {
     row: &'r RowBuf,
     rules: Rules,
     product: ProductRow,
+    attributes: Vec<(String, Value)>,
     errors: Vec<RowError>,
 }
 
@@ -199,6 +203,7 @@ impl<'r> Draft<'r> {
                 row_no: row.row_no(),
                 ..ProductRow::default()
             },
+            attributes: Vec::new(),
             errors: Vec::new(),
         }
     }
@@ -290,10 +295,7 @@ impl<'r> Draft<'r> {
     fn read_attribute(&mut self, column: &Column, cell: Cell<'_>) -> Result<(), Fault> {
         let value = value::attribute(cell, self.rules.epoch, self.rules.max_cell_chars)?;
         if let Some(value) = value {
-            self.product
-                .attributes
-                .get_or_insert_with(Map::new)
-                .insert(column.header.clone(), value);
+            self.attributes.push((column.header.clone(), value));
         }
         Ok(())
     }

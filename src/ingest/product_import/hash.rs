@@ -17,11 +17,10 @@
 //! 4. the number of attributes (four bytes), then each in the order of its
 //!    header's UTF-8: header as text, value as its JSON in text.
 
-use serde_json::{Map, Value};
+use rust_decimal::Decimal;
 use twox_hash::XxHash3_64;
 
-use rust_decimal::Decimal;
-
+use super::attributes::Attributes;
 use super::row::ProductRow;
 
 /// Version of the bytes that are hashed; raising it makes the next import write every product once.
@@ -101,13 +100,11 @@ impl RowHasher {
         }
     }
 
-    fn attributes(&mut self, attributes: Option<&Map<String, Value>>) {
-        let mut entries: Vec<(&String, &Value)> = attributes.into_iter().flatten().collect();
-        // serde_json keeps them sorted unless some crate turns on `preserve_order`
-        entries.sort_unstable_by_key(|(header, _)| *header);
-        let n_entries = u32::try_from(entries.len()).unwrap_or(u32::MAX);
-        self.bytes.extend(n_entries.to_le_bytes());
-        for (header, value) in entries {
+    fn attributes(&mut self, attributes: Option<&Attributes>) {
+        let n_pairs = attributes.map_or(0, Attributes::len);
+        let n_pairs = u32::try_from(n_pairs).unwrap_or(u32::MAX);
+        self.bytes.extend(n_pairs.to_le_bytes());
+        for (header, value) in attributes.into_iter().flat_map(Attributes::iter) {
             self.bare(header);
             self.bare(&value.to_string());
         }
@@ -136,7 +133,10 @@ mod tests {
             url: None,
             weight: None,
             updated_at: NaiveDate::from_ymd_opt(2026, 1, 31).and_then(|d| d.and_hms_opt(8, 0, 0)),
-            attributes: json!({"Farbe": "rot", "Watt": 40}).as_object().cloned(),
+            attributes: json!({"Farbe": "rot", "Watt": 40})
+                .as_object()
+                .cloned()
+                .map(Into::into),
             hash: 0,
         }
     }
@@ -221,7 +221,10 @@ mod tests {
                 ..row()
             },
             ProductRow {
-                attributes: json!({"Farbe": "rot", "Watt": "40"}).as_object().cloned(),
+                attributes: json!({"Farbe": "rot", "Watt": "40"})
+                    .as_object()
+                    .cloned()
+                    .map(Into::into),
                 ..row()
             },
         ];

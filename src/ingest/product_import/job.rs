@@ -33,8 +33,9 @@ use crate::{
     runs::{self, Driver, Progress, RunId},
 };
 
-/// How many chunks the reader may be ahead of the database.
-const CHUNKS_AHEAD: usize = 2;
+/// How many chunks wait for the database, beside the one it has and the one the reader makes: each
+/// takes some 7 MB, and the reader is the faster one.
+const CHUNKS_AHEAD: usize = 1;
 
 /// How long to let the database recover before going on; no attempt is counted for that.
 const DATABASE_PAUSE: Duration = Duration::from_secs(2);

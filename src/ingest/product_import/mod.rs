@@ -8,6 +8,7 @@
 //! Before that, [`submit`] makes a run of a file, and `routes` lets it be
 //! uploaded and asked after.
 
+pub mod attributes;
 pub mod cell;
 pub mod check;
 pub mod columns;

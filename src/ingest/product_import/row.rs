@@ -6,7 +6,8 @@
 
 use chrono::NaiveDateTime;
 use rust_decimal::Decimal;
-use serde_json::{Map, Value};
+
+use super::attributes::Attributes;
 
 /// One good row of the sheet, every value checked and converted.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -41,7 +42,7 @@ pub struct ProductRow {
     /// offset, else the file's own wall clock.
     pub updated_at: Option<NaiveDateTime>,
     /// Values of the extra columns by header as in the file; `None` when there are none.
-    pub attributes: Option<Map<String, Value>>,
+    pub attributes: Option<Attributes>,
     /// 64-bit hash of every value above but `row_no`, of which columns the file has, and of the
     /// hash's format version; `super::hash` writes the algorithm down.
     pub hash: i64,

@@ -100,7 +100,7 @@ impl<'m> Headers<'m> {
 
     /// Returns the values of a row from `email` to `country`, and what is left as JSON.
     pub(super) fn values(&self, row: &ProductRow) -> (Vec<Option<String>>, Option<String>) {
-        let mut rest: Map<String, Value> = row.attributes.clone().unwrap_or_default();
+        let mut rest: Map<String, Value> = row.attributes.clone().unwrap_or_default().into();
         let values = self.by_column.iter().map(|header| {
             let value = header.and_then(|header| rest.remove(header));
             value.map(|value| match value {

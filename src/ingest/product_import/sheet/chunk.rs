@@ -10,6 +10,9 @@ use super::options::{Options, Summary};
 use super::refusal::Refusal;
 use super::rows::Rows;
 
+/// Rows for which a chunk has room from its first one on, at most.
+const MOST_ROOM: u32 = 10_000;
+
 /// Who takes the chunks.
 pub(super) type Sink<'s> = &'s mut dyn FnMut(Chunk) -> ControlFlow<()>;
 
@@ -37,6 +40,8 @@ pub(super) struct Reading<'s> {
     chunk_bytes: usize,
     /// What the rows of the chunk begun weigh.
     n_bytes: usize,
+    /// Rows for which a chunk has room from its first one on.
+    room: usize,
     max_rows: u64,
     chunk: Chunk,
     summary: Summary,
@@ -53,6 +58,7 @@ impl<'s> Reading<'s> {
             chunk_rows: options.chunk_rows.max(1),
             chunk_bytes: options.chunk_bytes,
             n_bytes: 0,
+            room: usize::try_from(options.chunk_rows.min(MOST_ROOM)).unwrap_or_default(),
             max_rows: options.max_rows.into(),
             skip_hidden: options.skip_hidden_rows,
             chunk: Chunk::default(),
@@ -96,6 +102,10 @@ impl<'s> Reading<'s> {
         let n_errors = match self.checker.check(row) {
             Outcome::Blank => return Ok(()),
             Outcome::Good(product) => {
+                if self.chunk.rows.capacity() == 0 {
+                    // at once: doubling holds what is outgrown for a while, and room beyond the end
+                    self.chunk.rows.reserve_exact(self.room);
+                }
                 self.chunk.rows.push(*product);
                 0
             }

@@ -77,7 +77,7 @@ fn a_good_row_becomes_a_product() {
         product.updated_at.unwrap().to_string(),
         "2025-10-13 12:00:00"
     );
-    assert_eq!(product.attributes.unwrap()["Farbe"], "rot");
+    assert_eq!(product.attributes.unwrap().get("Farbe").unwrap(), "rot");
     assert_ne!(product.hash, 0);
 }
 

@@ -72,7 +72,8 @@ fn every_row_is_the_generators() {
         assert_eq!(found.weight.unwrap().to_string(), number(10));
         let minutes = found.updated_at.unwrap().and_utc().timestamp() / 60;
         assert_eq!(Cell::Date(minutes), cells[11]);
-        assert_eq!(found.attributes.as_ref().unwrap()["Material"], text(12));
+        let attributes = found.attributes.as_ref().unwrap();
+        assert_eq!(attributes.get("Material").unwrap(), &text(12));
     }
 }
 

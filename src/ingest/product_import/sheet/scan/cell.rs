@@ -1,7 +1,7 @@
 //! One cell of a sheet.
 
 use super::cursor::{Cursor, Parsed, Place, Stop, Tag, number};
-use super::text::{decode, item};
+use super::text::{NO_UTF8, decode, item};
 
 /// What is in a cell; texts are put into a buffer of the caller.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -58,8 +58,12 @@ pub(super) fn cell(
     cursor: &mut Cursor<'_>,
     row: &[u8],
     next: usize,
-    text: &mut String,
+    text: &mut Vec<u8>,
 ) -> Parsed<Option<Found>> {
+    if let Some((mut found, kind)) = cursor.take(|bytes| usual(bytes, row)) {
+        found.value = content(cursor, kind, text)?;
+        return Ok(Some(found));
+    }
     let tag = cursor.tag()?;
     match (tag.name, tag.place) {
         (b"c", Place::Start | Place::Empty) => {}
@@ -71,6 +75,60 @@ pub(super) fn cell(
         found.value = content(cursor, kind, text)?;
     }
     Ok(Some(found))
+}
+
+/// Reads a start tag as nearly every program writes it, `<c r="AB12" s="3" t="s">`, without looking
+/// for its end first; `None` for any other, which is not to say that it is foreign.
+#[inline]
+fn usual<'b>(bytes: &'b [u8], row: &[u8]) -> Option<((Found, Kind), &'b [u8])> {
+    let (column, rest) = letters(bytes.strip_prefix(b"<c r=\"")?)?;
+    let mut rest = rest.strip_prefix(row)?.strip_prefix(b"\"")?;
+    let mut style = None;
+    if let Some(behind) = rest.strip_prefix(b" s=\"") {
+        let (number, behind) = digits(behind)?;
+        (style, rest) = (Some(number), behind.strip_prefix(b"\"")?);
+    }
+    let (kind, rest) = match rest {
+        [b'>', rest @ ..] => (Kind::Number, rest),
+        [b' ', b't', b'=', b'"', b's', b'"', b'>', rest @ ..] => (Kind::Shared, rest),
+        rest => (Kind::Inline, rest.strip_prefix(b" t=\"inlineStr\">")?),
+    };
+    let found = Found {
+        column,
+        style,
+        value: Value::Empty,
+    };
+    Some(((found, kind), rest))
+}
+
+/// Reads the letters of a column, one to three, as its number from 0.
+#[inline]
+fn letters(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let mut column = 0;
+    let mut rest = bytes;
+    while let [letter @ b'A'..=b'Z', behind @ ..] = rest {
+        column = column * 26 + usize::from(letter - b'A') + 1;
+        rest = behind;
+        if bytes.len() - rest.len() > 3 {
+            return None;
+        }
+    }
+    Some((usize::checked_sub(column, 1)?, rest))
+}
+
+/// Reads a number of one to nine digits.
+#[inline]
+fn digits(bytes: &[u8]) -> Option<(u32, &[u8])> {
+    let mut number = 0;
+    let mut rest = bytes;
+    while let [digit @ b'0'..=b'9', behind @ ..] = rest {
+        if bytes.len() - behind.len() > 9 {
+            return None;
+        }
+        number = number * 10 + u32::from(digit - b'0');
+        rest = behind;
+    }
+    (rest.len() < bytes.len()).then_some((number, rest))
 }
 
 #[inline]
@@ -110,20 +168,19 @@ fn place(tag: &Tag<'_>, row: &[u8], next: usize) -> Parsed<(Found, Kind)> {
 /// Returns the column, from 0, of a reference such as `AB12` in row `12`.
 #[inline]
 fn column(reference: &[u8], row: &[u8]) -> Parsed<usize> {
-    let mut column = 0;
-    let mut rest = reference;
-    while let [letter @ b'A'..=b'Z', behind @ ..] = rest {
-        column = column * 26 + usize::from(letter - b'A') + 1;
-        rest = behind;
+    match letters(reference) {
+        Some((column, rest)) if rest == row => Ok(column),
+        _ => Err(Stop::Foreign("a cell that is not of its row")),
     }
-    if rest != row || column == 0 || reference.len() - rest.len() > 3 {
-        return Err(Stop::Foreign("a cell that is not of its row"));
-    }
-    Ok(column - 1)
 }
 
 #[inline]
-fn content(cursor: &mut Cursor<'_>, kind: Kind, text: &mut String) -> Parsed<Value> {
+fn content(cursor: &mut Cursor<'_>, kind: Kind, text: &mut Vec<u8>) -> Parsed<Value> {
+    if kind == Kind::Shared
+        && let Some(number) = cursor.take(shared)
+    {
+        return Ok(Value::Shared(number));
+    }
     let mut value = None;
     loop {
         if cursor.eat(b"<v>") {
@@ -133,6 +190,9 @@ fn content(cursor: &mut Cursor<'_>, kind: Kind, text: &mut String) -> Parsed<Val
             }
             cursor.end(b"v")?;
             continue;
+        }
+        if cursor.eat(b"</c>") {
+            break;
         }
         let tag = cursor.tag()?;
         match (tag.name, tag.place) {
@@ -160,6 +220,13 @@ fn content(cursor: &mut Cursor<'_>, kind: Kind, text: &mut String) -> Parsed<Val
     Ok(value.unwrap_or(Value::Empty))
 }
 
+/// Reads the content of a cell with a shared string and the cell's end, as programs write them.
+#[inline]
+fn shared(bytes: &[u8]) -> Option<(u32, &[u8])> {
+    let (number, rest) = digits(bytes.strip_prefix(b"<v>")?)?;
+    Some((number, rest.strip_prefix(b"</v></c>")?))
+}
+
 fn only(before: Option<Value>, value: Value) -> Parsed<Value> {
     match before {
         None => Ok(value),
@@ -169,7 +236,7 @@ fn only(before: Option<Value>, value: Value) -> Parsed<Value> {
 
 /// Returns what an element `v` says.
 #[inline]
-fn cached(raw: &[u8], kind: Kind, text: &mut String) -> Parsed<Value> {
+fn cached(raw: &[u8], kind: Kind, text: &mut Vec<u8>) -> Parsed<Value> {
     if raw.is_empty() && kind != Kind::Inline {
         return Ok(Value::Empty);
     }
@@ -214,7 +281,7 @@ fn float(raw: &[u8]) -> Parsed<f64> {
     if let Some(value) = short_decimal(raw) {
         return Ok(value);
     }
-    let text = std::str::from_utf8(raw).map_err(|_| Stop::Foreign("XML that is no UTF-8"))?;
+    let text = std::str::from_utf8(raw).map_err(|_| Stop::Foreign(NO_UTF8))?;
     let known = |b: u8| matches!(b, b'0'..=b'9' | b'.' | b'-' | b'+' | b'e' | b'E');
     let begins = matches!(raw, [b'0'..=b'9', ..] | [b'-', b'0'..=b'9', ..]);
     let number = text.parse().ok();
@@ -264,9 +331,10 @@ mod tests {
     use super::*;
 
     fn found(xml: &str) -> Parsed<(usize, Option<u32>, Value, String)> {
-        let mut text = String::new();
+        let mut text = Vec::new();
         let found = cell(&mut Cursor::new(xml.as_bytes()), b"12", 7, &mut text)?;
         let found = found.ok_or(Stop::Foreign("the row's end"))?;
+        let text = String::from_utf8(text).unwrap();
         Ok((found.column, found.style, found.value, text))
     }
 
@@ -324,11 +392,44 @@ mod tests {
 
     #[test]
     fn a_cut_cell_asks_for_more() {
-        let whole = "<c r=\"AB12\" s=\"3\" t=\"str\"><f>A1</f><v>a&amp;b</v></c>";
-        for end in 0..whole.len() {
-            let cut = whole.get(..end).unwrap();
-            assert_eq!(found(cut), Err(Stop::More), "{cut}");
+        for whole in [
+            "<c r=\"AB12\" s=\"3\" t=\"str\"><f>A1</f><v>a&amp;b</v></c>",
+            "<c r=\"AB12\" s=\"3\" t=\"s\"><v>123456789</v></c>",
+            "<c r=\"A12\"><v>-1.5</v></c>",
+            "<c r=\"A12\" t=\"inlineStr\"><is><t> a </t></is></c>",
+        ] {
+            for end in 0..whole.len() {
+                let cut = whole.get(..end).unwrap();
+                assert_eq!(found(cut), Err(Stop::More), "{cut}");
+            }
         }
+    }
+
+    #[test]
+    fn the_usual_way_and_any_other_say_the_same() {
+        for (usual, other) in [
+            (
+                " s=\"3\" t=\"s\"><v>41</v></c>",
+                " t=\"s\" s=\"3\"><v >41</v ></c >",
+            ),
+            (" t=\"s\"><v>0</v></c>", "  t=\"s\" ><v>0</v>\n</c>"),
+            (" s=\"17\"><v>1.25</v></c>", "\ns=\"17\"><v>1.25</v ></c>"),
+            ("><v>0</v></c>", " ><v>0</v></c>"),
+            (
+                " t=\"inlineStr\"><is><t>a</t></is></c>",
+                " t=\"inlineStr\" ><is ><t >a</t ></is ></c >",
+            ),
+        ] {
+            for place in ["A", "Z", "AA", "XFD"] {
+                let whole = |rest: &str| found(&format!("<c r=\"{place}12\"{rest}"));
+                assert!(whole(usual).is_ok(), "{usual}");
+                assert_eq!(whole(usual), whole(other), "{usual}");
+            }
+        }
+        let twice = "<c r=\"A12\" t=\"s\"><v>1</v><v>2</v></c>";
+        assert!(matches!(found(twice), Err(Stop::Foreign(_))));
+        let long = "<c r=\"A12\" t=\"s\"><v>1234567890</v></c>";
+        assert!(matches!(found(long), Err(Stop::Foreign(_))));
     }
 
     proptest! {

@@ -2,6 +2,9 @@
 
 use memchr::memchr;
 
+/// How far a tag is looked for byte by byte.
+const NEAR: usize = 12;
+
 /// Why nothing is parsed here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stop {
@@ -80,6 +83,32 @@ impl<'b> Cursor<'b> {
         }
     }
 
+    /// Passes over the end tag of an element where it is next, written as programs write it.
+    #[inline]
+    pub(super) fn eat_end(&mut self, name: &[u8]) -> bool {
+        let behind = self.rest.strip_prefix(b"</");
+        let behind = behind.and_then(|rest| rest.strip_prefix(name));
+        match behind.and_then(|rest| rest.strip_prefix(b">")) {
+            Some(rest) => {
+                self.rest = rest;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Takes what `f` finds at the start of the bytes at hand, where it finds anything; `f` also
+    /// returns the bytes behind it.
+    #[inline]
+    pub(super) fn take<T>(
+        &mut self,
+        f: impl FnOnce(&'b [u8]) -> Option<(T, &'b [u8])>,
+    ) -> Option<T> {
+        let (found, rest) = f(self.rest)?;
+        self.rest = rest;
+        Some(found)
+    }
+
     /// Takes the text before the next tag.
     ///
     /// # Errors
@@ -87,7 +116,9 @@ impl<'b> Cursor<'b> {
     /// When no tag is at hand.
     #[inline]
     pub(super) fn text(&mut self) -> Parsed<&'b [u8]> {
-        let len = memchr(b'<', self.rest).ok_or(Stop::More)?;
+        // most texts are a number or a word, for which a call costs more than it saves
+        let near = self.rest.iter().take(NEAR).position(|byte| *byte == b'<');
+        let len = near.or_else(|| memchr(b'<', self.rest)).ok_or(Stop::More)?;
         let (text, rest) = self.rest.split_at(len);
         self.rest = rest;
         Ok(text)
@@ -130,6 +161,9 @@ impl<'b> Cursor<'b> {
     /// When something else is next.
     #[inline]
     pub(super) fn end(&mut self, name: &'static [u8]) -> Parsed<()> {
+        if self.eat_end(name) {
+            return Ok(());
+        }
         let tag = self.tag()?;
         if tag.name == name && tag.place == Place::End {
             Ok(())

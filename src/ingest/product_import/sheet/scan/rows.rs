@@ -9,6 +9,7 @@ use super::cell::{Found, Value, cell};
 use super::cursor::{Cursor, Parsed, Place, Stop, Tag, number};
 use super::strings::Strings;
 use super::styles::{Meaning, Style};
+use super::text::NO_UTF8;
 use super::window::{Halt, Window, root};
 
 /// The rows of a sheet of which the part is being inflated.
@@ -16,7 +17,7 @@ pub(super) struct SheetRows<'w, R> {
     window: Window<R>,
     strings: &'w mut Strings,
     styles: &'w [Style],
-    text: String,
+    text: Vec<u8>,
     /// The next row, of which the start tag was taken.
     ahead: Option<Head>,
     last: u32,
@@ -54,7 +55,7 @@ impl<'w, R: Read> SheetRows<'w, R> {
             window,
             strings,
             styles,
-            text: String::new(),
+            text: Vec::new(),
             ahead: None,
             last: 0,
             foreign: None,
@@ -158,8 +159,8 @@ impl<'w, R: Read> SheetRows<'w, R> {
             }
             Value::Bool(value) => Cell::Bool(value),
             Value::Error(name) => Cell::Error(name),
-            Value::Text => Cell::Text(&self.text),
-            Value::IsoDate => Cell::IsoDate(&self.text),
+            Value::Text => Cell::Text(utf8(&self.text)?),
+            Value::IsoDate => Cell::IsoDate(utf8(&self.text)?),
         };
         row.set(found.column, cell);
         Ok(())
@@ -218,6 +219,10 @@ fn head(tag: &Tag<'_>, before: u32) -> Parsed<Head> {
         is_empty: tag.place == Place::Empty,
         is_hidden,
     })
+}
+
+fn utf8(text: &[u8]) -> Result<&str, Halt> {
+    std::str::from_utf8(text).map_err(|_| Halt::Foreign(NO_UTF8))
 }
 
 /// Writes a number in digits.

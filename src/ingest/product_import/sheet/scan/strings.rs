@@ -4,9 +4,11 @@
 //! is where each block begins, and the blocks used last: 4,096 places, each for
 //! the blocks whose number leaves one remainder. Read by position and not
 //! mapped, because page faults in the order of a shuffled table cost many
-//! times as much. Of a block too big for a place one string is read at a time
-//! and held: long ones by turns cost no more than what is taken of them. None is
-//! kept longer than shows that it is longer than a cell may be.
+//! times as much. Blocks that are asked for one behind the other, as they are
+//! in nearly every workbook, are read 64 KiB at once. Of a block too big for a
+//! place one string is read at a time and held: long ones by turns cost no more
+//! than what is taken of them. None is kept longer than shows that it is longer
+//! than a cell may be.
 
 use std::fs::File;
 use std::ops::Range;
@@ -29,6 +31,9 @@ const MAX_STRINGS: u32 = 50_000_000;
 const PENDING_BYTES: usize = 256 * 1024;
 /// Bytes of a block before its texts: where each of them ends.
 const HEADER: usize = PER_BLOCK * 4;
+/// Bytes read at once where blocks are asked for in their order.
+const AHEAD_BYTES: u64 = 64 * 1024;
+const NO_UTF8: Halt = Halt::Foreign("a text of the table that is no UTF-8");
 
 /// Shared strings while they are gathered.
 pub(super) struct Spill<'p> {
@@ -38,7 +43,7 @@ pub(super) struct Spill<'p> {
     strings: Strings,
     /// Where each text of the block begun ends.
     ends: Vec<u32>,
-    texts: String,
+    texts: Vec<u8>,
 }
 
 /// Shared strings by number.
@@ -50,9 +55,10 @@ pub(super) struct Strings {
     /// Bytes of the blocks that are in the file.
     n_written: u64,
     pending: Vec<u8>,
-    places: Vec<Option<Box<Block>>>,
+    places: Vec<Block>,
     /// A string of a block that is too big for a place.
     long: Option<Long>,
+    ahead: Ahead,
 }
 
 /// A long string in memory.
@@ -62,10 +68,23 @@ struct Long {
 }
 
 /// A block in memory.
+#[derive(Debug, Clone)]
 struct Block {
+    /// `usize::MAX` where there is none.
     number: usize,
     ends: [u32; PER_BLOCK],
-    texts: Box<str>,
+    texts: String,
+}
+
+/// Blocks as they are in the file.
+struct Ahead {
+    /// The first block that is held, and the one behind the last.
+    blocks: Range<usize>,
+    /// The block that was read last by itself.
+    last: usize,
+    bytes: Vec<u8>,
+    /// A block by itself.
+    single: Vec<u8>,
 }
 
 impl<'p> Spill<'p> {
@@ -84,18 +103,24 @@ impl<'p> Spill<'p> {
                 pending: Vec::new(),
                 places: Vec::new(),
                 long: None,
+                ahead: Ahead {
+                    blocks: 0..0,
+                    last: usize::MAX,
+                    bytes: Vec::new(),
+                    single: Vec::new(),
+                },
             },
             ends: Vec::with_capacity(PER_BLOCK),
-            texts: String::new(),
+            texts: Vec::new(),
         }
     }
 
-    /// Adds the next string.
+    /// Adds the next string; whether it is UTF-8 is found out when it is asked for.
     ///
     /// # Errors
     ///
     /// [`Refusal::FILE_TOO_LARGE`] beyond 50 million; [`Refusal::READ_FAILED`] when the disk is full.
-    pub(super) fn push(&mut self, text: &str) -> Result<(), Halt> {
+    pub(super) fn push(&mut self, text: &[u8]) -> Result<(), Halt> {
         if self.strings.n_all == MAX_STRINGS {
             return Err(Halt::Refused(Refusal::new(
                 Refusal::FILE_TOO_LARGE,
@@ -103,8 +128,7 @@ impl<'p> Spill<'p> {
             )));
         }
         self.strings.n_all += 1;
-        let end = text.ceil_char_boundary(self.max_bytes.saturating_add(1));
-        self.texts.push_str(text.get(..end).unwrap_or(text));
+        self.texts.extend_from_slice(cut(text, self.max_bytes));
         self.ends.push(length(self.texts.len())?);
         if self.ends.len() == PER_BLOCK {
             self.end_block()?;
@@ -118,7 +142,7 @@ impl<'p> Spill<'p> {
         for end in self.ends.drain(..) {
             strings.pending.extend(end.to_le_bytes());
         }
-        strings.pending.extend(self.texts.as_bytes());
+        strings.pending.extend_from_slice(&self.texts);
         self.texts.clear();
         strings
             .offsets
@@ -169,7 +193,7 @@ impl Strings {
     ///
     /// # Errors
     ///
-    /// [`Halt::Foreign`] when there is none of this number.
+    /// [`Halt::Foreign`] when there is none of this number, or it is no UTF-8.
     #[inline]
     pub(super) fn get(&mut self, number: u32) -> Result<&str, Halt> {
         if number >= self.n_all {
@@ -178,13 +202,13 @@ impl Strings {
         let number = usize::try_from(number).unwrap_or(usize::MAX);
         let (block, within) = (number / PER_BLOCK, number % PER_BLOCK);
         let place = block % PLACES;
-        let is_here = |held: &&Option<Box<Block>>| held.as_ref().is_some_and(|b| b.number == block);
+        let is_here = |held: &&Block| held.number == block;
         let is_held = self.places.get(place).as_ref().is_some_and(is_here);
         if !is_held && self.long.as_ref().is_none_or(|long| long.number != number) {
             self.load(number, place)?;
         }
         let text = match self.places.get(place).filter(is_here) {
-            Some(held) => held.as_ref().and_then(|block| block.text(within)),
+            Some(held) => held.text(within),
             None => self.long.as_ref().map(|long| long.text.as_str()),
         };
         text.ok_or(Halt::Foreign("a text that is not where it was put"))
@@ -194,68 +218,139 @@ impl Strings {
     #[cold]
     fn load(&mut self, number: usize, place: usize) -> Result<(), Halt> {
         if self.places.is_empty() {
-            self.places.resize_with(PLACES, || None);
+            self.places.resize(PLACES, Block::NONE);
         }
         let block = number / PER_BLOCK;
         let start = self.offsets.get(block).copied().unwrap_or_default();
         let end = self.offsets.get(block + 1).copied().unwrap_or_default();
-        let len = usize::try_from(end.saturating_sub(start)).unwrap_or_default();
-        let is_small = len <= HEADER + PLACE_BYTES;
-        let bytes = self.read(start, if is_small { len } else { HEADER })?;
-        let (header, texts) = bytes.split_at_checked(HEADER).unwrap_or_default();
-        let mut ends = [0; PER_BLOCK];
-        for (end, bytes) in ends.iter_mut().zip(header.as_chunks().0) {
-            *end = u32::from_le_bytes(*bytes);
-        }
-        if !is_small {
-            let range = range(&ends, number % PER_BLOCK).unwrap_or_default();
-            let text = self.read(start + (HEADER + range.start) as u64, range.len())?;
-            let text = String::from_utf8(text).map_err(|_| changed())?;
+        let header_end = start + HEADER as u64;
+        if end.saturating_sub(header_end) > PLACE_BYTES as u64 {
+            let mut ends = [0; PER_BLOCK];
+            unpack(&mut ends, &self.read(start..header_end)?);
+            let (from, to) = bounds(&ends, number % PER_BLOCK).unwrap_or_default();
+            let text = self.read(header_end + u64::from(from)..header_end + u64::from(to))?;
+            let text = String::from_utf8(text).map_err(|_| NO_UTF8)?;
             self.long = Some(Long { number, text });
             return Ok(());
         }
-        let texts = std::str::from_utf8(texts).map_err(|_| changed())?;
-        let block = Block {
-            number: block,
-            ends,
-            texts: texts.into(),
+        let bytes = match &self.file {
+            Some(file) => self.ahead.read(file, &self.offsets, block)?,
+            None => slice(&self.pending, start..end),
         };
-        if let Some(place) = self.places.get_mut(place) {
-            *place = Some(Box::new(block));
+        let (header, texts) = bytes.split_at_checked(HEADER).unwrap_or_default();
+        let texts = std::str::from_utf8(texts).map_err(|_| NO_UTF8)?;
+        if let Some(held) = self.places.get_mut(place) {
+            held.number = block;
+            unpack(&mut held.ends, header);
+            held.texts.clear();
+            held.texts.reserve_exact(texts.len());
+            held.texts.push_str(texts);
         }
         Ok(())
     }
 
-    fn read(&self, start: u64, len: usize) -> Result<Vec<u8>, Halt> {
-        if let Some(file) = &self.file {
-            let mut bytes = vec![0; len];
-            file.read_exact_at(&mut bytes, start)?;
-            return Ok(bytes);
+    fn read(&self, range: Range<u64>) -> Result<Vec<u8>, Halt> {
+        match &self.file {
+            Some(file) => {
+                let mut bytes = Vec::new();
+                fill(&mut bytes, file, range)?;
+                Ok(bytes)
+            }
+            None => Ok(slice(&self.pending, range).to_vec()),
         }
-        let from = usize::try_from(start).unwrap_or(usize::MAX);
-        let bytes = self.pending.get(from..from.saturating_add(len));
-        Ok(bytes.unwrap_or_default().to_vec())
     }
+}
+
+/// Returns a part of what was never written to the file.
+fn slice(pending: &[u8], range: Range<u64>) -> &[u8] {
+    let start = usize::try_from(range.start).unwrap_or(usize::MAX);
+    let end = usize::try_from(range.end).unwrap_or(usize::MAX);
+    pending.get(start..end).unwrap_or_default()
+}
+
+/// Returns a text, or so much of it that shows that it is longer than `max_bytes`.
+fn cut(text: &[u8], max_bytes: usize) -> &[u8] {
+    let longest = max_bytes.saturating_add(1);
+    let Some((_, behind)) = text.split_at_checked(longest) else {
+        return text;
+    };
+    let is_within = |byte: &&u8| **byte & 0b1100_0000 == 0b1000_0000;
+    let n_more = behind.iter().take_while(is_within).count();
+    text.get(..longest + n_more).unwrap_or(text)
+}
+
+/// Reads where each text of a block ends.
+fn unpack(ends: &mut [u32; PER_BLOCK], header: &[u8]) {
+    for (end, bytes) in ends.iter_mut().zip(header.as_chunks().0) {
+        *end = u32::from_le_bytes(*bytes);
+    }
+}
+
+impl Ahead {
+    /// Returns a block's bytes, and reads those behind it where blocks are asked for in their order.
+    fn read(&mut self, file: &File, offsets: &[u64], number: usize) -> Result<&[u8], Halt> {
+        if !self.blocks.contains(&number) {
+            let start = offsets.get(number).copied().unwrap_or_default();
+            let is_next = number == self.blocks.end || number == self.last.wrapping_add(1);
+            if !is_next {
+                self.last = number;
+                let end = offsets.get(number + 1).copied().unwrap_or_default();
+                return fill(&mut self.single, file, start..end);
+            }
+            let behind = offsets.get(number + 1..).unwrap_or_default();
+            let n_more = behind.partition_point(|end| *end <= start + AHEAD_BYTES);
+            let end = number + n_more.max(1);
+            let end_at = offsets.get(end).copied().unwrap_or_default();
+            self.blocks = 0..0; // until they are read
+            fill(&mut self.bytes, file, start..end_at)?;
+            self.blocks = number..end;
+        }
+        let first = offsets.get(self.blocks.start).copied().unwrap_or_default();
+        let within = |offset: u64| usize::try_from(offset.checked_sub(first)?).ok();
+        let place = |block: usize| within(*offsets.get(block)?);
+        let bytes = place(number)
+            .zip(place(number + 1))
+            .and_then(|(start, end)| self.bytes.get(start..end));
+        Ok(bytes.unwrap_or_default())
+    }
+}
+
+/// Reads a range of the file.
+fn fill<'b>(bytes: &'b mut Vec<u8>, file: &File, range: Range<u64>) -> Result<&'b [u8], Halt> {
+    let len = range.end.saturating_sub(range.start);
+    let len = usize::try_from(len).unwrap_or_default();
+    if bytes.len() < len {
+        bytes.resize(len, 0);
+    }
+    let bytes = bytes.get_mut(..len).unwrap_or_default();
+    file.read_exact_at(bytes, range.start)?;
+    Ok(bytes)
 }
 
 impl Block {
+    const NONE: Self = Self {
+        number: usize::MAX,
+        ends: [0; PER_BLOCK],
+        texts: String::new(),
+    };
+
+    #[inline]
     fn text(&self, within: usize) -> Option<&str> {
-        self.texts.get(range(&self.ends, within)?)
+        let (start, end) = bounds(&self.ends, within)?;
+        let range = usize::try_from(start).ok()?..usize::try_from(end).ok()?;
+        self.texts.get(range)
     }
 }
 
-/// Returns where a string lies among the texts of its block.
-fn range(ends: &[u32; PER_BLOCK], within: usize) -> Option<Range<usize>> {
+/// Returns where a string begins and ends among the texts of its block.
+#[inline]
+fn bounds(ends: &[u32; PER_BLOCK], within: usize) -> Option<(u32, u32)> {
     let end = *ends.get(within)?;
     let start = match within.checked_sub(1) {
         Some(before) => *ends.get(before)?,
         None => 0,
     };
-    Some(usize::try_from(start).ok()?..usize::try_from(end).ok()?)
-}
-
-fn changed() -> Refusal {
-    Refusal::new(Refusal::READ_FAILED, "the temporary file was changed")
+    Some((start, end))
 }
 
 fn no_room(error: &std::io::Error) -> Halt {
@@ -276,7 +371,7 @@ mod tests {
         let beside = folder.path().join("file");
         let mut spill = Spill::new(&beside, 100_000);
         for text in texts {
-            spill.push(text).unwrap();
+            spill.push(text.as_bytes()).unwrap();
         }
         let strings = spill.finish().unwrap();
         (folder, strings)
@@ -295,6 +390,33 @@ mod tests {
     }
 
     #[test]
+    fn strings_in_their_order_come_back_whatever_is_asked_for_between() {
+        let texts: Vec<String> = (0..100_000).map(|n| "x".repeat(n % 90)).collect();
+        let (_folder, mut strings) = spilled(&texts);
+        let other = |n: u32| n.wrapping_mul(7_919) % 100_000;
+        let all = 0..100_000_u32;
+        for n in all.clone().flat_map(|n| [n, other(n)]).chain(all.rev()) {
+            assert_eq!(strings.get(n), Ok(texts[n as usize].as_str()), "{n}");
+        }
+        assert!(strings.ahead.bytes.len() < 80 * 1024);
+    }
+
+    #[test]
+    fn what_is_no_text_is_foreign_when_it_is_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let beside = folder.path().join("file");
+        let mut spill = Spill::new(&beside, 100);
+        for n in 0..40 {
+            let text: &[u8] = if n == 20 { b"\xff" } else { b"text" };
+            spill.push(text).unwrap();
+        }
+        let mut strings = spill.finish().unwrap();
+        assert_eq!(strings.get(3), Ok("text"));
+        assert!(matches!(strings.get(20), Err(Halt::Foreign(_))));
+        assert_eq!(strings.get(39), Ok("text"));
+    }
+
+    #[test]
     fn few_strings_stay_in_memory_and_long_ones_in_one_place() {
         let texts: Vec<String> = (0..40).map(|n| "ä".repeat(n * 150)).collect();
         let (_folder, mut strings) = spilled(&texts);
@@ -302,7 +424,7 @@ mod tests {
         for (n, text) in (0..).zip(&texts) {
             assert_eq!(strings.get(n), Ok(text.as_str()));
         }
-        let held = strings.places.iter().flatten();
+        let held = strings.places.iter();
         assert!(held.map(|block| block.texts.len()).sum::<usize>() <= PLACES * PLACE_BYTES);
     }
 
@@ -324,7 +446,8 @@ mod tests {
             assert!(is_cut, "string {n}");
             assert_eq!(strings.long.as_ref().unwrap().text.len(), cut.len());
         }
-        assert!(strings.places.iter().all(Option::is_none));
+        let is_none = |held: &Block| held.number == usize::MAX;
+        assert!(strings.places.iter().all(is_none));
     }
 
     proptest! {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::Read;
 
 use super::cursor::{Parsed, Place, Stop, Tag, number};
-use super::text::decode;
+use super::text::{NO_UTF8, decode};
 use super::window::{Halt, Window, root};
 
 /// Most cell formats; Excel has 64,000 at most.
@@ -92,8 +92,9 @@ impl Table {
         let id = tag.attribute(b"numFmtId")?;
         let code = tag.attribute(b"formatCode")?;
         if let (Some(id), Some(code)) = (id, code) {
-            let mut text = String::new();
+            let mut text = Vec::new();
             decode(code, &mut text)?;
+            let text = String::from_utf8(text).map_err(|_| Stop::Foreign(NO_UTF8))?;
             if self.formats.len() == MAX_FORMATS {
                 return Err(Stop::Foreign("more number formats than a workbook has"));
             }

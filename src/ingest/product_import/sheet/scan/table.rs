@@ -17,12 +17,14 @@ use super::window::{Halt, Window, root};
 pub(super) fn read(part: impl Read, beside: &Path, max_bytes: usize) -> Result<Strings, Halt> {
     let mut window = Window::new(part);
     let mut spill = Spill::new(beside, max_bytes);
-    let mut text = String::new();
+    let mut text = Vec::new();
     root(&mut window, b"sst")?;
     loop {
-        text.clear();
         let is_string = window.parse(|cursor| {
             text.clear();
+            if cursor.eat(b"<si>") {
+                return item(cursor, b"si", &mut text).map(|()| true);
+            }
             let tag = cursor.tag()?;
             match (tag.name, tag.place) {
                 (b"si", Place::Start) => item(cursor, b"si", &mut text).map(|()| true),

@@ -1,53 +1,58 @@
 //! Texts: entities resolved, the runs of rich text joined, phonetic text left out.
 
-use memchr::{memchr, memchr2};
+use memchr::{memchr, memchr2, memchr3};
 
 use super::cursor::{Cursor, Parsed, Place, Stop};
 
+/// What is foreign about bytes that are no text.
+pub(super) const NO_UTF8: &str = "XML that is no UTF-8";
+
 /// Appends a text to `out` with its entities resolved and its line ends made `\n`.
+///
+/// Whether that is UTF-8 is for the caller to ask, once and of many texts together.
 ///
 /// # Errors
 ///
-/// [`Stop::Foreign`] for what is no UTF-8, for entities other than the five of XML, and for Excel's
-/// own escapes such as `_x000D_`.
+/// [`Stop::Foreign`] for entities other than the five of XML, and for Excel's own escapes such as
+/// `_x000D_`.
 #[inline]
-pub(super) fn decode(raw: &[u8], out: &mut String) -> Parsed<()> {
-    let text = std::str::from_utf8(raw).map_err(|_| Stop::Foreign("XML that is no UTF-8"))?;
-    let from = out.len();
-    if memchr2(b'&', b'\r', raw).is_none() {
-        out.push_str(text);
-    } else {
-        resolve(text, out)?;
+pub(super) fn decode(raw: &[u8], out: &mut Vec<u8>) -> Parsed<()> {
+    if memchr3(b'&', b'\r', b'_', raw).is_none() {
+        out.extend_from_slice(raw);
+        return Ok(());
     }
-    if has_escape(out.as_bytes().get(from..).unwrap_or_default()) {
+    let from = out.len();
+    resolve(raw, out)?;
+    if has_escape(out.get(from..).unwrap_or_default()) {
         return Err(Stop::Foreign("an escape such as _x000D_"));
     }
     Ok(())
 }
 
-fn resolve(text: &str, out: &mut String) -> Parsed<()> {
+fn resolve(text: &[u8], out: &mut Vec<u8>) -> Parsed<()> {
     let mut rest = text;
-    while let Some((before, special)) = split_special(rest) {
-        out.push_str(before);
-        if let Some(behind) = special.strip_prefix('\r') {
-            out.push('\n');
-            rest = behind.strip_prefix('\n').unwrap_or(behind);
+    while let Some(at) = memchr2(b'&', b'\r', rest) {
+        let (before, special) = rest.split_at(at);
+        out.extend_from_slice(before);
+        if let [b'\r', behind @ ..] = special {
+            out.push(b'\n');
+            rest = behind.strip_prefix(b"\n").unwrap_or(behind);
             continue;
         }
-        let (name, behind) = special
-            .strip_prefix('&')
-            .and_then(|it| it.split_once(';'))
-            .ok_or(Stop::Foreign("an & that begins no entity"))?;
-        out.push(entity(name).ok_or(Stop::Foreign("an entity that XML does not know"))?);
+        let (name, behind) = name(special).ok_or(Stop::Foreign("an & that begins no entity"))?;
+        let char = entity(name).ok_or(Stop::Foreign("an entity that XML does not know"))?;
+        out.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes());
         rest = behind;
     }
-    out.push_str(rest);
+    out.extend_from_slice(rest);
     Ok(())
 }
 
-fn split_special(text: &str) -> Option<(&str, &str)> {
-    let at = memchr2(b'&', b'\r', text.as_bytes())?;
-    text.split_at_checked(at)
+/// Returns the name of the entity that `text` begins with, and what is behind it.
+fn name(text: &[u8]) -> Option<(&str, &[u8])> {
+    let end = memchr(b';', text)?;
+    let name = text.get(1..end)?;
+    Some((std::str::from_utf8(name).ok()?, text.get(end + 1..)?))
 }
 
 fn entity(name: &str) -> Option<char> {
@@ -89,18 +94,28 @@ fn has_escape(text: &[u8]) -> bool {
 /// # Errors
 ///
 /// As [`decode`], and when the element is not whole or holds others.
-fn run(cursor: &mut Cursor<'_>, keeps_space: bool, out: &mut String) -> Parsed<()> {
+#[inline]
+fn run(cursor: &mut Cursor<'_>, keeps_space: bool, out: &mut Vec<u8>) -> Parsed<()> {
     let from = out.len();
     decode(cursor.text()?, out)?;
-    if !keeps_space {
-        let blank = [' ', '\t', '\r', '\n'];
-        let text = out.get(from..).unwrap_or_default();
-        let (n_end, n_all) = (text.trim_end_matches(blank).len(), text.len());
-        let n_start = n_all - text.trim_start_matches(blank).len();
-        out.truncate(from + n_end);
-        out.drain(from..from + n_start.min(n_end));
+    let is_blank = |byte: Option<&u8>| byte.is_some_and(|byte| BLANK.contains(byte));
+    if !keeps_space && (is_blank(out.get(from)) || is_blank(out.last())) {
+        trim(out, from);
     }
     cursor.end(b"t")
+}
+
+/// What is cut off the ends of a text.
+const BLANK: [u8; 4] = [b' ', b'\t', b'\r', b'\n'];
+
+/// Cuts blanks off both ends of what is in `out` from `from` on.
+fn trim(out: &mut Vec<u8>, from: usize) {
+    let text = out.get(from..).unwrap_or_default();
+    let is_text = |byte: &u8| !BLANK.contains(byte);
+    let n_end = text.iter().rposition(is_text).map_or(0, |at| at + 1);
+    let n_start = text.iter().position(is_text).unwrap_or(0);
+    out.truncate(from + n_end);
+    out.drain(from..from + n_start.min(n_end));
 }
 
 /// Appends the text of an element `si` or `is` whose start tag was taken.
@@ -108,11 +123,13 @@ fn run(cursor: &mut Cursor<'_>, keeps_space: bool, out: &mut String) -> Parsed<(
 /// # Errors
 ///
 /// As [`decode`], and when the element is not whole or holds elements that are not known.
-pub(super) fn item(cursor: &mut Cursor<'_>, name: &'static [u8], out: &mut String) -> Parsed<()> {
+pub(super) fn item(cursor: &mut Cursor<'_>, name: &'static [u8], out: &mut Vec<u8>) -> Parsed<()> {
     loop {
         if cursor.eat(b"<t>") {
             run(cursor, false, out)?;
-            continue;
+        }
+        if cursor.eat_end(name) {
+            return Ok(());
         }
         let tag = cursor.tag()?;
         match (tag.name, tag.place) {
@@ -137,9 +154,9 @@ mod tests {
     use super::*;
 
     fn text(xml: &str) -> Parsed<String> {
-        let mut out = String::new();
+        let mut out = Vec::new();
         item(&mut Cursor::new(xml.as_bytes()), b"si", &mut out)?;
-        Ok(out)
+        Ok(String::from_utf8(out).unwrap())
     }
 
     #[test]

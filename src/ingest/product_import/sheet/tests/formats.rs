@@ -22,7 +22,7 @@ fn is_the_table(found: &ReadFile) {
     assert_eq!(first.ean.as_deref(), Some("4006381333931"));
     assert_eq!(first.updated_at.unwrap().to_string(), "2026-01-31 14:30:00");
     let attributes = serde_json::json!({"Farbe": "rot", "aktiv": true});
-    assert_eq!(first.attributes.as_ref(), attributes.as_object());
+    assert_eq!(serde_json::json!(first.attributes), attributes);
     assert_eq!(second.name, "two\nlines");
     assert_eq!(second.price.unwrap().to_string(), "1118.27");
     assert_eq!(

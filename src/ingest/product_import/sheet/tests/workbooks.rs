@@ -62,7 +62,7 @@ fn every_column_of_a_good_row() {
     assert_eq!(row.weight.unwrap().to_string(), "0.25");
     assert_eq!(row.updated_at.unwrap().to_string(), "2026-01-31 14:30:00");
     let attributes = serde_json::json!({"Farbe": "rot", "Watt": 40});
-    assert_eq!(row.attributes.as_ref(), attributes.as_object());
+    assert_eq!(serde_json::json!(row.attributes), attributes);
 }
 
 #[test]
