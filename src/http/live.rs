@@ -25,7 +25,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::{sleep, sleep_until},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use twox_hash::XxHash3_64;
 
 use super::{Problem, trouble::Trouble};
@@ -44,7 +44,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(2);
 
 /// A stream ends then, so that its client shows its credential again.
-const LONGEST: Duration = Duration::from_secs(300);
+const LONGEST: Duration = Duration::from_mins(5);
 
 /// Writes what a client is shown of a run: what `GET` answers.
 pub(crate) type View =
@@ -61,6 +61,7 @@ struct Inner {
     streams: Arc<Semaphore>,
     /// Each has a [`Watcher`].
     watched: Mutex<HashMap<RunId, watch::Sender<Arc<Run>>>>,
+    tasks: TaskTracker,
     ended: CancellationToken,
 }
 
@@ -72,13 +73,16 @@ impl Live {
             n_streams,
             streams: Arc::new(Semaphore::new(n_streams)),
             watched: Mutex::default(),
+            tasks: TaskTracker::new(),
             ended: CancellationToken::new(),
         }))
     }
 
-    /// Ends every stream, now and from now on.
-    pub(super) fn end(&self) {
+    /// Ends every stream, now and from now on; returns once nothing is read any more.
+    pub(super) async fn end(&self) {
         self.0.ended.cancel();
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
     }
 
     /// Answers with what `view` shows of a run, whenever that changes, until the run has ended.
@@ -151,7 +155,7 @@ impl Inner {
                 news: sender.clone(),
                 is_listed: true,
             };
-            tokio::spawn(reader.watch());
+            self.tasks.spawn(reader.watch());
             sender
         });
         let mut news = sender.subscribe();

@@ -12,6 +12,7 @@ mod job;
 mod live;
 mod once;
 mod openapi;
+mod page;
 mod probe;
 mod problem;
 mod record;
