@@ -36,7 +36,7 @@ impl Daemon {
         let db = db::connect(&config.database)
             .await
             .context("cannot connect to the database")?;
-        db::migrate(&db)
+        db::migrate_or_follow(&db)
             .await
             .context("cannot migrate the database")?;
         gate::define::sync(&mut *db.acquire().await?, &config.gates)

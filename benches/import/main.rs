@@ -1,124 +1,173 @@
-//! Loading product rows, beside the bulk COPY of the same rows into the same tables.
+//! What the product import costs, each figure with its goal.
 //!
 //! ```sh
-//! cargo bench --bench import -- --rows 700000
+//! cargo bench --bench import                                    # everything, on a quiet machine
+//! cargo bench --bench import -- --rows 100000 --only whole
+//! cargo bench --bench import -- --quick                         # whether it works
+//! cargo bench --bench import -- --prepare                       # makes the workbooks and ends
 //! ```
 //!
-//! Prints seconds, rows per second, CPU seconds (this process + the server), WAL and peak memory
-//! of each phase, for a file in the order of its codes and for one in no order: then every key
-//! falls on another page of its index. Rows are made before the clocks run and peaks are memory
-//! beyond them. Starts a cluster of its own with durable commits and removes it.
+//! Every figure is against a limit of the same machine in the same run: inflating the same parts,
+//! or the bulk COPY of the same rows. Whole imports are those of the daemon, in a process of its
+//! own; loading alone is measured in this one, over rows made before. Starts a cluster of its own
+//! with durable commits and removes it. `benches/import/peers` compares with other programs.
 #![expect(clippy::print_stdout, reason = "the figures are the output")]
 
-mod bench;
+mod daemon;
 mod data;
+mod loader;
 #[path = "../shared/measure.rs"]
 mod measure;
+mod memory;
+mod parse;
+#[path = "../../examples/make_sample/product.rs"]
+mod product;
 mod raw;
+#[path = "../shared/reading.rs"]
+mod reading;
+mod report;
+mod rig;
+mod whole;
+#[path = "../../examples/make_sample/workbook.rs"]
+mod workbook;
+mod workbooks;
 
-use bench::Bench;
-use clap::Parser;
-use data::Order;
-use ingestd::{
-    config, db,
-    dev::{Cluster, Options},
-    ingest::product_import::row::Chunk,
-};
-use measure::{Cost, Phase};
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use clap::{Parser, ValueEnum};
+use report::Report;
+use rig::Rig;
+use workbooks::{Strings, Wanted};
 
-/// Measures the loading half of the product import.
-#[derive(Parser)]
+/// The daemon's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Measures the product import beside the limits of the same machine.
+#[derive(Debug, Parser)]
 struct Arguments {
     /// Rows of the file.
     #[arg(long, default_value_t = 700_000)]
     rows: u32,
-    /// Rows of a chunk.
+    /// Rows of a chunk, where loading is measured alone.
     #[arg(long, default_value_t = 10_000)]
     chunk_rows: u32,
+    /// Rounds of whole imports, and processes of a reading; medians count, and the best reading.
+    #[arg(long, default_value_t = 3)]
+    rounds: u32,
+    /// Rows of the files by which memory is measured; repeat it for several.
+    #[arg(long = "memory-rows", default_values_t = [10_000, 100_000, 700_000, 1_000_000])]
+    memory_rows: Vec<u32>,
+    /// Fewer rows and one round: whether it works, not what it costs.
+    #[arg(long)]
+    quick: bool,
+    /// Make the workbooks, and measure nothing.
+    #[arg(long)]
+    prepare: bool,
+    /// The part to run; repeat it for several. Without it: all.
+    #[arg(long, value_enum)]
+    only: Vec<Part>,
     /// Given by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
-    let home = std::env::temp_dir().join(format!("ingestd-bench-{}", std::process::id()));
-    let cluster = Cluster::start(Options::new(home.join("data"))).await?;
-    // Of the size that a server for such files has: no phase is to pay for a checkpoint of the
-    // one before it, nor for making files that the next finds made.
-    settle(&cluster.url("postgres")).await?;
-    cluster.ensure_database("bench").await?;
-    let url = cluster.url("bench");
-    let pool = db::connect(&config::Database {
-        url: Some(url.into()),
-        ..Default::default()
-    })
-    .await?;
-    db::migrate(&pool).await?;
-    println!(
-        "{} rows in chunks of {}",
-        arguments.rows, arguments.chunk_rows
-    );
-    println!(
-        "{:<26} {:>9} {:>9} {:>14} {:>9} {:>8}",
-        "", "seconds", "rows/s", "CPU s", "WAL MB", "peak MB"
-    );
-    for order in [Order::Sorted, Order::Scattered] {
-        let chunks = data::chunks(arguments.rows, arguments.chunk_rows, order);
-        measure(
-            &Bench {
-                pool: pool.clone(),
-                n_rows: arguments.rows,
-            },
-            chunks,
-            order,
-        )
-        .await?;
+/// A part of the benchmark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// The reader's CPU.
+    Parse,
+    /// Whole imports: first, again, a tenth changed, shuffled strings.
+    Whole,
+    /// Peak memory of the daemon by the size of the file.
+    Memory,
+    /// A chunk with a row that only the database refuses.
+    Refusal,
+    /// Loading alone, of codes in their order and in none.
+    Load,
+}
+
+impl Arguments {
+    fn wants(&self, part: Part) -> bool {
+        self.only.is_empty() || self.only.contains(&part)
     }
-    pool.close().await;
-    cluster.stop().await?;
-    std::fs::remove_dir_all(home)?;
+
+    fn memory_rows(&self) -> Vec<u32> {
+        let quick = |n_rows: &u32| n_rows / 50;
+        if self.quick {
+            self.memory_rows.iter().map(quick).collect()
+        } else {
+            self.memory_rows.clone()
+        }
+    }
+
+    /// Makes the workbooks beforehand, so that no server waits for them.
+    fn prepare(&self) -> anyhow::Result<()> {
+        let ordered = Wanted::ordered(self.rows);
+        let with = |strings| Wanted { strings, ..ordered };
+        if self.wants(Part::Parse) || self.wants(Part::Whole) {
+            ordered.make()?;
+            with(Strings::Shuffled).make()?;
+        }
+        if self.wants(Part::Parse) {
+            with(Strings::Inline).make()?;
+        }
+        if self.wants(Part::Whole) {
+            Wanted {
+                edition: 1,
+                ..ordered
+            }
+            .make()?;
+        }
+        if self.wants(Part::Memory) {
+            for n_rows in self.memory_rows() {
+                Wanted::ordered(n_rows).make()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn main() -> anyhow::Result<()> {
+    if reading::serve_if_asked()? {
+        return Ok(());
+    }
+    let mut arguments = Arguments::parse();
+    if arguments.quick {
+        arguments.rows = arguments.rows.min(20_000);
+        arguments.rounds = 1;
+    }
+    arguments.prepare()?;
+    if arguments.prepare {
+        return Ok(());
+    }
+    println!("{} rows, {} rounds", arguments.rows, arguments.rounds);
+    let mut report = Report::default();
+    if arguments.wants(Part::Parse) {
+        parse::measure(&arguments, &mut report)?;
+    }
+    // Refused only where there is one already, which is as good.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    tokio::runtime::Runtime::new()?.block_on(with_server(&arguments, &mut report))?;
+    report.print();
     Ok(())
 }
 
-/// Sizes the server's WAL for the benchmark.
-async fn settle(url: &str) -> anyhow::Result<()> {
-    let mut conn = PgConnection::connect(url).await?;
-    for (name, value) in [("max_wal_size", "4GB"), ("min_wal_size", "4GB")] {
-        let set = AssertSqlSafe(format!("ALTER SYSTEM SET {name} = '{value}'"));
-        sqlx::query(set).execute(&mut conn).await?;
+/// Measures what needs a server.
+async fn with_server(arguments: &Arguments, report: &mut Report) -> anyhow::Result<()> {
+    if arguments.only == [Part::Parse] {
+        return Ok(());
     }
-    sqlx::query("SELECT pg_reload_conf()")
-        .execute(&mut conn)
-        .await?;
-    Ok(())
-}
-
-/// Measures every phase over one file.
-async fn measure(bench: &Bench, mut chunks: Vec<Chunk>, order: Order) -> anyhow::Result<()> {
-    println!("\n{order:?} codes");
-    bench.empty().await?;
-    bench.raw(&chunks).await?; // makes the WAL's files
-    let limit = bench.print("bulk COPY + indexes", bench.raw(&chunks).await?, None);
-    let first = bench.import(&chunks).await?;
-    bench.print("first import", first, Some(("bulk", limit)));
-    let same = bench.import(&chunks).await?;
-    bench.print("same file again", same, Some(("first", first)));
-    data::change_a_tenth(&mut chunks);
-    let changed = bench.import(&chunks).await?;
-    bench.print("10 % changed", changed, Some(("first", first)));
-    // Whoever comes first to a page with dead rows cleans it up: this import, or a vacuum before.
-    let unclean = bench.import(&chunks).await?;
-    bench.print("again, before a vacuum", unclean, Some(("first", first)));
-    bench.vacuum().await?;
-    let clean = bench.import(&chunks).await?;
-    bench.print("again, after a vacuum", clean, Some(("first", first)));
-    let (good, refused) = bench.refusal().await?;
-    println!(
-        "a chunk with one refused row: {:.1} x the time of a good one",
-        refused / good
-    );
-    Ok(())
+    let rig = Rig::start().await?;
+    if arguments.wants(Part::Whole) {
+        whole::measure(&rig, arguments, report).await?;
+    }
+    if arguments.wants(Part::Memory) {
+        memory::measure(&rig, arguments, report).await?;
+    }
+    if arguments.wants(Part::Refusal) {
+        loader::refusal(&rig, report).await?;
+    }
+    if arguments.wants(Part::Load) {
+        loader::measure(&rig, arguments).await?;
+    }
+    rig.stop().await
 }

@@ -1,7 +1,15 @@
 //! The limit: the same rows by bulk COPY into the same tables, indexes built afterwards.
 
-use ingestd::{db::copy::CopyIn, ingest::product_import::row::Chunk};
+use ingestd::{
+    db::copy::{CopyIn, Jsonb},
+    ingest::product_import::row::Chunk,
+};
 use sqlx::{AssertSqlSafe, PgConnection};
+
+use super::{
+    measure::{Cost, Phase},
+    rig::checkpoint,
+};
 
 const TABLES: [&str; 4] = [
     "CREATE SCHEMA raw",
@@ -18,14 +26,25 @@ const INDEXES: &str = "SELECT replace(indexdef, ' ON catalog.', ' ON raw.') FROM
     WHERE schemaname = 'catalog' AND tablename IN ('products', 'product_prices', 'product_stocks')";
 
 const PRODUCTS: &str = "COPY raw.products (id, tenant, code, name, description, brand, category,
-    ean, url, weight, source_updated_at, row_hash, import_id) FROM STDIN (FORMAT binary)";
+    ean, url, weight, source_updated_at, attributes, row_hash, import_id) FROM STDIN (FORMAT binary)";
 const PRICES: &str = "COPY raw.product_prices (product_id, price, currency, import_id)
     FROM STDIN (FORMAT binary)";
 const STOCKS: &str = "COPY raw.product_stocks (product_id, qty, import_id)
     FROM STDIN (FORMAT binary)";
 
+/// Copies every row in bulk, builds the indexes, and drops the tables again.
+pub(crate) async fn measure(conn: &mut PgConnection, chunks: &[Chunk]) -> anyhow::Result<Cost> {
+    prepare(conn).await?;
+    checkpoint(conn).await?;
+    let phase = Phase::begin(conn).await?;
+    load(conn, chunks).await?;
+    let cost = phase.end(conn).await?;
+    clear(conn).await?;
+    Ok(cost)
+}
+
 /// Makes the tables without indexes.
-pub(crate) async fn prepare(conn: &mut PgConnection) -> sqlx::Result<()> {
+async fn prepare(conn: &mut PgConnection) -> sqlx::Result<()> {
     for statement in TABLES {
         sqlx::query(statement).execute(&mut *conn).await?;
     }
@@ -33,16 +52,20 @@ pub(crate) async fn prepare(conn: &mut PgConnection) -> sqlx::Result<()> {
 }
 
 /// Drops the tables.
-pub(crate) async fn clear(conn: &mut PgConnection) -> sqlx::Result<()> {
+async fn clear(conn: &mut PgConnection) -> sqlx::Result<()> {
     sqlx::query("DROP SCHEMA raw CASCADE").execute(conn).await?;
     Ok(())
 }
 
 /// Copies every row and builds the indexes; the row's number is its id.
-pub(crate) async fn load(conn: &mut PgConnection, chunks: &[Chunk]) -> sqlx::Result<()> {
+async fn load(conn: &mut PgConnection, chunks: &[Chunk]) -> sqlx::Result<()> {
     let rows = || chunks.iter().flat_map(|chunk| &chunk.rows);
     let mut copy = CopyIn::begin(conn, PRODUCTS).await?;
     for row in rows() {
+        let attributes = row.attributes.as_ref().map(serde_json::to_string);
+        let attributes = attributes
+            .transpose()
+            .map_err(|it| sqlx::Error::Encode(it.into()))?;
         copy.row(|out| {
             out.push(i64::from(row.row_no))
                 .push("default")
@@ -52,7 +75,9 @@ pub(crate) async fn load(conn: &mut PgConnection, chunks: &[Chunk]) -> sqlx::Res
             out.push(row.ean.as_deref())
                 .push(row.url.as_deref())
                 .push(row.weight);
-            out.push(row.updated_at).push(row.hash).push(1_i64);
+            out.push(row.updated_at)
+                .push(attributes.as_deref().map(Jsonb));
+            out.push(row.hash).push(1_i64);
         })
         .await?;
     }

@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cost {
     pub(crate) seconds: f64,
-    /// CPU of this process.
+    /// CPU of this process, or of the one that is measured.
     pub(crate) cpu_seconds: f64,
     /// CPU of the whole server, checkpoints too.
     pub(crate) server_cpu_seconds: f64,
@@ -19,6 +19,7 @@ pub(crate) struct Cost {
 
 /// A phase under way.
 pub(crate) struct Phase {
+    pid: String,
     began: Instant,
     cpu_at: f64,
     server_cpu_at: f64,
@@ -27,14 +28,20 @@ pub(crate) struct Phase {
 }
 
 impl Phase {
-    /// Starts the clocks.
+    /// Starts the clocks, of this process and the server.
     pub(crate) async fn begin(conn: &mut PgConnection) -> anyhow::Result<Self> {
+        Self::of("self", conn).await
+    }
+
+    /// Starts the clocks, of the process `pid` and the server.
+    pub(crate) async fn of(pid: &str, conn: &mut PgConnection) -> anyhow::Result<Self> {
         // 5 resets the high-water mark (proc(5)).
-        fs::write("/proc/self/clear_refs", "5")?;
+        fs::write(format!("/proc/{pid}/clear_refs"), "5")?;
         Ok(Self {
+            pid: pid.to_owned(),
             wal_at: wal(conn).await?,
-            held_bytes: memory("VmRSS:")?,
-            cpu_at: cpu("self", false)?,
+            held_bytes: memory(pid, "VmRSS:")?,
+            cpu_at: cpu(pid, false)?,
             server_cpu_at: server_cpu(conn).await?,
             began: Instant::now(),
         })
@@ -45,10 +52,10 @@ impl Phase {
         let seconds = self.began.elapsed().as_secs_f64();
         Ok(Cost {
             seconds,
-            cpu_seconds: cpu("self", false)? - self.cpu_at,
+            cpu_seconds: cpu(&self.pid, false)? - self.cpu_at,
             server_cpu_seconds: server_cpu(conn).await? - self.server_cpu_at,
             wal_bytes: wal(conn).await? - self.wal_at,
-            peak_bytes: memory("VmHWM:")?.saturating_sub(self.held_bytes),
+            peak_bytes: memory(&self.pid, "VmHWM:")?.saturating_sub(self.held_bytes),
         })
     }
 }
@@ -59,9 +66,9 @@ async fn wal(conn: &mut PgConnection) -> sqlx::Result<i64> {
     sqlx::query_scalar(WAL).fetch_one(conn).await
 }
 
-/// Returns a figure of this process in bytes.
-fn memory(name: &str) -> anyhow::Result<u64> {
-    let status = fs::read_to_string("/proc/self/status")?;
+/// Returns a figure of a process in bytes.
+fn memory(pid: &str, name: &str) -> anyhow::Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix(name));
     let kib = line
         .and_then(|line| line.split_whitespace().next())

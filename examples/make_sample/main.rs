@@ -27,6 +27,9 @@ struct Args {
     /// Chooses another sample.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// A later edition of the sample: a tenth of its rows has other prices.
+    #[arg(long, default_value_t = 0)]
+    edition: u32,
     /// The format; by default that of the file's extension.
     #[arg(long, value_enum)]
     format: Option<Format>,
@@ -56,6 +59,7 @@ fn main() -> anyhow::Result<()> {
         n_rows: args.rows,
         n_bad: args.bad,
         seed: args.seed,
+        edition: args.edition,
     };
     writeln!(
         std::io::stdout(),

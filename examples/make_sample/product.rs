@@ -99,6 +99,9 @@ pub(crate) struct Sample {
     pub(crate) n_bad: u64,
     /// Chooses another sample.
     pub(crate) seed: u64,
+    /// 0 for the file as it first came; each later edition has other prices in a tenth of the rows,
+    /// and in half of these another stock.
+    pub(crate) edition: u32,
 }
 
 const KINDS: [(&str, &str); 16] = [
@@ -224,7 +227,8 @@ impl Sample {
             pick(6, &PRAISE),
             pick(7, &PRAISE)
         );
-        let cents = 199 + self.chance(row, 8) % 49_900;
+        let (dearer, more) = self.changed(row);
+        let cents = 199 + self.chance(row, 8) % 49_900 + dearer;
         let grams = 50 + self.chance(row, 10) % 20_000;
         let minutes = 29_000_000 + self.chance(row, 11) % 500_000;
         let url = format!("https://shop.example/{}/{row}", category.to_lowercase());
@@ -236,13 +240,23 @@ impl Sample {
             Cell::Text(category.to_owned()),
             Cell::Number(whole(cents) / 100.0),
             Cell::Text("EUR".to_owned()),
-            Cell::Number(whole(self.chance(row, 12) % 500)),
+            Cell::Number(whole(self.chance(row, 12) % 500 + more)),
             Cell::Text(ean(row)),
             Cell::Text(url),
             Cell::Number(whole(grams) / 1000.0),
             Cell::Date(i64::try_from(minutes).unwrap_or_default()),
             Cell::Text(material),
         ]
+    }
+
+    /// Returns by how much this edition raises a row's price, in cents, and its stock.
+    fn changed(&self, row: u64) -> (u64, u64) {
+        let edition = u64::from(self.edition);
+        match row % 20 {
+            3 => (edition * 100, 0),
+            13 => (edition * 100, edition),
+            _ => (0, 0),
+        }
     }
 
     /// Returns a number that depends on the seed, the row and the salt only (`SplitMix64`).

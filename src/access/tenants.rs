@@ -3,6 +3,10 @@
 /// The owner of what names none.
 pub const DEFAULT_TENANT: &str = "default";
 
+/// The owner of what belongs to the whole installation, as a bulk operation over all tenants. No
+/// caller is bound to it: where it is named, all tenants are meant.
+pub const INSTALLATION: &str = "*";
+
 /// Whose data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tenants {
@@ -13,10 +17,14 @@ pub enum Tenants {
 }
 
 impl Tenants {
-    /// Makes them of a list; `None` is all.
+    /// Makes them of a list; `None` is all. [`INSTALLATION`] in it is nobody.
     #[must_use]
     pub fn from_list(list: Option<Vec<String>>) -> Self {
-        list.map_or(Self::All, Self::Of)
+        let Some(mut list) = list else {
+            return Self::All;
+        };
+        list.retain(|tenant| tenant != INSTALLATION);
+        Self::Of(list)
     }
 
     /// Returns the list, for a statement's `$n::text[] IS NULL OR … = ANY ($n)`; `None` is all.
@@ -66,6 +74,14 @@ mod tests {
         assert!(of(&["a"]).has(Some("a")) && !of(&["a"]).has(Some("b")));
         assert!(!of(&["a"]).has(None) && of(&["default"]).has(None));
         assert!(!of(&[]).has(None));
+    }
+
+    #[test]
+    fn nobody_is_bound_to_the_installation() {
+        let list = |names: &[&str]| Some(names.iter().map(ToString::to_string).collect());
+        assert_eq!(Tenants::from_list(list(&["*", "a"])), of(&["a"]));
+        assert!(!Tenants::from_list(list(&["*"])).has(Some(INSTALLATION)));
+        assert_eq!(Tenants::from_list(None), Tenants::All);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 use sqlx::{FromRow, PgConnection, PgExecutor, PgPool};
 use subtle::ConstantTimeEq as _;
 
-use super::{Identity, Role, Tenants};
+use super::{INSTALLATION, Identity, Role, Tenants};
 
 /// What every token begins with.
 pub const MARK: &str = "igd_";
@@ -93,11 +93,14 @@ impl NewToken {
         }
         let list = self.tenants.as_deref();
         if list.is_some_and(|list| {
-            !(1..=MOST_TENANTS).contains(&list.len()) || !list.iter().all(|name| is_text(name, 200))
+            !(1..=MOST_TENANTS).contains(&list.len())
+                || !list
+                    .iter()
+                    .all(|name| is_text(name, 200) && name != INSTALLATION)
         }) {
             return Some((
                 "tenants",
-                "1 to 100 names of 1 to 200 characters, or none for all",
+                "1 to 100 names of 1 to 200 characters, `*` not among them, or none for all",
             ));
         }
         let range = Duration::from_mins(1)..=Duration::from_hours(24 * 3660);
@@ -257,16 +260,30 @@ pub async fn revoke(conn: &mut PgConnection, id: i64) -> sqlx::Result<bool> {
     Ok(revoked.rows_affected() == 1)
 }
 
-/// Says whether there is a token that nobody revoked. One that has expired counts: what it kept
-/// closed does not open by itself.
+/// Says whether there ever was a token. One that has expired or was revoked counts: what it kept
+/// closed does not open because somebody takes it back.
 ///
 /// # Errors
 ///
 /// What Postgres says.
-pub async fn is_any(db: impl PgExecutor<'_>) -> sqlx::Result<bool> {
-    sqlx::query_scalar("SELECT EXISTS (SELECT FROM ingestd.api_tokens WHERE revoked_at IS NULL)")
+pub async fn was_any(db: impl PgExecutor<'_>) -> sqlx::Result<bool> {
+    sqlx::query_scalar("SELECT EXISTS (SELECT FROM ingestd.api_tokens)")
         .fetch_one(db)
         .await
+}
+
+/// Says whether a token is left that opens something.
+///
+/// # Errors
+///
+/// What Postgres says.
+pub async fn is_any_good(db: impl PgExecutor<'_>) -> sqlx::Result<bool> {
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM ingestd.api_tokens
+                        WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()))",
+    )
+    .fetch_one(db)
+    .await
 }
 
 /// What a token is checked against.
@@ -393,6 +410,7 @@ mod tests {
         assert_eq!(of(&["a"]).mistake(), None);
         assert_eq!(of(&[]).mistake().unwrap().0, "tenants");
         assert_eq!(of(&[""]).mistake().unwrap().0, "tenants");
+        assert_eq!(of(&["*"]).mistake().unwrap().0, "tenants");
         let lasting = |lasts| NewToken {
             lasts: Some(lasts),
             ..good.clone()

@@ -245,8 +245,8 @@ fn of_database(error: &sqlx::Error) -> Known {
         ),
         "42P05" | "26000" => (
             Exit::Config,
-            "a pooler seems to give every transaction another session; in database.url name \
-             Postgres itself, or a pooler in session mode",
+            "a pooler seems to give every transaction another session: set database.pooler to \
+             \"transaction\", or name Postgres itself or a pooler in session mode in database.url",
         ),
         "57014" => (
             Exit::Temporary,

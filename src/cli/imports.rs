@@ -17,7 +17,7 @@ use super::{
 use crate::{
     blob,
     ingest::product_import::{
-        export::{Download, ExportError, Part, TableFormat},
+        export::{Db, Download, ExportError, Part, TableFormat},
         store::{self, Import},
         undo::{self, Outcome, UndoError},
     },
@@ -129,12 +129,14 @@ async fn export(args: ExportArgs, part: Part, session: &mut Session) -> Result<E
     let mut conn = super::session::connect(&session.config).await?;
     let handle = Handle::current();
     let path = args.output.clone();
-    let written = tokio::task::spawn_blocking(move || match path {
-        Some(path) => {
+    let written = tokio::task::spawn_blocking(move || {
+        let db = Db::Own(&mut conn);
+        if let Some(path) = path {
             let out = BufWriter::new(std::fs::File::create(path)?);
-            found.write(&handle, &mut conn, format, out)
+            found.write(&handle, db, format, out)
+        } else {
+            found.write(&handle, db, format, std::io::stdout().lock())
         }
-        None => found.write(&handle, &mut conn, format, std::io::stdout().lock()),
     });
     let n_rows = written.await.context("the writing broke off")?;
     let n_rows = n_rows.map_err(not_exported)?;

@@ -5,7 +5,7 @@ use serde::Serialize;
 use sqlx::PgConnection;
 
 use super::{Exit, Failure, Session};
-use crate::{db, ingest, queue};
+use crate::{config::Pooler, db, ingest, queue};
 
 /// Applies the migrations that the database does not have yet and registers the kinds of this
 /// version, so that the database accepts jobs of them. Changes nothing the second time.
@@ -52,7 +52,10 @@ pub(super) async fn run(args: &MigrateArgs, session: &mut Session) -> Result<Exi
 /// Migrates the database and registers the kinds; returns what was done.
 pub(super) async fn bring_up(session: &mut Session) -> Result<Report, Failure> {
     let report = Report::plan(false, session).await?;
-    apply(&mut session.conn).await?;
+    match session.config.database.pooler {
+        Pooler::None => apply(&mut session.conn).await?,
+        Pooler::Transaction => db::migrate_in_one(&mut session.conn).await?,
+    }
     queue::register(&mut session.conn, &ingest::kinds(&session.config)).await?;
     Ok(report)
 }

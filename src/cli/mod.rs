@@ -131,7 +131,7 @@ enum Command {
     #[command(subcommand, visible_alias = "sources", after_help = source::EXAMPLES)]
     Source(source::SourceCommand),
     /// Imports a product file and shows its progress.
-    Import(import::ImportArgs),
+    Import(Box<import::ImportArgs>),
     /// Lists and shows imports, and undoes them.
     #[command(subcommand, after_help = imports::EXAMPLES)]
     Imports(imports::ImportsCommand),

@@ -115,7 +115,7 @@ fn recycle(config: &Config, shutdown: &Shutdown, daemon: &Daemon) -> std::io::Re
     let recycler = Recycler {
         limit: settings.stuck_limit.into(),
         n_threads: tokio::runtime::Handle::current().metrics().num_workers(),
-        patience: settings.soft_stop + settings.hard_stop + HAND_BACK * 2,
+        patience: settings.soft_stop + (settings.hard_stop + HAND_BACK) * 2,
     };
     let (grace, mut told) = (settings.deadline_grace, None);
     let look = move || {

@@ -103,6 +103,9 @@ pub(super) async fn within(
 /// Describes where a connection goes, without user and password.
 pub(super) fn place(options: &PgConnectOptions) -> String {
     let database = options.get_database().unwrap_or("postgres");
+    if let Some(pooler) = db::relayed_to(options) {
+        return format!("{pooler} (database {database})");
+    }
     match options.get_socket() {
         Some(socket) => format!("{} (database {database})", socket.display()),
         None => format!("{}:{}/{database}", options.get_host(), options.get_port()),

@@ -24,7 +24,8 @@ pub(super) const EXAMPLES: &str = "Examples:
 
 A token is shown once, when it is made. It goes with a request as
   curl -H 'Authorization: Bearer igd_...' http://127.0.0.1:8477/api/v1/jobs
-From the first token on, nobody is served without one, not even this machine.";
+From the first token on, nobody is served without one, not even this machine, and not
+when the last one is revoked either: make another here.";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum TokenCommand {
@@ -162,7 +163,7 @@ async fn revoke(id: i64, session: &mut Session) -> Result<Exit, Failure> {
         };
         change.note(&mut tx, &actor).await?;
     }
-    let is_any = token::is_any(&mut *tx).await?;
+    let is_any = token::is_any_good(&mut *tx).await?;
     tx.commit().await?;
     let text = if revoked {
         format!("token {id} ({}) is revoked", token.name)
@@ -172,8 +173,8 @@ async fn revoke(id: i64, session: &mut Session) -> Result<Exit, Failure> {
     session.output.done(&token, &text)?;
     if !is_any {
         session.output.hint(
-            "no token is left: unless the configuration names a credential, whoever is on this \
-             machine is admin now",
+            "no token is left: unless the configuration names a credential, nobody is served until \
+             `ingestd token create NAME --role admin` makes one",
         );
     }
     Ok(Exit::Ok)

@@ -20,8 +20,8 @@ pub struct Auth {
     /// `auth.requests_per_minute_per_address`: requests from one address (IPv6: one /64) in a
     /// minute, 0 for no limit. Default 12000.
     pub requests_per_minute_per_address: u32,
-    /// `auth.failures_per_minute`: wrong credentials from one address in a minute, 0 for no limit.
-    /// Default 20.
+    /// `auth.failures_per_minute`: wrong credentials from one address in a minute that are
+    /// noted and leave `POST /api/v1/session` open, 0 for no limit. Default 20.
     pub failures_per_minute: u32,
     /// `auth.allowed_origins`: origins of front ends on other hosts, as
     /// `https://shop.example`, that may read answers and ask for changes. Default: none.

@@ -22,6 +22,8 @@ pub struct Database {
     pub url: Option<SecretString>,
     /// `database.url_file`: a file that holds the URL, instead of `url`. No default.
     pub url_file: Option<PathBuf>,
+    /// `database.pooler`: what stands between the daemon and Postgres. Default `none`.
+    pub pooler: Pooler,
     /// `database.max_connections`: connections the pool may open, 1 to 1000. Default 10.
     pub max_connections: u32,
     /// `database.acquire_timeout`: longest wait for a connection of the pool. Default 10 s.
@@ -30,6 +32,18 @@ pub struct Database {
     /// `database.statement_timeout`: longest time one statement may take. Default 60 s.
     #[serde(with = "unit::duration")]
     pub statement_timeout: Duration,
+}
+
+/// What stands between the daemon and Postgres.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pooler {
+    /// Nothing that shows: a connection is a session until it is closed. So it is with a pooler in
+    /// session mode, too.
+    None,
+    /// A pooler that lends a server for one transaction, as `PgBouncer` does with
+    /// `pool_mode = transaction`. New jobs are then found by polling, whatever `queue.wake` says.
+    Transaction,
 }
 
 impl Database {
@@ -49,6 +63,7 @@ impl Default for Database {
         Self {
             url: None,
             url_file: None,
+            pooler: Pooler::None,
             max_connections: 10,
             acquire_timeout: Duration::from_secs(10),
             statement_timeout: Duration::from_mins(1),

@@ -41,7 +41,7 @@ use serde::{Deserialize, Serialize};
 use check::Check;
 
 pub use auth::Auth;
-pub use database::Database;
+pub use database::{Database, Pooler};
 pub use error::{ConfigError, Mistake};
 pub use fetch::Fetch;
 pub use gates::{Gate, Gates};

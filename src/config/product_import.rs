@@ -37,8 +37,8 @@ pub enum SameFile {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ProductImport {
-    /// `product_import.chunk_rows`: data rows committed by one transaction, 1 to 100000. Default
-    /// 10000.
+    /// `product_import.chunk_rows`: data rows committed by one transaction, 1 to 100000; fewer where
+    /// those take more than 16 MiB. Default 10000.
     pub chunk_rows: u32,
     /// `product_import.max_rows`: data rows of one file at most. 1 to 1000000000. Default
     /// 2000000.

@@ -8,6 +8,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
+use super::relay;
 use crate::config;
 
 /// A statement slower than this is logged as a warning.
@@ -70,20 +71,24 @@ fn pool(
         .unzip();
     names.push("statement_timeout");
     values.push(statement_timeout(config));
-    PgPoolOptions::new()
+    let options = PgPoolOptions::new()
         .max_connections(n_connections)
-        .acquire_timeout(config.acquire_timeout)
-        .after_connect(move |conn, _| {
-            let set = sqlx::query(
-                "SELECT set_config(name, value, false)
+        .acquire_timeout(config.acquire_timeout);
+    if config.pooler == config::Pooler::Transaction {
+        // Others would meet what is set here; the relay sets each transaction.
+        return options;
+    }
+    options.after_connect(move |conn, _| {
+        let set = sqlx::query(
+            "SELECT set_config(name, value, false)
                  FROM unnest($1::text[], $2::text[]) AS s (name, value)",
-            );
-            let set = set
-                .bind(names.clone())
-                .bind(values.clone())
-                .persistent(false);
-            Box::pin(async move { set.execute(conn).await.map(|_| ()) })
-        })
+        );
+        let set = set
+            .bind(names.clone())
+            .bind(values.clone())
+            .persistent(false);
+        Box::pin(async move { set.execute(conn).await.map(|_| ()) })
+    })
 }
 
 fn statement_timeout(config: &config::Database) -> String {
@@ -95,7 +100,8 @@ fn statement_timeout(config: &config::Database) -> String {
 ///
 /// # Errors
 ///
-/// No URL, or one that does not parse.
+/// No URL, or one that does not parse. With `database.pooler = "transaction"`, a pooler on another
+/// machine without `sslmode=disable`.
 pub fn session(config: &config::Database) -> sqlx::Result<PgConnectOptions> {
     let missing = || sqlx::Error::Configuration("database.url is not set".into());
     let url: PgConnectOptions = config
@@ -104,6 +110,10 @@ pub fn session(config: &config::Database) -> sqlx::Result<PgConnectOptions> {
         .ok_or_else(missing)?
         .expose_secret()
         .parse()?;
+    let url = match config.pooler {
+        config::Pooler::None => url,
+        config::Pooler::Transaction => relay::through(url)?,
+    };
     Ok(url
         .application_name("ingestd")
         .options(SESSION)

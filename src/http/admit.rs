@@ -190,31 +190,25 @@ async fn identify(
     prove(app, &sent, from, request_id).await
 }
 
-/// Says whether a credential is needed: one is configured, or there is a token.
+/// Says whether a credential is needed: one is configured, or there ever was a token.
 pub(super) async fn is_guarded(app: &AppState) -> Result<bool, Problem> {
-    Ok(app.door.is_configured() || token::is_any(&app.db).await?)
+    Ok(app.door.is_configured() || token::was_any(&app.db).await?)
 }
 
-/// Finds out whose credential one of these is. Those that prove nothing are counted against the
-/// address and noted in the audit log, and once there were too many none is looked at any more.
+/// Finds out whose credential one of these is. What proves something always does, however many
+/// others from the same address did not: a whole office may share it. Those that prove nothing are
+/// counted against the address and noted in the audit log, and once there were too many only
+/// counted.
 ///
 /// # Errors
 ///
-/// 401, or 429 for an address that tried too often.
+/// 401, or 429 for a wrong one from an address that tried too often.
 pub(super) async fn prove(
     app: &AppState,
     sent: &[&str],
     from: IpAddr,
     request_id: &str,
 ) -> Result<Identity, Problem> {
-    let key = network(from);
-    let tried = app.door.failures.peek(key, Instant::now());
-    if let Some(tried) = tried.filter(|tried| !tried.is_within) {
-        return Err(too_many(
-            tried,
-            "too many wrong credentials from this address",
-        ));
-    }
     let mut why = String::new();
     for text in sent {
         match check(app, text).await? {
@@ -222,7 +216,38 @@ pub(super) async fn prove(
             Err(reason) => why = reason,
         }
     }
-    app.door.failures.take(key, Instant::now());
+    may_try(app, from)?;
+    app.door.failures.take(network(from), Instant::now());
+    note_refusal(app, sent, from, request_id, &why).await?;
+    tracing::info!(%from, why, "a credential was refused");
+    Err(Trouble::Unauthorized.into())
+}
+
+/// Refuses an address from which too many wrong credentials came. For what people log in with: what
+/// they type may be guessed.
+///
+/// # Errors
+///
+/// 429.
+pub(super) fn may_try(app: &AppState, from: IpAddr) -> Result<(), Problem> {
+    let tried = app.door.failures.peek(network(from), Instant::now());
+    match tried.filter(|tried| !tried.is_within) {
+        Some(tried) => Err(too_many(
+            tried,
+            "too many wrong credentials from this address",
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Writes the audit log's line for credentials that prove nothing.
+async fn note_refusal(
+    app: &AppState,
+    sent: &[&str],
+    from: IpAddr,
+    request_id: &str,
+    why: &str,
+) -> Result<(), Problem> {
     let nobody = Caller {
         actor: anyone().actor,
         role: Role::Viewer,
@@ -231,20 +256,11 @@ pub(super) async fn prove(
         once: None,
     };
     let prefix = sent.iter().find_map(|text| token::prefix_of(text));
-    let detail = json!({ "why": why, "prefix": prefix });
+    let detail = Some(json!({ "why": why, "prefix": prefix }));
     let object = format!("address/{from}");
     let mut conn = app.db.acquire().await?;
-    audit::record(
-        &mut conn,
-        &nobody,
-        "auth.refuse",
-        &object,
-        None,
-        Some(detail),
-    )
-    .await?;
-    tracing::info!(%from, why, "a credential was refused");
-    Err(Trouble::Unauthorized.into())
+    audit::record(&mut conn, &nobody, "auth.refuse", &object, None, detail).await?;
+    Ok(())
 }
 
 /// Checks one credential; the inner error says why it proves nothing.

@@ -38,6 +38,17 @@ const PRIVATE: [&str; 7] = [
 ];
 
 impl Caller {
+    /// Returns who triggers what they ask for, as runs have it: a user by name, so that mail
+    /// reaches them, everybody else as `api`.
+    #[must_use]
+    pub fn asks_as(&self) -> &str {
+        if self.actor.starts_with("user:") {
+            &self.actor
+        } else {
+            "api"
+        }
+    }
+
     /// Returns the owner of something new: the one that the body asks for, or the only one there
     /// can be.
     ///

@@ -61,8 +61,8 @@ struct Inner {
     streams: Arc<Semaphore>,
     /// Each has a [`Watcher`].
     watched: Mutex<HashMap<RunId, watch::Sender<Arc<Run>>>>,
-    tasks: TaskTracker,
     ended: CancellationToken,
+    readers: TaskTracker,
 }
 
 impl Live {
@@ -73,16 +73,16 @@ impl Live {
             n_streams,
             streams: Arc::new(Semaphore::new(n_streams)),
             watched: Mutex::default(),
-            tasks: TaskTracker::new(),
             ended: CancellationToken::new(),
+            readers: TaskTracker::new(),
         }))
     }
 
     /// Ends every stream, now and from now on; returns once nothing is read any more.
     pub(super) async fn end(&self) {
         self.0.ended.cancel();
-        self.0.tasks.close();
-        self.0.tasks.wait().await;
+        self.0.readers.close();
+        self.0.readers.wait().await;
     }
 
     /// Answers with what `view` shows of a run, whenever that changes, until the run has ended.
@@ -155,7 +155,7 @@ impl Inner {
                 news: sender.clone(),
                 is_listed: true,
             };
-            self.tasks.spawn(reader.watch());
+            self.readers.spawn(reader.watch());
             sender
         });
         let mut news = sender.subscribe();

@@ -18,7 +18,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{once, trouble::Trouble};
-use crate::db;
+use crate::{db, queue::KeyTaken};
 
 /// Something that a request cannot have, and why.
 #[derive(Debug, Clone)]
@@ -209,6 +209,10 @@ impl From<sqlx::Error> for Problem {
         if once::is_repeated(&error) {
             let text = "another request with this Idempotency-Key came first; ask again";
             return Self::new(Trouble::Conflict).detail(text);
+        }
+        if let Some(taken) = KeyTaken::from(&error) {
+            let problem = Self::new(Trouble::Conflict).detail(taken.to_string());
+            return problem.with("job", taken.job);
         }
         if code.starts_with("22") {
             // A data exception, as U+0000 in a text: only the caller can have sent it.

@@ -11,7 +11,7 @@ use crate::{
     config::Config,
     fetch::Fetcher,
     notify::{mail, search, webhook},
-    queue::{Kind, Retry},
+    queue::{ByName, Kind, Retry},
     source,
 };
 
@@ -78,12 +78,24 @@ pub fn retry(config: &Config, kind: &str, retry: Retry) -> Retry {
     }
 }
 
+/// Says who may enqueue a kind by its name. A kind that this binary does not have may be a newer
+/// one's where its system is ours; of other systems others decide.
+#[must_use]
+pub fn by_name(kind: &str) -> ByName {
+    let system = |name: &str| name.split('.').next().map(str::to_owned);
+    match ALL.iter().find(|known| known.name == kind) {
+        Some(known) => known.by_name,
+        None if ALL.iter().any(|known| system(known.name) == system(kind)) => ByName::AllTenants,
+        None => ByName::Anybody,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::{collections::HashSet, time::Duration};
 
-    use super::ALL;
-    use crate::queue::Timetable;
+    use super::{ALL, by_name};
+    use crate::queue::{ByName, Timetable};
 
     #[test]
     fn every_kind_is_well_formed() {
@@ -97,5 +109,24 @@ mod tests {
                 Timetable::parse(cron, "UTC").expect(kind.name);
             }
         }
+    }
+
+    #[test]
+    fn what_a_route_or_the_daemon_makes_nobody_makes_by_its_name() {
+        let open = ALL
+            .iter()
+            .filter(|kind| by_name(kind.name) == ByName::AllTenants);
+        let open: Vec<&str> = open.map(|kind| kind.name).collect();
+        // Arguments of these name nothing: no tenant, no run, no server.
+        let harmless = [
+            "search.look",
+            "system.noop",
+            "system.recover_runs",
+            "system.sweep_blobs",
+        ];
+        assert_eq!(open, harmless);
+        assert!(ALL.iter().all(|kind| by_name(kind.name) != ByName::Anybody));
+        assert_eq!(by_name("catalog.newer"), ByName::AllTenants);
+        assert_eq!(by_name("others.kind"), ByName::Anybody);
     }
 }

@@ -89,7 +89,8 @@ impl Claimer {
         let stop = self.stop.clone();
         let mut flights = JoinSet::new();
         let (mut reason, mut is_short) = (Wake::Poll, false);
-        while !stop.is_cancelled() {
+        // Without anybody to run what it claims it ends, and is missed.
+        while !stop.is_cancelled() && !self.claimed.is_closed() {
             let place = if flights.is_empty() {
                 Place::Seat
             } else {
@@ -225,9 +226,13 @@ impl Claimer {
         });
         let claimed: Vec<_> = claimed.collect();
         drop(room);
-        if !claimed.is_empty() {
-            // The receiver is gone where the daemon stops: handed back with everything unfinished.
-            drop(self.claimed.send(claimed).await);
+        if claimed.is_empty() {
+            return;
+        }
+        if let Err(mpsc::error::SendError(claimed)) = self.claimed.send(claimed).await {
+            // Nobody holds them, so they are found and handed back.
+            let leases = claimed.iter().map(|claimed| claimed.lease.lease_id);
+            self.leases.forget(leases);
         }
     }
 

@@ -34,7 +34,7 @@ impl<C: Send + Sync + 'static> Engine<C> {
             ..config::Database::default()
         };
         let pool = db::connect_queue(&database).await?;
-        db::migrate(&pool).await?;
+        db::migrate_or_follow(&pool).await?;
         Ok(Self {
             pool,
             options: db::session(&database)?,

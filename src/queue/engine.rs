@@ -34,7 +34,10 @@ use super::{
     wake::{self, Sleepers},
     watch,
 };
-use crate::{config, db::Bounded};
+use crate::{
+    config,
+    db::{self, Bounded},
+};
 
 /// Registers kinds and their schedules, so that the database accepts jobs of them.
 ///
@@ -117,7 +120,9 @@ impl<C: Send + Sync + 'static> Engine<C> {
         parts.start_completer(concluded, sleepers.clone());
         parts.start_keeper(sleepers.clone());
         parts.start_claimers(sleepers.clone(), new_queues, conclusions);
-        if parts.settings.wake == config::Wake::Notify {
+        // A pooler in transaction mode takes a LISTEN and passes nothing on.
+        let is_pooled = db::relayed_to(&parts.db.pool.connect_options()).is_some();
+        if parts.settings.wake == config::Wake::Notify && !is_pooled {
             let (pool, leases) = (parts.db.pool.clone(), parts.leases.clone());
             parts
                 .claimers
@@ -186,8 +191,9 @@ impl<C: Send + Sync + 'static> Parts<C> {
             finished: finished.clone(),
         };
         let (session, heart) = heart.start()?;
-        // A statement has that long, and a nap is one statement and the longest poll.
-        let claims = Claims::new(settings.lost_after * 2 + settings.poll_interval);
+        // A claim is two statements at most, and a nap is one and the longest poll.
+        let statement = pool.options().get_acquire_timeout() + settings.lost_after;
+        let claims = Claims::new(statement * 2 + settings.poll_interval);
         let db = Bounded {
             pool,
             limit: settings.lost_after,
@@ -318,7 +324,7 @@ impl<C: Send + Sync + 'static> Parts<C> {
                     }
                     let worker = session.borrow().as_ref().map(|life| life.worker_id);
                     if let Some(worker) = worker {
-                        rescuer.rescue_strays(worker, &leases.held()).await;
+                        rescuer.rescue_strays(worker, &leases).await;
                     }
                 }
             };

@@ -87,7 +87,76 @@ const ENQUEUE: &str = "
 /// What Postgres says: an unknown kind, arguments over 256 KiB, a lost connection.
 pub async fn enqueue<J: Job>(conn: &mut PgConnection, job: &J) -> sqlx::Result<Enqueued> {
     let new = NewJob::of(job).map_err(|error| sqlx::Error::Encode(error.into()))?;
-    enqueue_raw(conn, &new).await
+    enqueue_or_find(conn, &new).await
+}
+
+/// Another job has the unique key that a new one needs.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "another job has the unique key {key} that a new job of {kind} needs; cancel that job \
+     (`ingestd jobs ls`), then ask again"
+)]
+pub struct KeyTaken {
+    key: String,
+    kind: String,
+    /// The job that has it; `None` where it finished in the meantime.
+    pub job: Option<JobId>,
+}
+
+impl KeyTaken {
+    fn of(new: &NewJob, job: Option<JobId>) -> sqlx::Error {
+        let key = new.unique_key.clone().unwrap_or_default();
+        let kind = new.kind.clone();
+        sqlx::Error::Encode(Box::new(Self { key, kind, job }))
+    }
+
+    /// Returns it where it is what an enqueue failed with.
+    #[must_use]
+    pub fn from(error: &sqlx::Error) -> Option<&Self> {
+        match error {
+            sqlx::Error::Encode(cause) => cause.downcast_ref(),
+            _ => None,
+        }
+    }
+}
+
+/// Inserts a job that cannot be there yet, as the one that drives a new run.
+///
+/// # Errors
+///
+/// As [`enqueue_raw`]; [`KeyTaken`] where its unique key is taken: without the job, what it is for
+/// would never happen.
+pub async fn enqueue_new(conn: &mut PgConnection, job: &NewJob) -> sqlx::Result<JobId> {
+    match enqueue_raw(conn, job).await? {
+        Enqueued {
+            id: Some(id),
+            inserted: true,
+        } => Ok(id),
+        Enqueued { id, .. } => Err(KeyTaken::of(job, id)),
+    }
+}
+
+/// Inserts a job, or finds one of its kind that has its unique key.
+///
+/// # Errors
+///
+/// As [`enqueue_raw`]; [`KeyTaken`] where one of another kind has the key, which does not do the
+/// work of this one.
+pub async fn enqueue_or_find(conn: &mut PgConnection, job: &NewJob) -> sqlx::Result<Enqueued> {
+    let enqueued = enqueue_raw(&mut *conn, job).await?;
+    if enqueued.inserted {
+        return Ok(enqueued);
+    }
+    let is_other: Option<bool> =
+        sqlx::query_scalar("SELECT kind <> $2 FROM ingestd.jobs WHERE shard = 0 AND id = $1")
+            .bind(enqueued.id)
+            .bind(&job.kind)
+            .fetch_optional(conn)
+            .await?;
+    match is_other {
+        Some(true) => Err(KeyTaken::of(job, enqueued.id)),
+        _ => Ok(enqueued),
+    }
 }
 
 /// Inserts a job by its kind's name in the connection's transaction.

@@ -371,7 +371,7 @@ impl LiveFilter {
         and!(query, "queue =", self.queue);
         and!(query, "kind =", self.kind);
         and!(query, "state =", self.state);
-        and!(query, "tenant =", self.tenant);
+        and!(query, "coalesce(tenant, 'default') =", self.tenant);
         and!(query, "run_id =", self.run_id);
         and!(query, "created_at >=", self.created_after);
         and!(query, "created_at <", self.created_before);
@@ -389,7 +389,7 @@ impl DeadFilter {
         and!(query, "kind =", self.kind);
         and!(query, "reason =", self.reason.map(Reason::as_str));
         and!(query, "fingerprint =", self.fingerprint);
-        and!(query, "tenant =", self.tenant);
+        and!(query, "coalesce(tenant, 'default') =", self.tenant);
         and!(query, "run_id =", self.run_id);
         and!(query, "died_at >=", self.died_after);
         and!(query, "died_at <", self.died_before);

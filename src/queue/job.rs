@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 
-use super::{record::Record, retry::Retry};
+use super::{kind::ByName, record::Record, retry::Retry};
 
 /// Identifies a job; unique for ever within a shard, across live, history and dead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, sqlx::Type, Serialize)]
@@ -42,6 +42,8 @@ pub trait Job: Serialize + DeserializeOwned + Send + Sync + 'static {
     const TIMEOUT: Duration = Duration::from_mins(5);
     /// A cron line (with seconds, UTC) that enqueues this kind with default arguments.
     const SCHEDULE: Option<&'static str> = None;
+    /// Who may enqueue this kind by its name over HTTP.
+    const BY_NAME: ByName = ByName::AllTenants;
     /// Whether the history keeps what [`Done::with_output`] returned.
     const KEEP_OUTPUT: bool = false;
     /// What the daemon lends to every job of this program.
@@ -206,6 +208,14 @@ pub struct Lease {
     pub waited_ms: i64,
     /// Milliseconds from its INSERT to the claim, on the database's clock.
     pub age_ms: i64,
+}
+
+impl Lease {
+    /// Says whether the job is this owner's; one that names none is `default`'s.
+    #[must_use]
+    pub fn belongs_to(&self, owner: &str) -> bool {
+        self.tenant.as_deref().unwrap_or("default") == owner
+    }
 }
 
 /// What a handler is given besides its arguments.

@@ -20,11 +20,27 @@ pub struct Kind<C: 'static> {
     pub timeout: Duration,
     /// A cron line that enqueues the kind with default arguments.
     pub schedule: Option<&'static str>,
+    /// Who may enqueue it by its name.
+    pub by_name: ByName,
     /// Whether the history keeps what its jobs return.
     pub keep_output: bool,
     pub(super) run: fn(JobContext<C>) -> BoxFuture<'static, Result<Done, JobError>>,
     pub(super) on_dead:
         for<'a> fn(&'a mut PgConnection, &'a DeadJob) -> BoxFuture<'a, sqlx::Result<()>>,
+}
+
+/// Who may enqueue a kind by its name over HTTP, schedule it there, or give a dead letter of it other
+/// arguments. In SQL, and on the daemon's own command line, the database's roles decide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ByName {
+    /// Whoever may enqueue, those bound to tenants among them: the arguments name nothing that
+    /// could be another tenant's.
+    Anybody,
+    /// Callers of all tenants only.
+    AllTenants,
+    /// Nobody: what makes its jobs decides more than their arguments say, as owner, key, gate or
+    /// run. The text says where to ask instead.
+    Nobody(&'static str),
 }
 
 impl<C> Clone for Kind<C> {
@@ -55,6 +71,7 @@ impl<C: Send + Sync + 'static> Kind<C> {
             retry: J::RETRY,
             timeout: J::TIMEOUT,
             schedule: J::SCHEDULE,
+            by_name: J::BY_NAME,
             keep_output: J::KEEP_OUTPUT,
             run: run::<J>,
             on_dead: |conn, dead| Box::pin(J::on_dead(conn, dead)),

@@ -84,7 +84,7 @@ impl<C: Send + Sync + 'static> Lanes<C> {
         let slots = Slots::new(n_slots);
         self.told.add(queue, &slots);
         let (sender, jobs) = mpsc::channel(CLAIMED);
-        let (name, slots): (Arc<str>, _) = (queue.into(), Slots::new(n_slots));
+        let name: Arc<str> = queue.into();
         let claimer = Claimer {
             steps: self.claims.begin(&name, &slots),
             queue: name,

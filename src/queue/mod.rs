@@ -53,9 +53,9 @@ pub mod why;
 
 pub use complete::Reason;
 pub use engine::{Engine, Running, register};
-pub use enqueue::{Enqueued, NewJob, enqueue, enqueue_raw};
+pub use enqueue::{Enqueued, KeyTaken, NewJob, enqueue, enqueue_new, enqueue_or_find, enqueue_raw};
 pub use job::{DeadJob, Done, Job, JobContext, JobError, JobId, Lease, LeaseId};
-pub use kind::Kind;
+pub use kind::{ByName, Kind};
 pub use record::LogLevel;
 pub use retry::{Retry, delay};
 pub use stuck::{LastResort, stuck};

@@ -1,15 +1,16 @@
 -- Puts jobs back for later: a retry with its error, or a snooze (error null), which is no attempt;
 -- or as they were (delay null too), where they were claimed ahead and did not begin.
 -- What has a gate is held again, for its slot may be another's when its time comes; but what did
--- not begin keeps the slot and the token that it was admitted with.
+-- not begin keeps the slot and the token that it was admitted with, unless its gate was paused.
 -- A job that somebody cancelled meanwhile is not tried again: it goes to the history instead.
 -- $1 ids, $2 leases, $3 delays in milliseconds, $4 errors, $5 error kinds, $6 worker. Found as in
 -- finish.sql; what belongs to a row is looked up by the place of its id.
 WITH back AS (
   UPDATE ingestd.jobs
-  SET state = CASE WHEN gate_key IS NULL
-                     OR ($3::bigint[])[array_position($1::bigint[], id)] IS NULL
-                THEN 'queued' ELSE 'held' END,
+  SET state = CASE WHEN gate_key IS NULL THEN 'queued'
+                WHEN ($3::bigint[])[array_position($1::bigint[], id)] IS NULL
+                     AND NOT (SELECT g.paused FROM ingestd.gate_of(gate_key) g) THEN 'queued'
+                ELSE 'held' END,
       lease_id = NULL, worker_id = NULL, deadline_at = NULL,
       crashes = CASE WHEN ($3::bigint[])[array_position($1::bigint[], id)] IS NULL
                 THEN crashes ELSE 0 END,

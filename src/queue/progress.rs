@@ -64,7 +64,7 @@ impl Progress {
             Place::Ended => true,
             Place::Database => false,
             Place::Claim | Place::Nap => is_long,
-            Place::Seat => is_long && self.slots.count().1 == 0,
+            Place::Seat => is_long && is_alive && self.slots.count().1 == 0,
             Place::Session => is_long && is_alive,
         }
     }

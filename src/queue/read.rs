@@ -153,10 +153,29 @@ pub async fn list(
 ///
 /// What Postgres says.
 pub async fn find(db: impl PgExecutor<'_>, id: JobId) -> sqlx::Result<Option<JobDetail>> {
-    sqlx::query_as(include_str!("find.sql"))
+    let mut found: Option<JobDetail> = sqlx::query_as(include_str!("find.sql"))
         .bind(id)
         .fetch_optional(db)
-        .await
+        .await?;
+    if let Some(args) = found.as_mut().and_then(|job| job.args.as_mut()) {
+        hide_query(args);
+    }
+    Ok(found)
+}
+
+/// Leaves out the query of a URL that is argument `location`: there tokens and signatures stand.
+fn hide_query(args: &mut Value) {
+    let Some(Value::String(location)) = args.get_mut("location") else {
+        return;
+    };
+    let is_url = |place: &str| {
+        let (scheme, _) = place.split_once("://").unwrap_or_default();
+        scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("http")
+    };
+    match location.split_once('?') {
+        Some((place, _)) if is_url(place) => *location = format!("{place}?[redacted]"),
+        _ => {}
+    }
 }
 
 /// Reads the newest 100 failed attempts of a job, oldest first.
@@ -195,4 +214,31 @@ pub async fn is_queue(db: impl PgExecutor<'_>, queue: &str) -> sqlx::Result<bool
     .bind(queue)
     .fetch_one(db)
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::hide_query;
+
+    #[test]
+    fn the_query_of_a_location_is_not_shown() {
+        for (stored, shown) in [
+            (
+                "https://x.test/a.csv?token=canary",
+                "https://x.test/a.csv?[redacted]",
+            ),
+            ("HTTP://x.test/?canary", "HTTP://x.test/?[redacted]"),
+            ("https://x.test/a.csv", "https://x.test/a.csv"),
+            ("/in/what?.csv", "/in/what?.csv"),
+        ] {
+            let mut args = json!({ "location": stored, "n": 1 });
+            hide_query(&mut args);
+            assert_eq!(args, json!({ "location": shown, "n": 1 }));
+        }
+        let mut other = json!({ "url": "https://x.test/?shown" });
+        hide_query(&mut other);
+        assert_eq!(other["url"], "https://x.test/?shown");
+    }
 }

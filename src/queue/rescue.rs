@@ -22,6 +22,7 @@ use super::{
     complete::{Grave, Reason, bury},
     gate,
     kind::Kind,
+    lease::Leases,
     retry,
 };
 use crate::{
@@ -155,8 +156,9 @@ impl<C: Send + Sync + 'static> Rescuer<C> {
     }
 
     /// Hands back what this process's worker runs by the database's account only.
-    pub(super) async fn rescue_strays(&self, worker: i64, held: &[i64]) {
-        match hand_back_strays(&self.db, worker, held, self.lost_after).await {
+    pub(super) async fn rescue_strays(&self, worker: i64, leases: &Leases) {
+        // What a claim brings may be on its way to the leases for two statements' time.
+        match hand_back_strays(&self.db, worker, leases, self.lost_after * 3).await {
             Ok(0) => {}
             Ok(n_jobs) => tracing::warn!(
                 worker,
@@ -355,7 +357,9 @@ async fn release(conn: &mut PgConnection, kinds: &[&'static str]) -> sqlx::Resul
 /// the token that its gate admitted it with.
 const HAND_BACK: &str = "
     UPDATE ingestd.jobs
-    SET state = CASE WHEN gate_key IS NULL OR $2 IS NOT NULL THEN 'queued' ELSE 'held' END,
+    SET state = CASE WHEN gate_key IS NULL THEN 'queued'
+          WHEN $2 IS NOT NULL AND NOT (SELECT g.paused FROM ingestd.gate_of(gate_key) g)
+          THEN 'queued' ELSE 'held' END,
         lease_id = NULL, worker_id = NULL, deadline_at = NULL,
         attempt = greatest(attempt - 1, 0)
     WHERE shard = 0 AND worker_id = $1 AND state = 'running' AND NOT cancel_requested
@@ -458,23 +462,24 @@ async fn hand_back_but(
 pub(super) async fn hand_back_strays(
     db: &Bounded,
     worker_id: i64,
-    held: &[i64],
-    lost_after: Duration,
+    leases: &Leases,
+    older_than: Duration,
 ) -> sqlx::Result<u64> {
-    let hand_back = sqlx::query(
-        "UPDATE ingestd.jobs
+    const STRAYS: &str = "UPDATE ingestd.jobs
          SET state = CASE WHEN gate_key IS NULL THEN 'queued' ELSE 'held' END,
              lease_id = NULL, worker_id = NULL, deadline_at = NULL,
              attempt = greatest(attempt - 1, 0)
          WHERE shard = 0 AND worker_id = $1 AND state = 'running' AND NOT cancel_requested
            AND lease_id <> ALL ($2)
-           AND started_at < clock_timestamp() - $3 * interval '1 millisecond'",
-    )
-    .bind(worker_id)
-    .bind(held)
-    .bind(millis(lost_after));
-    let back = db.run(async |conn| hand_back.execute(conn).await).await?;
-    Ok(back.rows_affected())
+           AND started_at < clock_timestamp() - $3 * interval '1 millisecond'";
+    let back = db.run(async |conn| {
+        let hand_back = sqlx::query(STRAYS)
+            .bind(worker_id)
+            .bind(leases.held()) // now, and not before a connection was free
+            .bind(millis(older_than));
+        hand_back.execute(conn).await
+    });
+    Ok(back.await?.rows_affected())
 }
 
 fn millis(duration: Duration) -> i64 {

@@ -79,8 +79,11 @@ impl Heart {
     /// Lives one life: registers, beats, and ends it when trust runs out or work is finished.
     async fn live(&self, sessions: &watch::Sender<Option<Arc<Session>>>) -> sqlx::Result<()> {
         let mut conn = self.connect().await?;
-        give_up_dead_neighbours(&mut conn).await?;
-        let worker_id = register(&mut conn, &self.queues).await?;
+        let begin = async {
+            give_up_dead_neighbours(&mut conn).await?;
+            register(&mut conn, &self.queues).await
+        };
+        let worker_id = self.in_time(begin).await?;
         let cancel = self.hard_stop.child_token();
         let session = Arc::new(Session {
             worker_id,
@@ -91,13 +94,11 @@ impl Heart {
         let ended = self.beat_while_trusted(&mut conn, worker_id).await;
         cancel.cancel();
         if self.finished.is_cancelled() {
-            sqlx::query(
+            let end = sqlx::query(
                 "UPDATE ingestd.workers SET ended_at = now(), end_reason = 'stopped'
                  WHERE id = $1 AND ended_at IS NULL",
-            )
-            .bind(worker_id)
-            .execute(&mut conn)
-            .await?;
+            );
+            self.in_time(end.bind(worker_id).execute(&mut conn)).await?;
         } else {
             tracing::error!(
                 worker = worker_id,
@@ -145,6 +146,13 @@ impl Heart {
 
     async fn connect(&self) -> sqlx::Result<PgConnection> {
         tokio::time::timeout(self.interval, PgConnection::connect_with(&self.options))
+            .await
+            .unwrap_or(Err(sqlx::Error::PoolTimedOut))
+    }
+
+    /// Waits for an answer for as long as leases would be trusted without one.
+    async fn in_time<T>(&self, answer: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
+        tokio::time::timeout(self.trust_window, answer)
             .await
             .unwrap_or(Err(sqlx::Error::PoolTimedOut))
     }

@@ -158,7 +158,10 @@ impl LastResort {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        Ok(runtime.block_on(async { tokio::time::timeout(LAST_RESORT, hand_back).await })??)
+        let handed_back =
+            runtime.block_on(async { tokio::time::timeout(LAST_RESORT, hand_back).await });
+        runtime.shutdown_background(); // a name that is still being looked up holds nobody up
+        Ok(handed_back??)
     }
 }
 

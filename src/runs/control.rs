@@ -162,6 +162,7 @@ pub(super) async fn enqueue_driver(
         run_id: Some(id.0),
         ..NewJob::default()
     };
-    queue::enqueue_raw(conn, &job).await?;
+    // One of its kind that is there already, from a reset at the same time, drives it as well.
+    queue::enqueue_or_find(conn, &job).await?;
     Ok(())
 }

@@ -21,4 +21,4 @@ pub use batch::{Progress, advance, begin, complete, fail};
 pub use control::{Driver, cancel, pause, reset, resume};
 pub use driver::{cancel_job, replay, replay_with, retry_job};
 pub use run::{NewRun, Run, RunId, RunState, create, get, list, list_of};
-pub use stale::{Recovered, recover_stale};
+pub use stale::{OnFailed, Recovered, recover_stale};

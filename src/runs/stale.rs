@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use sqlx::PgPool;
+use futures::future::BoxFuture;
+use sqlx::{PgConnection, PgPool};
 
 use super::{control::enqueue_driver, run::RunId};
-use crate::queue::{self, control::Restarted};
+use crate::queue::{self, KeyTaken, control::Restarted};
 
 /// What one look for stale runs did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -20,8 +21,9 @@ const STALE: &str = "
     SELECT id, job_kind, retry_count FROM ingestd.runs
     WHERE finished_at IS NULL AND state = 'running'
       AND heartbeat_at < clock_timestamp() - $1 * interval '1 millisecond'
-      AND (job_kind IS NOT NULL
-           OR NOT EXISTS (SELECT FROM ingestd.jobs j WHERE j.shard = 0 AND j.run_id = runs.id))
+      AND NOT EXISTS (SELECT FROM ingestd.jobs j
+                      WHERE j.shard = 0 AND j.run_id = runs.id
+                        AND (job_kind IS NULL OR j.state <> 'running'))
     ORDER BY heartbeat_at LIMIT 1000";
 
 const RETRY: &str = "
@@ -39,9 +41,13 @@ const FAIL: &str = "
     WHERE id = $1 AND state = 'running'
       AND heartbeat_at < clock_timestamp() - $2 * interval '1 millisecond'";
 
+/// What follows in the transaction that fails a run, as a mail about it.
+pub type OnFailed = for<'a> fn(&'a mut PgConnection, RunId) -> BoxFuture<'a, sqlx::Result<()>>;
+
 /// Starts runs without a heartbeat for `stale_after` again, at most `max_retries` times each,
-/// then fails them with a message. Each in its own transaction.
+/// then fails them with a message, and with what `on_failed` does. Each in its own transaction.
 ///
+/// A run whose driver waits, for its queue or at its gate, is not stale: it waits its turn.
 /// A fan-out is stale only when none of its jobs is left: those that are will end, and their
 /// retries may be further apart than `stale_after`. It has no driver to start again, so it fails.
 ///
@@ -52,6 +58,7 @@ pub async fn recover_stale(
     pool: &PgPool,
     stale_after: Duration,
     max_retries: u16,
+    on_failed: OnFailed,
 ) -> sqlx::Result<Recovered> {
     let stale_ms = i64::try_from(stale_after.as_millis()).unwrap_or(i64::MAX);
     let stale: Vec<(RunId, Option<String>, i16)> =
@@ -71,10 +78,11 @@ pub async fn recover_stale(
                 }
                 // Its kind may be gone for good; it must not keep the others from recovery.
                 Err(sqlx::Error::Database(refused)) => error = refused.to_string(),
+                Err(taken) if KeyTaken::from(&taken).is_some() => error = taken.to_string(),
                 Err(away) => return Err(away),
             }
         }
-        if give_up(pool, id, &error, stale_ms).await? {
+        if give_up(pool, id, &error, stale_ms, on_failed).await? {
             recovered.n_failed += 1;
             tracing::error!(run_id = id.0, error, "stale run failed");
         }
@@ -111,7 +119,13 @@ async fn retry(pool: &PgPool, id: RunId, kind: String, stale_ms: i64) -> sqlx::R
 }
 
 /// Fails the run and cancels its jobs; `false` where the run went on meanwhile.
-async fn give_up(pool: &PgPool, id: RunId, error: &str, stale_ms: i64) -> sqlx::Result<bool> {
+async fn give_up(
+    pool: &PgPool,
+    id: RunId,
+    error: &str,
+    stale_ms: i64,
+    on_failed: OnFailed,
+) -> sqlx::Result<bool> {
     let mut tx = pool.begin().await?;
     queue::control::cancel_run(&mut tx, id.0).await?;
     let failed = sqlx::query(FAIL)
@@ -123,6 +137,7 @@ async fn give_up(pool: &PgPool, id: RunId, error: &str, stale_ms: i64) -> sqlx::
     if failed.rows_affected() == 0 {
         return Ok(false);
     }
+    on_failed(&mut tx, id).await?;
     tx.commit().await?;
     Ok(true)
 }

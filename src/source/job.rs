@@ -16,7 +16,7 @@ use crate::{
         Context,
         product_import::submit::{self, Accepted, Origin, SubmitError},
     },
-    queue::{Done, Job, JobContext, JobError, Retry},
+    queue::{ByName, Done, Job, JobContext, JobError, Retry},
 };
 
 /// How soon a look follows that came too late with what it saw.
@@ -38,6 +38,7 @@ impl Job for FetchSource {
     const QUEUE: &'static str = "sources";
     const RETRY: Retry = Retry::STANDARD.attempts(4);
     const TIMEOUT: Duration = Duration::from_hours(1);
+    const BY_NAME: ByName = ByName::Nobody("POST /api/v1/sources/{name}/run");
     type Context = Context;
 
     fn unique_key(&self) -> Option<String> {
@@ -48,6 +49,13 @@ impl Job for FetchSource {
         let Some(target) = store::target(&ctx.state().db, &self.source).await? else {
             return Ok(Done::new()); // nobody wants it any more
         };
+        // Looks of a schedule may name no owner.
+        if ctx.lease().tenant.is_some() && !ctx.lease().belongs_to(&target.definition.tenant) {
+            return Err(JobError::Fatal(anyhow!(
+                "source {} is not of the job's tenant; have it looked at anew",
+                self.source
+            )));
+        }
         if target.definition.kind() == Kind::Folder {
             return folder::look(ctx, &target).await;
         }

@@ -19,7 +19,7 @@ use crate::{
         Context,
         product_import::submit::{self, Origin, SubmitError},
     },
-    queue::{self, Done, Enqueued, Job, JobContext, JobError, NewJob, Retry},
+    queue::{self, ByName, Done, Enqueued, Job, JobContext, JobError, NewJob, Retry},
 };
 
 /// Fetches a file once and imports it; its output is `{"run_id": N}`.
@@ -54,7 +54,7 @@ impl FetchFile {
             endpoint: self.endpoint.clone(),
             region: self.region.clone(),
             secret_ref: self.secret_ref.clone(),
-            options: self.options.clone(),
+            options: options::but_dry_run(&self.options),
             ..Definition::new(self.location.clone())
         };
         source.filled()
@@ -81,11 +81,19 @@ impl Job for FetchFile {
     const RETRY: Retry = Retry::STANDARD.attempts(4);
     const TIMEOUT: Duration = Duration::from_hours(1);
     const KEEP_OUTPUT: bool = true;
+    const BY_NAME: ByName = ByName::Nobody("POST /api/v1/import/fetch");
     type Context = Context;
 
     async fn run(self, ctx: &JobContext<Context>) -> Result<Done, JobError> {
         let Context { db, config, .. } = ctx.state();
         let source = self.definition();
+        // Whoever made the job was let in for its owner, not for the one in its arguments.
+        if !ctx.lease().belongs_to(&self.tenant) {
+            return Err(JobError::Fatal(anyhow!(
+                "the job's tenant is not that of its arguments, {}; enqueue it as that tenant's",
+                self.tenant
+            )));
+        }
         if let Err(wrong) = source.check(&config.fetch, &config.sources) {
             let told = wrong.iter().map(|w| format!("{} {}", w.field, w.why));
             return Err(JobError::Fatal(anyhow!(

@@ -25,7 +25,21 @@ pub type Options = BTreeMap<String, String>;
 ///
 /// What is wrong, in words that follow the name.
 pub(super) fn check(options: &Options) -> Result<(), String> {
-    wish(&ProductImport::default(), options).map(drop)
+    if wish(&ProductImport::default(), options)?.plan.dry_run {
+        // Each version would be remembered as imported, and none would be.
+        return Err("has dry_run: a source imports; fetch its file once to try it".to_owned());
+    }
+    Ok(())
+}
+
+/// Returns options without that of a dry run, which may be asked of a file that is fetched once.
+pub(super) fn but_dry_run(options: &Options) -> Options {
+    let mut options = options.clone();
+    options.retain(|name, value| {
+        let mut wish = Wish::from(&ProductImport::default());
+        wish.set(name, value) != Ok(true) || !wish.plan.dry_run
+    });
+    options
 }
 
 /// Returns what is asked for. A source imports each version of its file once by itself, so a file
@@ -54,4 +68,30 @@ pub(super) async fn accept(
     let wish = wish(&config.product_import, options)
         .map_err(|text| SubmitError::Storage(io::Error::other(format!("the source {text}"))))?;
     submit::accept(&context.blobs, config, file, name, wish).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_imports_and_does_not_rehearse() {
+        let options = |list: &[(&str, &str)]| -> Options {
+            let pairs = list.iter();
+            pairs
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                .collect()
+        };
+        for (name, value) in [("dry_run", "true"), ("dryRun", "1"), ("Dry-Run", "")] {
+            let asked = options(&[("mode", "replace_all"), (name, value)]);
+            let why = check(&asked).unwrap_err();
+            assert!(why.contains("dry_run"), "{why}");
+            assert_eq!(but_dry_run(&asked), options(&[("mode", "replace_all")]));
+        }
+        let asked = options(&[("dry_run", "false"), ("mode", "upsert")]);
+        assert_eq!(check(&asked), Ok(()));
+        assert_eq!(but_dry_run(&asked), asked);
+        let bad = options(&[("dry_run", "maybe")]);
+        assert!(check(&bad).is_err() && but_dry_run(&bad) == bad);
+    }
 }

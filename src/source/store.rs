@@ -213,7 +213,7 @@ pub async fn run_now(
         tenant: Some(source.definition.tenant.clone()),
         ..job
     };
-    queue::enqueue_raw(conn, &job).await
+    queue::enqueue_or_find(conn, &job).await
 }
 
 /// A source as a look needs it.
@@ -223,6 +223,8 @@ pub(super) struct Target {
     #[sqlx(flatten)]
     pub(super) definition: Definition,
     pub(super) seen_no: i64,
+    /// Tells it from one of the same name that was removed.
+    pub(super) created_at: DateTime<Utc>,
     #[sqlx(flatten)]
     pub(super) seen: Seen,
     /// The database's time.
@@ -281,7 +283,7 @@ pub(super) async fn note(
         "UPDATE catalog.sources SET seen_no = seen_no + 1, seen_etag = $3, seen_modified = $4,
            seen_stamp = $5, seen_sha256 = $6, last_look_at = clock_timestamp(), last_result = $7,
            last_error = $8, last_import_id = coalesce($9, last_import_id)
-         WHERE name = $1 AND seen_no = $2",
+         WHERE name = $1 AND seen_no = $2 AND created_at = $10",
     )
     .bind(&target.name)
     .bind(target.seen_no)
@@ -292,6 +294,7 @@ pub(super) async fn note(
     .bind(result)
     .bind(error.flatten())
     .bind(note.import.map(|id| id.0))
+    .bind(target.created_at)
     .execute(conn)
     .await?;
     Ok(noted.rows_affected() == 1)

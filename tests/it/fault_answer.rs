@@ -136,6 +136,60 @@ async fn a_claim_that_was_not_answered_is_handed_back_unburnt() {
     }
 }
 
+/// Two claims are on their way, and the answer to the first one is lost: what the second one gets
+/// is this worker's all the same, and not handed back with what the first one got.
+#[tokio::test]
+async fn a_claim_on_its_way_is_not_handed_back_with_one_that_was_lost() {
+    const N_JOBS: usize = 6_000;
+    for is_second_lost in [false, true] {
+        let rig = Rig::new().await;
+        let observer = rig.observer().await;
+        let proxy = Proxy::start(rig.url()).await;
+        let n_begun = Arc::new(AtomicUsize::new(0));
+        let begun = Arc::clone(&n_begun);
+        let short = play("t.short", |_| async {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            Ok(Done::new())
+        });
+        let counted = short.before(move || {
+            begun.fetch_add(1, Ordering::SeqCst);
+        });
+        let setup = Setup::of([counted]).slots("default", 100);
+        let engine = setup.start(&proxy.url()).await;
+        let insert = format!(
+            "INSERT INTO ingestd.jobs (kind) SELECT 't.short' FROM generate_series(1, {N_JOBS})"
+        );
+        run(&observer, &insert).await;
+        // Jobs are claimed ahead by now, and there are more than two claims take.
+        let many = "(SELECT count(*) >= 500 FROM ingestd.job_history)";
+        until(&observer, many).await;
+        proxy.lose("Claims up to", 2, Then::Late);
+        proxy.until_late(2).await;
+        proxy.drop_late();
+        proxy.until_lost(1).await;
+        // Whoever handed back now would take from the second claim what it is about to begin: it
+        // gets the time for it, ten times the pause before a hand-back.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if is_second_lost {
+            proxy.drop_late();
+        } else {
+            proxy.deliver();
+        }
+        until(&observer, "NOT EXISTS (SELECT FROM ingestd.jobs)").await;
+        stop(engine).await;
+        let told = "SELECT concat_ws(' ', count(*), count(*) FILTER (WHERE attempt = 1),
+                      (SELECT count(*) FROM ingestd.job_attempts)) FROM ingestd.job_history";
+        assert_eq!(
+            (
+                n_begun.load(Ordering::SeqCst),
+                rig.ask::<String>(told).await
+            ),
+            (N_JOBS, format!("{N_JOBS} {N_JOBS} 0")),
+            "begun; complete, in the first attempt, failed; is the second lost? {is_second_lost}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn ticks_whose_commit_was_not_answered_become_one_job_each() {
     let rig = Rig::new().await;

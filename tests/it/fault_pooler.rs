@@ -1,99 +1,26 @@
-//! PgBouncer between the daemon and Postgres: in session mode all of it works, in transaction mode
-//! the daemon says what is wrong.
+//! PgBouncer between the daemon and Postgres, where the daemon is not told of it: in session mode all
+//! of it works, in transaction mode the daemon says what is wrong.
 
 use std::{
     cell::RefCell,
-    fs,
-    os::unix::{
-        fs::{PermissionsExt, chown},
-        process::CommandExt,
-    },
-    path::Path,
     process::{Child, Command, Stdio},
 };
 
 use ingestd::{config, db};
-use nix::unistd::{Uid, User};
 use secrecy::SecretString;
 use sqlx::{ConnectOptions, postgres::PgConnectOptions};
-use tempfile::TempDir;
 
 use crate::{
+    pooler::Pooler,
     queue_ledger as ledger,
     queue_rig::{Rig, Setup, run, stop, until, until_true},
 };
-
-/// A running PgBouncer on a socket of its own; killed when dropped.
-struct Pooler {
-    folder: TempDir,
-    child: Child,
-}
-
-impl Pooler {
-    /// Starts one before the server of `url`, and waits until it takes connections.
-    async fn start(url: &str, mode: &str) -> Self {
-        let server: PgConnectOptions = url.parse().unwrap();
-        let folder = TempDir::new().unwrap();
-        let place = folder.path().display();
-        let configuration = format!(
-            "[databases]\n* = host={host} port={port} user={user}\n\
-             [pgbouncer]\nlisten_addr =\nlisten_port = 5432\nunix_socket_dir = {place}\n\
-             auth_type = any\npool_mode = {mode}\ndefault_pool_size = 60\n\
-             logfile = {place}/log\n\
-             ignore_startup_parameters = extra_float_digits, options\n",
-            host = server.get_socket().unwrap().display(),
-            port = server.get_port(),
-            user = server.get_username(),
-        );
-        let file = folder.path().join("pgbouncer.ini");
-        fs::write(&file, configuration).unwrap();
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let installed = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer"];
-        let Some(program) = installed.iter().find(|path| Path::new(path).is_file()) else {
-            panic!("PgBouncer is missing: sudo apt-get install pgbouncer");
-        };
-        let mut command = Command::new(program);
-        command.arg("--quiet").arg(&file);
-        command.stdin(Stdio::null()).stdout(Stdio::null());
-        if Uid::effective().is_root() {
-            // It refuses root, as Postgres does.
-            let user = User::from_name("postgres").unwrap().unwrap();
-            let (uid, gid) = (user.uid.as_raw(), user.gid.as_raw());
-            chown(folder.path(), Some(uid), Some(gid)).unwrap();
-            command.uid(uid).gid(gid);
-        }
-        let pooler = Self {
-            child: command.stderr(Stdio::null()).spawn().unwrap(),
-            folder,
-        };
-        let socket = pooler.folder.path().join(".s.PGSQL.5432");
-        until_true("PgBouncer is ready", || {
-            std::os::unix::net::UnixStream::connect(&socket).is_ok()
-        })
-        .await;
-        pooler
-    }
-
-    /// Returns the URL of the same database through the pooler.
-    fn url(&self, direct: &str) -> String {
-        let options: PgConnectOptions = direct.parse().unwrap();
-        let through = options.socket(self.folder.path()).port(5432);
-        through.to_url_lossy().to_string()
-    }
-}
-
-impl Drop for Pooler {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
 
 #[tokio::test]
 async fn in_session_mode_the_ledger_is_whole_and_sessions_are_set() {
     let rig = Rig::new().await;
     let observer = rig.observer().await;
-    let pooler = Pooler::start(rig.url(), "session").await;
+    let pooler = Pooler::start(rig.url(), "session", 60).await;
     let url = pooler.url(rig.url());
     for setup in [
         Setup::of([ledger::job()]).slots("default", 8),
@@ -135,7 +62,7 @@ async fn in_session_mode_the_ledger_is_whole_and_sessions_are_set() {
 async fn sessions_the_pooler_loses_come_back() {
     let rig = Rig::new().await;
     let observer = rig.observer().await;
-    let pooler = Pooler::start(rig.url(), "session").await;
+    let pooler = Pooler::start(rig.url(), "session", 60).await;
     let url = pooler.url(rig.url());
     let setup = Setup::of([ledger::job()]).slots("default", 8);
     let engine = setup.start(&url).await;
@@ -157,7 +84,7 @@ async fn sessions_the_pooler_loses_come_back() {
 #[tokio::test]
 async fn in_transaction_mode_the_daemon_says_what_is_wrong() {
     let rig = Rig::new().await;
-    let pooler = Pooler::start(rig.url(), "transaction").await;
+    let pooler = Pooler::start(rig.url(), "transaction", 60).await;
     let url = pooler.url(rig.url());
     // Somebody else's statement of the same name is there already.
     let options: PgConnectOptions = url.parse().unwrap();
@@ -175,7 +102,7 @@ async fn in_transaction_mode_the_daemon_says_what_is_wrong() {
     let ended = daemon.into_inner().wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&ended.stderr).into_owned();
     assert!(!ended.status.success(), "{said}");
-    assert!(said.contains("a pooler in session mode"), "{said}");
+    assert!(said.contains("set database.pooler"), "{said}");
 }
 
 fn run_daemon(url: &str) -> Child {

@@ -79,12 +79,18 @@ impl Drop for Worker {
 #[ignore = "not a test: the process that the others here start and kill"]
 async fn works_until_it_is_killed() {
     let Ok(url) = std::env::var(URL) else { return };
-    let setup = Setup::of([ledger::job()])
-        .slots("default", 8)
+    let setup = Setup::of([ledger::job_with(pause)])
+        .slots("default", 32)
         .lost_after(LOST_AFTER)
         .with(|queue| queue.max_crashes = 1000);
     let _engine = setup.start(&url).await; // panics while there is no database, and is started again
     std::future::pending::<()>().await;
+}
+
+/// Now and then as long as a daemon is stopped: when it wakes, another is in the middle of the job.
+fn pause() -> Duration {
+    let longest = if fastrand::u8(..20) == 0 { 6_000 } else { 10 };
+    Duration::from_millis(fastrand::u64(..longest))
 }
 
 /// What a producer was told.

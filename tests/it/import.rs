@@ -89,7 +89,7 @@ pub(crate) async fn count(pool: &PgPool, sql: &'static str) -> i64 {
 }
 
 /// Asserts that the catalog holds exactly the rows of [`csv`], once each.
-async fn assert_exactly(pool: &PgPool, n_rows: i64) {
+pub(crate) async fn assert_exactly(pool: &PgPool, n_rows: i64) {
     let wrong = "SELECT count(*) FROM catalog.products p
         LEFT JOIN catalog.product_prices pp ON pp.product_id = p.id
         LEFT JOIN catalog.product_stocks ps ON ps.product_id = p.id

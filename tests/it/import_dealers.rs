@@ -82,6 +82,31 @@ async fn dealers_are_imported_while_the_caller_waits() {
 }
 
 #[tokio::test]
+async fn a_dry_run_is_refused_since_there_is_none() {
+    let (db, _storage, daemon) = world(&[]).await;
+    let path = "/api/v1/import/dealers";
+    for query in ["?dry_run=true", "?anything"] {
+        let (status, body) = send(&daemon, &format!("{path}{query}"), FILE).await;
+        assert_eq!(status, 400, "{body}");
+    }
+    for (field, value, expected) in [
+        ("dryRun", "true", 400),
+        ("mode", "?", 400),
+        ("csrf", "x", 200),
+    ] {
+        let part = Part::text(FILE).file_name("dealers.csv");
+        let form = Form::new().text(field, value).part("file", part);
+        let request = reqwest::Client::new()
+            .post(daemon.url(path))
+            .multipart(form);
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), expected, "{field}");
+        let n_dealers = count(db.pool(), "SELECT count(*) FROM catalog.dealers").await;
+        assert_eq!(n_dealers > 0, expected == 200, "{field}");
+    }
+}
+
+#[tokio::test]
 async fn a_row_that_the_database_refuses_costs_no_other() {
     let (db, _storage, daemon) = world(&[]).await;
     sqlx::raw_sql(

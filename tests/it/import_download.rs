@@ -208,3 +208,29 @@ async fn a_file_that_is_not_kept_has_no_results_to_download() {
         404
     );
 }
+
+#[tokio::test]
+async fn a_download_that_breaks_off_does_not_look_whole() {
+    let (_db, storage, daemon) = world(&[]).await;
+    let mut book = rust_xlsxwriter::Workbook::new();
+    let sheet = book.add_worksheet();
+    for (row, cells) in (0..).zip([["code", "name"], ["A", "a"], ["B", "b"]]) {
+        sheet.write_row(row, 0, cells).unwrap();
+    }
+    let file = book.save_to_buffer().unwrap();
+    let job = accepted_as(&daemon, "two.xlsx", file, "").await;
+    finished(&daemon, job).await;
+    let path = format!("/api/v1/import/{job}/results.csv");
+    let (status, _, whole) = download(&daemon, &path).await;
+    let whole = String::from_utf8(whole).unwrap();
+    assert_eq!(
+        (status, whole.as_str()),
+        (200, "\u{feff}code,name\r\nA,a\r\nB,b\r\n")
+    );
+    for blob in std::fs::read_dir(storage.path().join("blobs")).unwrap() {
+        std::fs::write(blob.unwrap().path(), b"no workbook any more").unwrap();
+    }
+    let answer = reqwest::get(daemon.url(&path)).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert!(answer.bytes().await.is_err());
+}

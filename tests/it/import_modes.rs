@@ -89,6 +89,26 @@ async fn a_drop_beyond_the_limit_is_refused_with_its_figures() {
 }
 
 #[tokio::test]
+async fn nothing_is_archived_while_a_code_behind_an_ignored_column_cannot_be_read() {
+    let (db, _storage, daemon) = world(&[]).await;
+    let first = "code,name\nA,a\nB,b\nC,c\n";
+    finished(&daemon, accepted(&daemon, "first.csv", first.into()).await).await;
+    // The column of a download stands before the code: the bad row's cells begin with the code.
+    let code = "x".repeat(1_100);
+    let second = format!("import_error_row,code,name\n2,A,a\n3,{code},\n");
+    let query = "mode=replace_all&max_drop_percent=100";
+    let job = accepted_as(&daemon, "second.csv", second.into(), query).await;
+    let done = finished(&daemon, job).await;
+    assert_eq!(done["status"], "failed", "{done}");
+    let error = done["error"].as_str().unwrap();
+    assert!(
+        error.contains("1 rows have a code that cannot be read"),
+        "{error}"
+    );
+    assert_eq!(codes(db.pool()).await, "A B C");
+}
+
+#[tokio::test]
 async fn archiving_goes_on_where_a_killed_daemon_left_it() {
     let settings = [("INGESTD_PRODUCT_IMPORT__CHUNK_ROWS", "5000")];
     let (db, storage, mut first) = world(&settings).await;

@@ -301,6 +301,60 @@ async fn an_import_that_failed_is_told_of_with_its_reason() {
     assert!(daemon.terminate().success());
 }
 
+/// An import of tenant `acme` that was under way when nobody worked on it any more.
+async fn abandoned(rig: &Rig, is_dry: bool, state: &str) -> i64 {
+    rig.ask(&format!(
+        "WITH run AS (
+           INSERT INTO ingestd.runs (system, job_kind, tenant, triggered_by, params, state, retry_count,
+             started_at, heartbeat_at)
+           VALUES ('product_import', 'product_import.run', 'acme', 'test', '{{}}', '{state}', 100,
+             now(), now() - interval '1 day') RETURNING id)
+         INSERT INTO catalog.imports (id, tenant, type, file_name, file_size_bytes, file_sha256, dry_run)
+         SELECT id, 'acme', 'PARTS', 'abandoned.csv', 1, decode(repeat('00', 32), 'hex'), {is_dry}
+         FROM run RETURNING id"
+    ))
+    .await
+}
+
+#[tokio::test]
+async fn an_import_that_nobody_worked_on_is_told_of_and_a_rehearsal_is_not() {
+    let (rig, folder) = (Rig::new().await, TempDir::new().unwrap());
+    let server = MailServer::start([]).await;
+    abandoned(&rig, true, "running").await;
+    let real = abandoned(&rig, false, "running").await;
+    let mut daemon = server.daemon(&rig, &folder, &[]).await;
+    rig.sql("INSERT INTO ingestd.jobs (kind, queue) VALUES ('system.recover_runs', 'system')")
+        .await;
+    rig.until("EXISTS (SELECT FROM ingestd.job_history WHERE kind = 'system.mail')")
+        .await;
+    let of = "SELECT string_agg(concat_ws(' ', tenant, args ->> 'import'), ', ')
+              FROM ingestd.all_jobs WHERE kind = 'system.mail'";
+    assert_eq!(rig.ask::<String>(of).await, format!("acme {real}"));
+    let state = "SELECT string_agg(state::text, ' ') FROM ingestd.runs";
+    assert_eq!(rig.ask::<String>(state).await, "failed failed");
+    assert!(daemon.terminate().success());
+}
+
+#[tokio::test]
+async fn a_rehearsal_that_is_given_up_is_not_told_of() {
+    let (rig, folder) = (Rig::new().await, TempDir::new().unwrap());
+    let server = MailServer::start([]).await;
+    let mut daemon = server.daemon(&rig, &folder, &[]).await;
+    for is_dry in [true, false] {
+        let id = abandoned(&rig, is_dry, "pending").await;
+        rig.sql(&format!(
+            "INSERT INTO ingestd.jobs (kind, queue, run_id, args)
+             VALUES ('product_import.run', 'import', {id}, '{{\"run_id\": {id}}}')"
+        ))
+        .await;
+    }
+    rig.until("(SELECT count(*) = 2 FROM ingestd.dead_jobs WHERE kind = 'product_import.run')")
+        .await;
+    let n = "SELECT count(*) FROM ingestd.all_jobs WHERE kind = 'system.mail'";
+    assert_eq!(rig.ask::<i64>(n).await, 1);
+    assert!(daemon.terminate().success());
+}
+
 #[tokio::test]
 async fn nobody_is_written_to_where_no_server_is_configured() {
     let (rig, folder) = (Rig::new().await, TempDir::new().unwrap());

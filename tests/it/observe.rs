@@ -274,6 +274,17 @@ fn emit_every_event() {
         ahead_days: Some(3),
     }
     .emit();
+    observe::SlotsStuck { jobs: vec![1] }.emit();
+    observe::ClockCompared {
+        skew_seconds: 0.5,
+        news: None,
+    }
+    .emit();
+    observe::SearchDocuments {
+        result: observe::SearchResult::Upserted,
+        n: 1,
+    }
+    .emit();
     observe::GateAdmitted {
         gate: Some("obs_all"),
         admitted: &[("obs_all".to_owned(), ms)],
@@ -347,8 +358,8 @@ async fn rounds_hand_over_what_they_read_and_end_at_the_stop() {
         sender.send(n_queues.map_err(ToString::to_string)).unwrap();
     };
     let ended = async {
-        // The one above and the one of the kind that a migration registers.
-        assert_eq!(rounds.recv().await, Some(Ok(2)));
+        // The one above and those of the kinds that migrations register.
+        assert_eq!(rounds.recv().await, Some(Ok(3)));
         stop.cancel();
     };
     tokio::join!(

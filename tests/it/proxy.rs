@@ -2,7 +2,7 @@
 //! and loses the answer to a commit. It reads the protocol as far as that takes.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     io,
     net::SocketAddr,
     ops::Range,
@@ -15,7 +15,7 @@ use sqlx::postgres::PgConnectOptions;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UnixStream},
-    sync::watch,
+    sync::{oneshot, watch},
 };
 use tokio_util::task::TaskTracker;
 
@@ -26,6 +26,8 @@ pub(crate) enum Then {
     Reset,
     /// It stays open, and nothing comes any more.
     Silence,
+    /// The answer is late, until [`Proxy::deliver`] or [`Proxy::drop_late`] says what becomes of it.
+    Late,
 }
 
 /// What the network does at present.
@@ -54,12 +56,15 @@ struct World {
     target: Mutex<PathBuf>,
     weather: Mutex<Weather>,
     loss: Mutex<Option<Loss>>,
+    /// Answers that are late, the first one first.
+    late: Mutex<VecDeque<oneshot::Sender<()>>>,
     chance: Mutex<fastrand::Rng>,
     up: tokio::sync::Mutex<()>,
     down: tokio::sync::Mutex<()>,
     frozen: watch::Sender<u32>,
     reset: watch::Sender<u32>,
     n_lost: watch::Sender<usize>,
+    n_late: watch::Sender<usize>,
 }
 
 /// A running proxy before one server; ends with the runtime of its test.
@@ -85,12 +90,14 @@ impl Proxy {
             target: Mutex::new(socket(&server)),
             weather: Mutex::default(),
             loss: Mutex::default(),
+            late: Mutex::default(),
             chance: Mutex::new(fastrand::Rng::with_seed(seed)),
             up: tokio::sync::Mutex::default(),
             down: tokio::sync::Mutex::default(),
             frozen: watch::Sender::new(0),
             reset: watch::Sender::new(0),
             n_lost: watch::Sender::new(0),
+            n_late: watch::Sender::new(0),
         });
         let proxy = Self {
             address: listener.local_addr().unwrap(),
@@ -150,17 +157,37 @@ impl Proxy {
 
     /// Waits until so many answers were lost.
     pub(crate) async fn until_lost(&self, n: usize) {
-        let mut lost = self.world.n_lost.subscribe();
-        let lost = lost.wait_for(|lost| *lost >= n);
-        let patience = Duration::from_secs(40);
-        let waited = tokio::time::timeout(patience, lost).await;
-        assert!(waited.is_ok(), "no such transaction came by");
+        until_as_many(&self.world.n_lost, n).await;
+    }
+
+    /// Waits until so many answers were late, whatever became of them.
+    pub(crate) async fn until_late(&self, n: usize) {
+        until_as_many(&self.world.n_late, n).await;
+    }
+
+    /// Delivers the answer that has been late for the longest.
+    pub(crate) fn deliver(&self) {
+        let first = self.world.late.lock().unwrap().pop_front();
+        first.unwrap().send(()).unwrap();
+    }
+
+    /// Loses the answer that has been late for the longest; its connection is reset.
+    pub(crate) fn drop_late(&self) {
+        let first = self.world.late.lock().unwrap().pop_front();
+        drop(first.unwrap());
     }
 
     /// Returns how many answers were lost.
     pub(crate) fn n_lost(&self) -> usize {
         *self.world.n_lost.borrow()
     }
+}
+
+async fn until_as_many(count: &watch::Sender<usize>, n: usize) {
+    let mut count = count.subscribe();
+    let reached = count.wait_for(|count| *count >= n);
+    let waited = tokio::time::timeout(Duration::from_secs(40), reached).await;
+    assert!(waited.is_ok(), "no such transaction came by");
 }
 
 fn socket(server: &PgConnectOptions) -> PathBuf {
@@ -231,6 +258,9 @@ impl World {
                     kept.append(&mut now);
                     match self.judge(talk, &kept) {
                         Verdict::Keep => continue,
+                        Verdict::Lose(Then::Late) if self.is_delivered().await => {
+                            now = std::mem::take(&mut kept);
+                        }
                         Verdict::Lose(then) => {
                             self.n_lost.send_modify(|n| *n += 1);
                             if then == Then::Silence {
@@ -254,6 +284,14 @@ impl World {
             to.write_all(&now).await?;
         }
         Ok(())
+    }
+
+    /// Waits until somebody says what becomes of a late answer.
+    async fn is_delivered(&self) -> bool {
+        let (sender, verdict) = oneshot::channel();
+        self.late.lock().unwrap().push_back(sender);
+        self.n_late.send_modify(|n| *n += 1);
+        verdict.await.is_ok()
     }
 
     /// Waits as long as `n` bytes take.

@@ -51,20 +51,25 @@ async fn pass(ctx: &Ctx, point: &str) -> sqlx::Result<()> {
 
 /// A job of three steps; no number of faults exhausts its attempts.
 pub(crate) fn job() -> Play {
-    play("t.ledger", three_steps).attempts(10_000)
+    job_with(|| Duration::from_millis(fastrand::u64(0..10)))
+}
+
+/// As [`job`], with so long a pause before each step.
+pub(crate) fn job_with(pause: fn() -> Duration) -> Play {
+    play("t.ledger", move |ctx| three_steps(ctx, pause)).attempts(10_000)
 }
 
 /// Goes on after the last committed step; each commits with the cursor, the last with the completion.
 ///
 /// Nothing but the fence keeps an attempt that has lost its lease from writing a step again.
-async fn three_steps(ctx: Ctx) -> Outcome {
+async fn three_steps(ctx: Ctx, pause: fn() -> Duration) -> Outcome {
     pass(&ctx, "claimed").await?;
     let done: i32 = sqlx::query_scalar("SELECT step FROM cursors WHERE job = $1")
         .bind(ctx.lease().id)
         .fetch_one(&ctx.state().db)
         .await?;
     for step in done + 1..=3 {
-        tokio::time::sleep(Duration::from_millis(fastrand::u64(0..10))).await;
+        tokio::time::sleep(pause()).await;
         let mut tx = ctx.state().db.begin().await?;
         ctx.fence(&mut tx).await?;
         write(&mut tx, &ctx, step).await?;

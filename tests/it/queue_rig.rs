@@ -9,7 +9,7 @@ use std::{
 };
 
 use ingestd::{
-    config::{self, Wake},
+    config::{self, Pooler, Wake},
     db,
     observe::Exporter,
     queue::{DeadJob, Done, Engine, Job, JobContext, JobError, Kind, Retry, Running},
@@ -163,6 +163,7 @@ pub(crate) struct Setup {
     pub(crate) acquire_timeout: Duration,
     /// Longest statement of a session.
     pub(crate) statement_timeout: Duration,
+    pub(crate) pooler: Pooler,
 }
 
 impl Setup {
@@ -182,6 +183,7 @@ impl Setup {
             concurrency: BTreeMap::new(),
             acquire_timeout: Duration::from_secs(10),
             statement_timeout: config::Database::default().statement_timeout,
+            pooler: Pooler::None,
         }
     }
 
@@ -208,6 +210,14 @@ impl Setup {
         self.with(|queue| queue.wake = Wake::Poll)
     }
 
+    /// For a URL that leads through a pooler in transaction mode.
+    pub(crate) fn pooled(self) -> Self {
+        Self {
+            pooler: Pooler::Transaction,
+            ..self.polling()
+        }
+    }
+
     /// Starts an engine on the database at `url`, with connections of its own.
     pub(crate) async fn start(&self, url: &str) -> Running {
         let database = config::Database {
@@ -215,6 +225,7 @@ impl Setup {
             max_connections: 6,
             acquire_timeout: self.acquire_timeout,
             statement_timeout: self.statement_timeout,
+            pooler: self.pooler,
             ..config::Database::default()
         };
         let acts = self

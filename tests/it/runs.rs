@@ -286,9 +286,11 @@ const SILENCE: &str = "UPDATE ingestd.runs SET heartbeat_at = now() - interval '
                        WHERE state = 'running'";
 
 async fn recover(rig: &Rig) -> Recovered {
-    runs::recover_stale(rig.pool(), STALE_AFTER, 3)
-        .await
-        .unwrap()
+    runs::recover_stale(rig.pool(), STALE_AFTER, 3, |_, _| {
+        Box::pin(async { Ok(()) })
+    })
+    .await
+    .unwrap()
 }
 
 #[tokio::test]

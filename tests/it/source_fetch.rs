@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::symlink;
 
-use ingestd::source::Definition;
+use ingestd::source::{self, Definition, Removed};
 
 use crate::{
     process::{Daemon, until},
@@ -118,7 +118,7 @@ async fn what_cannot_be_fetched_is_told_and_the_next_version_taken() {
     assert_eq!(shop.products().await, "A1 Lamp 2");
     until("what is not needed is not kept", || async {
         let left = std::fs::read_dir(shop.path("storage/blobs"));
-        left.unwrap().count() == 0
+        left.unwrap().count() == 1 // the imported file, for its downloads
     })
     .await;
 }
@@ -224,6 +224,33 @@ async fn looks_that_overlap_import_a_version_once() {
     assert_eq!(shop.products().await, "A1 Lamp 1");
 }
 
+/// A source that is removed and added again while it is looked at is another one.
+#[tokio::test]
+async fn a_look_at_a_source_that_is_gone_imports_nothing_into_the_next() {
+    let store = Store::start(Door::Open).await;
+    let shop = Shop::new(Some(&store)).await;
+    let _daemon = shop.daemon().await;
+    shop.add("s", &at(&store, "/old.csv")).await;
+    store.serve(file("A1", 1));
+    store.hold();
+    shop.enqueue("s").await;
+    until("a look has asked", || async { store.came().len() == 1 }).await;
+    let mut tx = shop.rig.pool().begin().await.unwrap();
+    let removed = source::remove(&mut tx, "s").await.unwrap();
+    assert_eq!(removed, Removed::Gone("default".into()));
+    tx.commit().await.unwrap();
+    let next = Definition {
+        tenant: "acme".into(),
+        ..at(&store, "/new.csv")
+    };
+    shop.add("s", &next).await;
+    store.answer();
+    shop.rig.until_idle().await;
+    let of = "SELECT string_agg(i.tenant, ' ') FROM catalog.imports i";
+    assert_eq!(shop.rig.ask::<String>(of).await, "acme");
+    assert_eq!(store.came().last().unwrap().path, "/new.csv");
+}
+
 /// A schedule of a second, daemons that are killed at random moments, a file that changes.
 #[tokio::test]
 async fn each_version_is_imported_once_however_often_daemons_die() {
@@ -261,4 +288,31 @@ async fn each_version_is_imported_once_however_often_daemons_die() {
     let twice = "SELECT count(*) FROM (SELECT FROM ingestd.schedule_ticks WHERE job_id IS NOT NULL
                  GROUP BY job_id HAVING count(*) > 1) t";
     assert_eq!(shop.rig.ask::<i64>(twice).await, 0);
+}
+
+#[tokio::test]
+async fn a_job_of_another_tenant_fetches_nothing() {
+    let store = Store::start(Door::Open).await;
+    let shop = Shop::new(Some(&store)).await;
+    let mut daemon = shop.daemon().await;
+    store.serve(file("A1", 10));
+    let source = Definition {
+        tenant: "acme".into(),
+        ..at(&store, "/a.csv")
+    };
+    shop.add("acme-feed", &source).await;
+    let location = format!("http://{}/a.csv", store.address);
+    shop.rig
+        .sql(&format!(
+            "INSERT INTO ingestd.jobs (kind, tenant, args) VALUES
+               ('catalog.fetch_source', 'other', '{{\"source\": \"acme-feed\", \"force\": true}}'),
+               ('catalog.fetch_file', 'other', '{{\"location\": \"{location}\", \"tenant\": \"acme\"}}'),
+               ('catalog.fetch_file', NULL, '{{\"location\": \"{location}\", \"tenant\": \"acme\"}}')"
+        ))
+        .await;
+    let dead = "(SELECT count(*) = 3 FROM ingestd.dead_jobs WHERE kind LIKE 'catalog.fetch%' AND reason = 'fatal')";
+    shop.rig.until(dead).await;
+    assert_eq!(store.came().len(), 0);
+    assert_eq!(shop.n_imports().await, 0);
+    assert!(daemon.terminate().success());
 }

@@ -288,3 +288,22 @@ async fn a_webhook_that_was_removed_is_told_nothing_more() {
     );
     assert!(daemon.terminate().success());
 }
+
+#[tokio::test]
+async fn a_job_of_another_tenant_has_nothing_signed() {
+    let (rig, folder) = (Rig::new().await, TempDir::new().unwrap());
+    let endpoint = Endpoint::start([]).await;
+    let mut daemon = daemon(&rig, folder.path(), &endpoint).await;
+    let id = hook(&rig, &endpoint.url(), "job.dead", &[("tenant", "'acme'")]).await;
+    rig.sql(&format!(
+        "INSERT INTO ingestd.jobs (kind, queue, tenant, args)
+         SELECT 'system.webhook', 'webhooks', tenant, jsonb_build_object('webhook', {id},
+           'message', 'msg_forged', 'type', 'job.dead', 'timestamp', now(), 'data', '{{}}'::jsonb)
+         FROM (VALUES ('other'), (NULL)) t (tenant)"
+    ))
+    .await;
+    rig.until("(SELECT count(*) = 2 FROM ingestd.dead_jobs WHERE kind = 'system.webhook' AND reason = 'fatal')")
+        .await;
+    assert_eq!(endpoint.came().len(), 0);
+    assert!(daemon.terminate().success());
+}

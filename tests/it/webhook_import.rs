@@ -38,9 +38,21 @@ async fn an_import_is_told_with_its_counts_until_it_is_taken() {
         assert_eq!(body["data"]["run"]["id"], id);
         assert_eq!(body["data"]["run"]["items_failed"], 1);
         let counts = json!({ "file_name": "products.csv", "file_size_bytes": 41,
-            "created_count": 1, "updated_count": 1, "unchanged_count": 0, "success_count": 2,
+            "mode": "upsert", "dry_run": false, "archived_count": 0, "created_count": 1, "updated_count": 1, "unchanged_count": 0, "success_count": 2,
             "error_count": 1 });
         assert_eq!(body["data"]["import"], counts);
     }
+    let part = Part::bytes(&b"code,name\nD,Dora\n"[..]).file_name("rehearsed.csv");
+    let request = reqwest::Client::new()
+        .post(daemon.url("/api/v1/import/products?dry_run=true&mode=insert_only"))
+        .multipart(Form::new().part("file", part));
+    assert_eq!(request.send().await.unwrap().status(), 202);
+    let told = endpoint.until(3).await[2].json();
+    let told = &told["data"]["import"];
+    assert_eq!(told["created_count"], 1, "{told}");
+    assert_eq!(
+        (&told["dry_run"], &told["mode"]),
+        (&json!(true), &json!("insert_only"))
+    );
     assert!(daemon.terminate().success());
 }

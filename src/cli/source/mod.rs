@@ -52,8 +52,7 @@ pub(super) enum SourceCommand {
     #[command(after_help = "Examples:
   ingestd source add supplier https://files.example.com/products.xlsx --cron '0 5 * * *' \\
     --timezone Europe/Prague --secret supplier --tenant acme
-  ingestd source add minio s3://exports/products.csv --endpoint https://minio.example.com \\
-    --secret minio --every 15m
+  ingestd source add minio s3://exports/products.csv --secret minio --every 15m
   ingestd source add inbox /srv/inbox --pattern '*.xlsx' --ready marker --every 30s")]
     Add(Box<add::AddArgs>),
     /// Removes a source with its schedule; its imports stay.

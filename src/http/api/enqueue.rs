@@ -15,15 +15,14 @@ use sqlx::{PgConnection, postgres::PgDatabaseError};
 use super::{
     super::{AppState, Caller, Json, Problem, Trouble},
     job::{location, note},
+    made::{self, LONGEST_KEY, LONGEST_PERIODIC_KEY},
 };
 use crate::{
-    access::Tenants,
     observe::{EnqueueSource, JobEnqueued},
     queue::{
         Enqueued, JobId, NewJob, enqueue_raw,
         read::{self, JobDetail},
     },
-    runs::{self, RunId},
 };
 
 /// The job to be; only `kind` is required.
@@ -55,7 +54,7 @@ pub(in crate::http) async fn enqueue(
     Extension(caller): Extension<Caller>,
     Json(body): Json<Body>,
 ) -> Result<Located, Problem> {
-    let job = own(&app, &caller, new_job(body)?).await?;
+    let job = made::job(&app, &caller, new_job(body)?).await?;
     let mut tx = app.db.begin().await?;
     let (inserted, shown) = insert(&mut tx, &job).await?;
     if !caller.tenants.has(shown.row.tenant.as_deref()) {
@@ -115,47 +114,6 @@ fn kept_no_longer(id: JobId) -> Problem {
     Problem::new(Trouble::Conflict).detail(text).with("job", id)
 }
 
-/// Gives the job its owner, and keeps callers that are bound to tenants from work that acts on
-/// others' data in their name: ingestd's own kinds, and runs that are not theirs.
-async fn own(app: &AppState, caller: &Caller, mut job: NewJob) -> Result<NewJob, Problem> {
-    if caller.tenants == Tenants::All {
-        return Ok(job);
-    }
-    job.tenant = caller.owner(job.tenant)?;
-    if job.kind.starts_with("system.") {
-        let text = "ingestd's own kinds are enqueued by callers of all tenants only";
-        return Err(Problem::new(Trouble::Forbidden).detail(text));
-    }
-    not_anothers_run(app, caller, &job.args).await?;
-    Ok(job)
-}
-
-/// Refuses arguments that name another tenant's run.
-///
-/// # Errors
-///
-/// 422 at `/args/run_id`.
-pub(in crate::http) async fn not_anothers_run(
-    app: &AppState,
-    caller: &Caller,
-    args: &Value,
-) -> Result<(), Problem> {
-    let named = args
-        .get("run_id")
-        .filter(|_| caller.tenants != Tenants::All);
-    let Some(named) = named else {
-        return Ok(());
-    };
-    let run = match named.as_i64() {
-        Some(id) => runs::get(&app.db, RunId(id)).await?,
-        None => None,
-    };
-    if run.is_some_and(|run| caller.tenants.has(Some(&run.tenant))) {
-        return Ok(());
-    }
-    Err(Problem::new(Trouble::Invalid).at("/args/run_id", "no such run"))
-}
-
 /// Checks what the database would refuse with less to say.
 fn new_job(body: Body) -> Result<NewJob, Problem> {
     let mut faults = Vec::new();
@@ -187,7 +145,7 @@ fn new_job(body: Body) -> Result<NewJob, Problem> {
         "at least 1",
     );
     demand(
-        (1..=1024).contains(&chars(&body.unique_key)),
+        (1..=LONGEST_KEY).contains(&chars(&body.unique_key)),
         "/unique_key",
         "1 to 1024 characters",
     );
@@ -199,7 +157,7 @@ fn new_job(body: Body) -> Result<NewJob, Problem> {
     // The period's start and length are written behind the key.
     demand(
         unique_for_secs.is_none()
-            || (1..=980).contains(
+            || (1..=LONGEST_PERIODIC_KEY).contains(
                 &body
                     .unique_key
                     .as_ref()

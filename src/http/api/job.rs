@@ -15,7 +15,7 @@ use sqlx::PgConnection;
 use super::super::{
     self as http, AppState, Caller, Cursor, Limit, Page, Path, Problem, Query, Trouble, audit,
 };
-use super::enqueue;
+use super::{enqueue, made};
 use crate::queue::{
     JobId,
     control::{self, Cancelled, Change, MAX_SNOOZE, Retried},
@@ -217,7 +217,9 @@ pub(in crate::http) async fn retry(
     let is_edited = edited.is_some();
     let (args, begin) = edited.map_or(Ok((None, Begin::AfterItsSteps)), how)?;
     if let Some(args) = &args {
-        enqueue::not_anothers_run(&app, &caller, args).await?;
+        let letter = read::find(&app.db, JobId(id)).await?;
+        let letter = letter.ok_or_else(|| no_job(id))?;
+        made::with_args(&app, &caller, &letter.row.kind, args).await?;
     }
     let mut tx = app.db.begin().await?;
     let retried = if is_edited {

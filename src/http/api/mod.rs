@@ -10,6 +10,7 @@ pub(super) mod gate;
 pub(super) mod health;
 pub(super) mod job;
 pub(super) mod log;
+mod made;
 pub(super) mod queue;
 pub(super) mod run;
 pub(super) mod schedule;

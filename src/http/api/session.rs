@@ -62,7 +62,9 @@ pub(in crate::http) async fn prove(
         let rule = "1 to 3500 characters that a cookie can hold";
         return Err(Problem::new(Trouble::Invalid).at("/token", rule));
     }
-    let who = admit::prove(app, &[token], admit::address(parts), request_id).await?;
+    let from = admit::address(parts);
+    admit::may_try(app, from)?;
+    let who = admit::prove(app, &[token], from, request_id).await?;
     let cookie = format!("{}={token}; {}", admit::COOKIE_NAME, flags(parts));
     Ok((who, cookie))
 }

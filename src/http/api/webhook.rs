@@ -14,6 +14,7 @@ use super::super::{
     AppState, Caller, Cursor, Json, Limit, Page, Path, Problem, Query, Trouble, audit,
 };
 use crate::{
+    access::Tenants,
     fetch,
     notify::webhook::{self, Delivery, Event, MOST_WEBHOOKS, NewWebhook, Webhook},
 };
@@ -93,6 +94,7 @@ pub(in crate::http) async fn add(
 ) -> Result<Located, Problem> {
     body.tenant = caller.owner(body.tenant)?;
     let new = new_webhook(&app, body)?;
+    may_sign(&app, &caller, &new)?;
     let mut tx = app.db.begin().await?;
     let Some(made) = webhook::add(&mut tx, &new).await? else {
         let text = format!("a tenant has at most {MOST_WEBHOOKS} webhooks");
@@ -114,6 +116,17 @@ pub(in crate::http) async fn add(
         [(LOCATION, location)],
         axum::Json(made),
     ))
+}
+
+/// Keeps callers that are bound to tenants from having others' secrets sign what they choose.
+fn may_sign(app: &AppState, caller: &Caller, new: &NewWebhook) -> Result<(), Problem> {
+    let folder = app.config.webhooks.secrets_dir.as_deref();
+    if caller.tenants == Tenants::All || webhook::is_secret_of(folder, &new.secret_ref, &new.tenant)
+    {
+        return Ok(());
+    }
+    let rule = format!("a secret whose file has the line `tenant {}`", new.tenant);
+    Err(Problem::new(Trouble::Invalid).at("/secret_ref", rule))
 }
 
 /// Checks what the database would refuse with less to say, and where the URL leads.

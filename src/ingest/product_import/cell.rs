@@ -32,6 +32,21 @@ pub enum Cell<'r> {
     Error(&'r str),
 }
 
+impl Cell<'_> {
+    /// Returns how many bytes of text the cell has.
+    #[must_use]
+    pub fn text_bytes(&self) -> usize {
+        match self {
+            Self::Empty | Self::Number { .. } | Self::Bool(_) | Self::Serial(_) => 0,
+            Self::Text(text)
+            | Self::LongText(text)
+            | Self::IsoDate(text)
+            | Self::Duration(text)
+            | Self::Error(text) => text.len(),
+        }
+    }
+}
+
 /// What day 0 of a workbook's serial dates is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Epoch {

@@ -30,6 +30,11 @@ const MAX_CODE_BYTES: usize = 1024;
 /// A row error shows at most this many characters of its cell.
 const SHOWN_CHARS: usize = 200;
 
+/// What an attribute takes besides its header and its text, in bytes; see [`Checker::weight`].
+const ATTRIBUTE_BYTES: usize = 64;
+/// What a row error takes, in bytes.
+const ERROR_BYTES: usize = 1024;
+
 /// What a row turned out to be.
 #[derive(Debug)]
 pub enum Outcome {
@@ -115,6 +120,24 @@ impl Checker {
         Outcome::Good(Box::new(product))
     }
 
+    /// Returns about how many bytes a row takes that was checked and has so many errors.
+    ///
+    /// Chunks are cut by it, so that it depends on nothing but the row and the columns: who changes
+    /// it changes the fingerprint of the options, too.
+    #[must_use]
+    pub fn weight(&self, row: &RowBuf, n_errors: usize) -> usize {
+        let cells = self.mapping.kept().map(|column| {
+            let cell = row.cell(column.index);
+            match column.target {
+                Target::Attribute if cell != Cell::Empty => {
+                    ATTRIBUTE_BYTES + column.header.len() + cell.text_bytes()
+                }
+                _ => cell.text_bytes(),
+            }
+        });
+        cells.sum::<usize>() + n_errors * ERROR_BYTES
+    }
+
     fn cell<'r>(&self, row: &'r RowBuf, column: &Column) -> Cell<'r> {
         match row.cell(column.index) {
             Cell::Text(text) if self.is_download => Cell::Text(unescaped(text)),
@@ -124,9 +147,7 @@ impl Checker {
 
     /// Keeps the cells of a bad row; `code` is empty where it could not be read.
     fn rejected(&self, row: &RowBuf, code: String) -> RejectedRow {
-        let columns = self.mapping.columns.iter();
-        let columns = columns.filter(|column| column.target != Target::Ignored);
-        let cells = columns.map(|column| {
+        let cells = self.mapping.kept().map(|column| {
             let shown = value::shown(self.cell(row, column), self.rules.epoch);
             (!shown.is_empty()).then(|| shown.replace('\0', "\u{fffd}"))
         });
@@ -138,8 +159,7 @@ impl Checker {
     }
 
     fn is_blank(&self, row: &RowBuf) -> bool {
-        let columns = self.mapping.columns.iter();
-        let mut columns = columns.filter(|column| column.target != Target::Ignored);
+        let mut columns = self.mapping.kept();
         columns.all(|column| is_blank(row.cell(column.index))) && !row.has_unclosed_quote()
     }
 

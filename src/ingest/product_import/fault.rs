@@ -58,12 +58,15 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// The word of a row whose code is another row's, too.
+    pub const DUPLICATE_CODE: &'static str = "duplicate_code";
+
     /// Returns the stable word for programs.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Required => "required",
-            Self::DuplicateCode { .. } | Self::Superseded { .. } => "duplicate_code",
+            Self::DuplicateCode { .. } | Self::Superseded { .. } => Self::DUPLICATE_CODE,
             Self::InvalidNumber | Self::ForeignNumber { .. } => "invalid_number",
             Self::AlreadyThere => "already_in_catalog",
             Self::NotThere => "not_in_catalog",

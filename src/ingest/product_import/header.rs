@@ -104,6 +104,19 @@ impl Mapping {
         column.map(|column| column.header.as_str())
     }
 
+    /// Returns the columns that are not ignored, in the order of `RejectedRow::cells`.
+    pub fn kept(&self) -> impl Iterator<Item = &Column> {
+        let columns = self.columns.iter();
+        columns.filter(|column| column.target != Target::Ignored)
+    }
+
+    /// Returns the place of a field among the [kept](Self::kept) columns.
+    #[must_use]
+    pub fn place_of(&self, field: Field) -> Option<usize> {
+        let mut kept = self.kept();
+        kept.position(|column| column.target == Target::Field(field))
+    }
+
     /// Whether the file is a download of rejected rows that comes back.
     #[must_use]
     pub fn is_download(&self) -> bool {

@@ -15,7 +15,6 @@ use tokio::sync::mpsc;
 use super::{
     columns::Columns,
     field::Field,
-    header::Target as Meaning,
     load::{self, Loaded, Target},
     plan::{Duplicates, Mode, Plan},
     preview::Preview,
@@ -30,7 +29,7 @@ use crate::{
     ingest::Context,
     notify::{mail, search},
     observe::{RowResult, RowsIngested},
-    queue::{DeadJob, Done, Job, JobContext, JobError, Retry},
+    queue::{ByName, DeadJob, Done, Job, JobContext, JobError, Retry},
     runs::{self, Driver, Progress, RunId},
 };
 
@@ -80,13 +79,15 @@ struct Cursor {
     archiving: Option<Archiving>,
 }
 
-/// Returns how many chunks of an unfinished run are committed, by its cursor.
-pub(super) fn chunks_committed(cursor: Option<serde_json::Value>) -> u32 {
-    let cursor = cursor.and_then(|cursor| serde_json::from_value::<Cursor>(cursor).ok());
-    cursor.map_or(0, |cursor| match cursor.archiving {
+/// Returns how many chunks of an unfinished run are committed, by its cursor, and the fingerprint of
+/// the options under which they are counted.
+pub(super) fn chunks_committed(cursor: Option<serde_json::Value>) -> Option<(u32, i64)> {
+    let cursor = serde_json::from_value::<Cursor>(cursor?).ok()?;
+    let n_chunks = match cursor.archiving {
         Some(_) => u32::MAX,
         None => cursor.next_chunk,
-    })
+    };
+    Some((n_chunks, cursor.fingerprint))
 }
 
 /// How far the archiving is.
@@ -103,6 +104,7 @@ impl Job for RunImport {
     const QUEUE: &'static str = "import";
     const RETRY: Retry = Retry::STANDARD.attempts(5);
     const TIMEOUT: Duration = Duration::from_hours(6);
+    const BY_NAME: ByName = ByName::Nobody("upload the file, or reset the run");
     type Context = Context;
 
     fn unique_key(&self) -> Option<String> {
@@ -124,8 +126,9 @@ impl Job for RunImport {
 
     async fn on_dead(conn: &mut PgConnection, dead: &DeadJob) -> sqlx::Result<()> {
         let Some(id) = dead.run_id else { return Ok(()) };
-        runs::fail(conn, RunId(id), &dead.error).await?;
-        mail::after_import(conn, id).await?;
+        if runs::fail(conn, RunId(id), &dead.error).await? {
+            mail::after_import(conn, id).await?; // else it ended before, and that was told
+        }
         Ok(())
     }
 }
@@ -225,7 +228,7 @@ impl<'a> Import<'a> {
             archiving: None,
         };
         let cursor = cursor.unwrap_or(fresh);
-        if cursor.fingerprint != fingerprint {
+        if !params.inspection.go_on(&mut options, cursor.fingerprint) {
             return Err(JobError::Fatal(anyhow::anyhow!(
                 "the import began under other options (chunk_rows, aliases or limits have changed); \
                  what it committed stays, upload the file again for the rest"
@@ -255,8 +258,7 @@ impl<'a> Import<'a> {
         let mut options = self.options.clone();
         options.allow_duplicates = true;
         let cancelled = self.ctx.cancelled().clone();
-        let mut columns = inspection.mapping.columns.iter();
-        let code_at = columns.position(|column| column.target == Meaning::Field(Field::Code));
+        let code_at = inspection.mapping.place_of(Field::Code);
         let scanned = tokio::task::spawn_blocking(move || {
             let mut scan = Scan::default();
             let read = sheet::read(&path, &inspection, &options, &mut |chunk| {

@@ -38,6 +38,7 @@ mod slice;
 pub mod status;
 pub mod store;
 pub mod submit;
+mod turns;
 pub mod undo;
 pub mod value;
 

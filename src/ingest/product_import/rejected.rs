@@ -21,9 +21,7 @@ pub(super) fn of(row: &ProductRow, mapping: &Mapping, locale: Locale) -> Rejecte
         row_no: row.row_no,
         code: Some(row.code.clone()),
         cells: mapping
-            .columns
-            .iter()
-            .filter(|column| column.target != Meaning::Ignored)
+            .kept()
             .map(|column| cell(row, column, locale))
             .collect(),
     }

@@ -22,6 +22,7 @@ use crate::{
     access::DEFAULT_TENANT,
     db,
     http::{self, AppState, Caller, Upload, UploadError},
+    queue::KeyTaken,
     runs::{self, Run, RunId},
 };
 
@@ -93,7 +94,7 @@ impl Order {
         let accepted = submit::accept(&app.blobs, &app.config, file, name, self.wish).await?;
         let origin = Origin {
             tenant: &tenant,
-            triggered_by: "api",
+            triggered_by: caller.asks_as(),
         };
         let mut tx = app.db.begin().await?;
         let same = accepted.same_before(&mut tx, &tenant).await?;
@@ -141,7 +142,7 @@ fn ask(wish: &mut Wish, uri: &Uri) -> Result<(), Refused> {
     Ok(())
 }
 
-fn bad_option(message: String) -> Refused {
+pub(super) fn bad_option(message: String) -> Refused {
     Refused {
         status: StatusCode::BAD_REQUEST,
         code: "bad_option",
@@ -306,6 +307,13 @@ impl From<sqlx::Error> for Refused {
                 status: StatusCode::CONFLICT,
                 code: "conflict",
                 message: "another request with this Idempotency-Key came first".to_owned(),
+            };
+        }
+        if let Some(taken) = KeyTaken::from(&error) {
+            return Self {
+                status: StatusCode::CONFLICT,
+                code: "conflict",
+                message: taken.to_string(),
             };
         }
         let refused = Self::internal(&error);

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use super::{
     dealers::{self, DealersError},
-    routes::{Refused, owner},
+    plan::Wish,
+    routes::{Refused, bad_option, owner},
     submit::{Origin, SubmitError},
 };
 use crate::http::{self, AppState, Caller};
@@ -25,12 +26,22 @@ pub(crate) async fn upload(
     request: Request,
 ) -> Result<Json<Value>, Refused> {
     let tenant = owner(&caller)?;
+    if request.uri().query().is_some_and(|query| !query.is_empty()) {
+        return Err(no_options("parameters"));
+    }
     let upload = http::receive(&app, request, FIELD).await?;
+    let mut wish = Wish::from(&app.config.product_import);
+    for (name, value) in &upload.fields {
+        // Forms have fields of their own; one that means something elsewhere means nothing here.
+        if wish.set(name, value) != Ok(false) {
+            return Err(no_options(name));
+        }
+    }
     let name = upload.file_name;
     let read = dealers::read(&app.blobs, &app.config, upload.file, &name).await?;
     let origin = Origin {
         tenant: &tenant,
-        triggered_by: "api",
+        triggered_by: caller.asks_as(),
     };
     let mut tx = app.db.begin().await?;
     let id = dealers::import(&mut tx, &read, origin).await?;
@@ -44,6 +55,14 @@ pub(crate) async fn upload(
         "message": "Dealer import completed",
         "data": data,
     })))
+}
+
+/// Refuses what would be passed over: a dry run that writes is worse than none.
+fn no_options(what: &str) -> Refused {
+    bad_option(format!(
+        "the import of dealers has no options, and {what} came; it always writes, new and changed \
+         dealers"
+    ))
 }
 
 impl From<DealersError> for Refused {

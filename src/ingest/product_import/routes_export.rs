@@ -2,10 +2,15 @@
 
 use std::{
     io::{self, Write},
-    sync::{Arc, LazyLock},
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use axum::{
+    Extension,
     body::{Body, Bytes},
     extract::State,
     http::{
@@ -14,19 +19,22 @@ use axum::{
     },
     response::{IntoResponse as _, Response},
 };
-use tokio::{
-    runtime::Handle,
-    sync::{Semaphore, mpsc},
-};
+use tokio::{runtime::Handle, sync::mpsc, time::timeout};
 
-use super::export::{Download, ExportError, Part, TableFormat};
+use super::{
+    export::{Db, Download, ExportError, Part, TableFormat},
+    turns::Turns,
+};
 use crate::{
-    http::{AppState, Path, Problem, Trouble},
+    http::{AppState, Caller, Path, Problem, Trouble},
     runs::RunId,
 };
 
-/// Downloads at once: each has a thread and a connection.
-static DOWNLOADS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(4)));
+/// Downloads at once, of all callers and of one: each has a thread.
+static DOWNLOADS: LazyLock<Turns> = LazyLock::new(|| Turns::new(4, 2));
+
+/// How long a reader may take for one piece; who takes longer is taken for gone.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Bytes that are sent together.
 const PIECE: usize = 64 << 10;
@@ -37,59 +45,75 @@ const PIECES_AHEAD: usize = 4;
 /// `GET /import/{id}/errors.csv`.
 pub(crate) async fn errors_csv(
     app: State<Arc<AppState>>,
+    caller: Extension<Caller>,
     id: Path<i64>,
 ) -> Result<Response, Problem> {
-    download(app, id, Part::Errors, TableFormat::Csv).await
+    download(app, caller, id, Part::Errors, TableFormat::Csv).await
 }
 
 /// `GET /import/{id}/errors.xlsx`.
 pub(crate) async fn errors_xlsx(
     app: State<Arc<AppState>>,
+    caller: Extension<Caller>,
     id: Path<i64>,
 ) -> Result<Response, Problem> {
-    download(app, id, Part::Errors, TableFormat::Xlsx).await
+    download(app, caller, id, Part::Errors, TableFormat::Xlsx).await
 }
 
 /// `GET /import/{id}/results.csv`.
 pub(crate) async fn results_csv(
     app: State<Arc<AppState>>,
+    caller: Extension<Caller>,
     id: Path<i64>,
 ) -> Result<Response, Problem> {
-    download(app, id, Part::Results, TableFormat::Csv).await
+    download(app, caller, id, Part::Results, TableFormat::Csv).await
 }
 
 /// `GET /import/{id}/results.xlsx`.
 pub(crate) async fn results_xlsx(
     app: State<Arc<AppState>>,
+    caller: Extension<Caller>,
     id: Path<i64>,
 ) -> Result<Response, Problem> {
-    download(app, id, Part::Results, TableFormat::Xlsx).await
+    download(app, caller, id, Part::Results, TableFormat::Xlsx).await
 }
 
-/// Answers at once and writes while it is read; a client that leaves ends the writing.
+/// Answers at once and writes while it is read; a client that leaves or stalls ends the writing.
 async fn download(
     State(app): State<Arc<AppState>>,
+    Extension(caller): Extension<Caller>,
     Path(id): Path<i64>,
     part: Part,
     format: TableFormat,
 ) -> Result<Response, Problem> {
-    let turn = Arc::clone(&DOWNLOADS).acquire_owned().await;
-    let turn = turn.map_err(|_| Problem::new(Trouble::Unavailable))?;
+    let turn = DOWNLOADS.take(&caller.actor).await;
+    let turn = turn.ok_or_else(|| Problem::new(Trouble::Unavailable))?;
     let mut conn = app.db.acquire().await?;
     let found = Download::find(&mut conn, &app.blobs, &app.config, RunId(id), part).await?;
+    drop(conn);
     let name = format!("attachment; filename=\"{}\"", found.file_name(format));
     let (pieces, mut written) = mpsc::channel(PIECES_AHEAD);
-    let handle = Handle::current();
+    let (handle, db) = (Handle::current(), app.db.clone());
+    let is_whole = Arc::new(AtomicBool::new(false));
+    let ended = Arc::clone(&is_whole);
     tokio::task::spawn_blocking(move || {
-        let out = Pieces::new(pieces.clone());
-        if let Err(error) = found.write(&handle, &mut conn, format, out) {
-            tracing::warn!(error = %error, import = id, "a download broke off");
-            // so that the client does not take a part for the whole
-            drop(pieces.blocking_send(Err(io::Error::other("the download broke off"))));
+        let out = Pieces::new(pieces.clone(), handle.clone(), PATIENCE);
+        match found.write(&handle, Db::Pool(&db), format, out) {
+            Ok(_) => is_whole.store(true, Ordering::Release),
+            Err(error) => tracing::warn!(error = %error, import = id, "a download broke off"),
         }
+        drop(pieces); // the end, of which by now it is known whether it is one
         drop(turn);
     });
-    let stream = futures::stream::poll_fn(move |cx| written.poll_recv(cx));
+    let stream = futures::stream::poll_fn(move |cx| {
+        written.poll_recv(cx).map(|piece| match piece {
+            // so that the client does not take a part for the whole
+            None if !ended.swap(true, Ordering::AcqRel) => {
+                Some(Err(io::Error::other("the download broke off")))
+            }
+            piece => piece,
+        })
+    });
     let mut response = Body::from_stream(stream).into_response();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
@@ -101,15 +125,20 @@ async fn download(
 
 /// Where a download is written to: pieces on their way to the client.
 struct Pieces {
-    pieces: mpsc::Sender<io::Result<Bytes>>,
+    /// `None` once the client is gone, or taken for gone.
+    client: Option<mpsc::Sender<io::Result<Bytes>>>,
     piece: Vec<u8>,
+    handle: Handle,
+    patience: Duration,
 }
 
 impl Pieces {
-    fn new(pieces: mpsc::Sender<io::Result<Bytes>>) -> Self {
+    fn new(pieces: mpsc::Sender<io::Result<Bytes>>, handle: Handle, patience: Duration) -> Self {
         Self {
-            pieces,
+            client: Some(pieces),
             piece: Vec::with_capacity(PIECE),
+            handle,
+            patience,
         }
     }
 
@@ -118,8 +147,16 @@ impl Pieces {
             return Ok(());
         }
         let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE));
-        let sent = self.pieces.blocking_send(Ok(piece.into()));
-        sent.map_err(|_| io::ErrorKind::BrokenPipe.into())
+        let pieces = self.client.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        let sent = async { timeout(self.patience, pieces.send(Ok(piece.into()))).await };
+        match self.handle.block_on(sent) {
+            Ok(Ok(())) => {
+                self.client = Some(pieces);
+                Ok(())
+            }
+            Ok(Err(_)) => Err(io::ErrorKind::BrokenPipe.into()),
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        }
     }
 }
 
@@ -149,5 +186,29 @@ impl From<ExportError> for Problem {
                 Self::new(Trouble::Internal)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reader_that_stalls_ends_the_writing() {
+        let (pieces, mut written) = mpsc::channel(1);
+        let handle = Handle::current();
+        let writing = tokio::task::spawn_blocking(move || {
+            let mut out = Pieces::new(pieces, handle, Duration::from_millis(1));
+            let all = vec![0; PIECE];
+            out.write_all(&all).unwrap();
+            let stalled = out.write_all(&all).unwrap_err().kind();
+            // what is dropped may flush, and is not waited for again
+            (stalled, out.write_all(&all).unwrap_err().kind())
+        });
+        let writing = timeout(Duration::from_secs(40), writing).await;
+        let kinds = writing.unwrap().unwrap();
+        assert_eq!(kinds, (io::ErrorKind::TimedOut, io::ErrorKind::BrokenPipe));
+        assert_eq!(written.recv().await.unwrap().unwrap().len(), PIECE);
+        assert!(written.recv().await.is_none());
     }
 }

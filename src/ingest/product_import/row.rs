@@ -73,7 +73,8 @@ pub struct RejectedRow {
     pub cells: Vec<Option<String>>,
 }
 
-/// The next `chunk_rows` rows of the sheet, good and bad together.
+/// The next `chunk_rows` rows of the sheet, good and bad together; fewer where those would be more
+/// than `chunk_bytes`.
 ///
 /// The same file read with the same options gives the same chunks, so a
 /// loader that resumes skips every `seq` it has committed.

@@ -13,10 +13,11 @@ use serde_json::{Value, json};
 use sqlx::{Acquire as _, PgConnection};
 
 use crate::{
+    access::INSTALLATION,
     db,
     ingest::Context,
     queue::{
-        self, DeadJob, Done, Job, JobContext, JobError, JobId, NewJob, Retry,
+        self, ByName, DeadJob, Done, Job, JobContext, JobError, JobId, NewJob, Retry,
         control::{self, Cancelled},
         dead,
         filter::{DeadFilter, Filter, LiveFilter, Preview},
@@ -194,7 +195,7 @@ pub async fn submit(
     let run = NewRun {
         system: SYSTEM,
         job_kind: Some(Bulk::KIND),
-        tenant: tenant.unwrap_or_else(|| "default".to_owned()),
+        tenant: tenant.unwrap_or_else(|| INSTALLATION.to_owned()),
         triggered_by: triggered_by.to_owned(),
         params: serde_json::to_value(&params).map_err(encode)?,
         items_total: found.is_all.then_some(found.n_found),
@@ -205,7 +206,7 @@ pub async fn submit(
         tenant: Some(run.tenant),
         ..NewJob::of(&Bulk { run_id }).map_err(encode)?
     };
-    queue::enqueue_raw(conn, &job).await?;
+    queue::enqueue_new(conn, &job).await?;
     Ok((run_id, found))
 }
 
@@ -245,6 +246,7 @@ impl Job for Bulk {
     const QUEUE: &'static str = "system";
     const RETRY: Retry = Retry::STANDARD.attempts(5);
     const TIMEOUT: Duration = Duration::from_mins(15);
+    const BY_NAME: ByName = ByName::Nobody("POST /api/v1/bulk");
     type Context = Context;
 
     fn unique_key(&self) -> Option<String> {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ingest::Context,
+    notify::mail,
     queue::{Done, Job, JobContext, JobError, Retry},
     runs,
 };
@@ -27,7 +28,13 @@ impl Job for RecoverRuns {
         let Context { db, config, .. } = ctx.state();
         let folded = runs::fan_out::fold_left_over(db).await;
         let settings = &config.runs;
-        let recovered = runs::recover_stale(db, settings.stale_after, settings.max_retries).await?;
+        let recovered = runs::recover_stale(
+            db,
+            settings.stale_after,
+            settings.max_retries,
+            |conn, run| Box::pin(mail::after_import(conn, run.0)),
+        )
+        .await?;
         folded?;
         tracing::debug!(?recovered, "looked for stale runs");
         Ok(Done::new())

@@ -19,7 +19,7 @@ use super::letter::Ended;
 use crate::{
     config::{self, MailSecurity},
     ingest::Context,
-    queue::{self, Done, Job, JobContext, JobError, Retry},
+    queue::{self, ByName, Done, Job, JobContext, JobError, NewJob, Retry},
 };
 
 /// Tells people that an import ended.
@@ -30,14 +30,26 @@ pub struct SendMail {
     pub import: i64,
 }
 
-/// Enqueues the mail that an import which ended is worth, in the transaction that ends it. Whether
-/// mail is configured, and who is to have it, is decided when it is sent.
+/// Enqueues the mail that an import which ended is worth, as its owner's job, in the transaction
+/// that ends it; nothing for a dry run, or where the run is none of an import. Whether mail is
+/// configured, and who is to have it, is decided when it is sent.
 ///
 /// # Errors
 ///
 /// What Postgres says.
 pub async fn after_import(conn: &mut PgConnection, import: i64) -> sqlx::Result<()> {
-    queue::enqueue(conn, &SendMail { import }).await?;
+    let tenant: Option<String> =
+        sqlx::query_scalar("SELECT tenant FROM catalog.imports WHERE id = $1 AND NOT dry_run")
+            .bind(import)
+            .fetch_optional(&mut *conn)
+            .await?;
+    let Some(tenant) = tenant else { return Ok(()) };
+    let job = NewJob::of(&SendMail { import });
+    let job = NewJob {
+        tenant: Some(tenant),
+        ..job.map_err(|error| sqlx::Error::Encode(error.into()))?
+    };
+    queue::enqueue_raw(conn, &job).await?;
     Ok(())
 }
 
@@ -53,6 +65,7 @@ impl Job for SendMail {
         max_attempts: 10,
     };
     const TIMEOUT: Duration = Duration::from_mins(30);
+    const BY_NAME: ByName = ByName::Nobody("the end of an import makes it");
     type Context = Context;
 
     async fn run(self, ctx: &JobContext<Context>) -> Result<Done, JobError> {

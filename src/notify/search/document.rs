@@ -126,7 +126,8 @@ mod tests {
             fields.filter(|f| f["name"] == name).count()
         };
         assert_eq!((of("code"), of("price"), of("stock")), (1, 1, 0));
-        let price = json!({ "name": "price", "type": "float", "optional": true, "facet": true });
+        let price = json!({ "name": "price", "type": "float", "optional": true, "facet": true,
+            "index": true });
         assert_eq!(schema["fields"][3], price);
     }
 

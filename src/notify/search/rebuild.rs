@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     ingest::Context,
-    queue::{Done, Job, JobContext, JobError, Retry},
+    queue::{ByName, Done, Job, JobContext, JobError, Retry},
 };
 
 /// Fills a new collection with every live product and leads the alias to it.
@@ -32,6 +32,7 @@ impl Job for Rebuild {
     const QUEUE: &'static str = "search";
     const RETRY: Retry = RETRY;
     const TIMEOUT: Duration = Duration::from_hours(12);
+    const BY_NAME: ByName = ByName::Nobody("POST /api/v1/search/rebuild");
     type Context = Context;
 
     fn unique_key(&self) -> Option<String> {

@@ -9,7 +9,7 @@ use super::{GATE, Rebuild, index, send::Sender};
 use crate::{
     config::Config,
     ingest::Context,
-    queue::{self, Done, Job, JobContext, JobError, Retry},
+    queue::{self, ByName, Done, Job, JobContext, JobError, NewJob, Retry},
 };
 
 /// 5 s, 15 s, 45 s, 2 min, 7 min, then every 15 min: given up after about two hours, and taken up
@@ -36,6 +36,7 @@ impl Job for SyncSearch {
     const QUEUE: &'static str = "search";
     const RETRY: Retry = RETRY;
     const TIMEOUT: Duration = Duration::from_hours(1);
+    const BY_NAME: ByName = ByName::Nobody("POST /api/v1/search/sync");
     type Context = Context;
 
     /// One for each import: were they one, an import that ends while the last one's sync is just
@@ -95,7 +96,10 @@ pub async fn after_import(
 ) -> sqlx::Result<()> {
     if config.search.is_on() {
         let import = Some(import);
-        queue::enqueue(conn, &SyncSearch { import }).await?;
+        let job = NewJob::of(&SyncSearch { import });
+        let job = job.map_err(|error| sqlx::Error::Encode(error.into()))?;
+        // Its key taken, by whatever job, is no reason to fail the import: [`Look`] sees to the rest.
+        queue::enqueue_raw(conn, &job).await?;
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     fetch::{FetchError, Request, Response},
     ingest::{self, Context},
-    queue::{self, Done, Job, JobContext, JobError, Retry},
+    queue::{self, ByName, Done, Job, JobContext, JobError, Retry},
 };
 
 /// Longest time that the other side's `Retry-After` puts a delivery off.
@@ -60,6 +60,7 @@ impl Job for Deliver {
         max_attempts: 10,
     };
     const TIMEOUT: Duration = Duration::from_mins(2);
+    const BY_NAME: ByName = ByName::Nobody("events make it, and POST /api/v1/webhooks/{id}/test");
     type Context = Context;
 
     fn gate_key(&self) -> Option<String> {
@@ -71,6 +72,13 @@ impl Job for Deliver {
         let Some(target) = store::target(db, self.webhook).await? else {
             return Ok(Done::new()); // nobody wants to hear of it any more
         };
+        // Else whoever may have jobs of one tenant made could have another's key sign what they like.
+        if !ctx.lease().belongs_to(&target.tenant) {
+            return Err(JobError::Fatal(anyhow::anyhow!(
+                "webhook {} is not of the job's tenant",
+                self.webhook
+            )));
+        }
         let begun = Instant::now();
         let sent = self.send(ctx.state(), &target).await;
         let verdict = judge(sent, target.now);
@@ -106,7 +114,8 @@ impl Deliver {
             return Err(Unsent::Paused(reason.clone()));
         }
         let settings = &context.config.webhooks;
-        let keys = Keys::read(settings.secrets_dir.as_deref(), &target.secret_ref)
+        let folder = settings.secrets_dir.as_deref();
+        let keys = Keys::read(folder, &target.secret_ref, &target.tenant)
             .map_err(|error| Unsent::Unsigned(error.to_string()))?;
         let body = Body {
             r#type: &self.event,

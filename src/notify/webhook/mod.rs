@@ -18,7 +18,7 @@ mod store;
 
 pub use deliver::Deliver;
 pub use event::{Event, UnknownEvent};
-pub use sign::{KeyError, Keys, is_secret_name};
+pub use sign::{KeyError, Keys, is_secret_name, is_secret_of};
 pub use store::{
     Delivery, MOST_WEBHOOKS, NewWebhook, Webhook, add, deliveries, get, list, list_of, pause,
     remove, resume, test,

@@ -204,6 +204,7 @@ pub async fn test(conn: &mut PgConnection, webhook: &Webhook) -> sqlx::Result<Op
 /// Where a delivery goes, as of now.
 #[derive(Debug, sqlx::FromRow)]
 pub(super) struct Target {
+    pub(super) tenant: String,
     pub(super) url: String,
     pub(super) secret_ref: String,
     pub(super) pause_reason: Option<String>,
@@ -214,7 +215,7 @@ pub(super) struct Target {
 /// Reads where a delivery goes; `None` where its webhook is gone.
 pub(super) async fn target(db: impl PgExecutor<'_>, id: i64) -> sqlx::Result<Option<Target>> {
     sqlx::query_as(
-        "SELECT url, secret_ref, pause_reason, clock_timestamp() AS now
+        "SELECT tenant, url, secret_ref, pause_reason, clock_timestamp() AS now
          FROM ingestd.webhooks WHERE id = $1",
     )
     .bind(id)

@@ -4,7 +4,7 @@
 -- holder of each lock committed, else both would count the same slot as free.
 --
 -- Slots in use are the rows of a key that are not held (jobs_gated). What was admitted and may not
--- run now, because its queue was paused or somebody moved it to later, goes back and frees its
+-- run now, because its queue or gate was paused or somebody moved it to later, goes back and frees its
 -- slot. A rate is a bucket of tokens told by the time at which it will be full; a job takes its
 -- token when it is admitted, and until it starts it takes up the room of one in the bucket, so that
 -- starts do not bunch where workers were away: never more than the burst wait for theirs.
@@ -18,7 +18,8 @@ misplaced AS MATERIALIZED (
   SELECT j.id FROM unnest($1::text[]) AS k (key), LATERAL (
     SELECT id FROM ingestd.jobs
     WHERE shard = 0 AND gate_key = k.key AND state <> 'held' AND state = 'queued'
-      AND (run_at > now() OR queue = ANY ((SELECT queues FROM paused)::text[]))
+      AND (run_at > now() OR queue = ANY ((SELECT queues FROM paused)::text[])
+           OR (SELECT g.paused FROM ingestd.gate_of(k.key) g))
     FOR UPDATE SKIP LOCKED) j
 ),
 back AS (

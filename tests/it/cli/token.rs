@@ -35,7 +35,7 @@ async fn a_token_is_made_listed_and_revoked() {
         .code(64)
         .says("--yes");
     let said = world.run(&format!("token revoke {id} --yes"));
-    let said = said.says("no token is left");
+    let said = said.says("no token is left").says("token create");
     assert!(said.out.contains("is revoked"), "{said:?}");
     let again = world.run(&format!("token revoke {id} --yes")).ok();
     assert!(again.contains("already"), "{again}");

@@ -1,6 +1,7 @@
 //! Runs: listed, shown, cancelled, reset.
 
 use ingestd::runs::{self, NewRun, RunId};
+use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
 
 use super::server::{Server, problem};
@@ -92,4 +93,59 @@ async fn a_run_is_cancelled_and_reset() {
     let actions: Vec<_> = audit.iter().map(|(_, action, _)| action.as_str()).collect();
     assert_eq!(actions, ["run.cancel", "run.reset"]);
     assert_eq!(audit[0].2, format!("run/{id}"));
+}
+
+/// The job that does the work must be there, or nothing would ever come of what is asked for.
+#[tokio::test]
+async fn a_key_that_another_job_holds_fails_what_needs_it() {
+    let server = Server::with(|config| {
+        config.search.url = Some("https://search.example.com:8108".into());
+        config.search.api_key = Some("canary-search-key".into());
+    })
+    .await;
+    let failed: i64 = sqlx::query_scalar(
+        "INSERT INTO ingestd.runs (system, job_kind, triggered_by, params, state, finished_at)
+         VALUES ('system', 'system.bulk', 'test', '{}', 'failed', now()) RETURNING id",
+    )
+    .fetch_one(server.pool())
+    .await
+    .unwrap();
+    sqlx::query(
+        "INSERT INTO ingestd.jobs (kind, run_at, unique_key)
+         SELECT 'system.noop', now() + interval '1 day', key
+         FROM (SELECT 'run:' || n AS key FROM generate_series($1::bigint, $1 + 20) n
+               UNION ALL VALUES ('search.sync'), ('search.rebuild')) keys",
+    )
+    .bind(failed)
+    .execute(server.pool())
+    .await
+    .unwrap();
+    let bulk = json!({ "action": "cancel", "all": true });
+    let reset = format!("/api/v1/runs/{failed}/reset");
+    for ask in [
+        server.post("/api/v1/bulk").json(&bulk),
+        server.post(&reset),
+        server.post("/api/v1/search/sync"),
+        server.post("/api/v1/search/rebuild"),
+    ] {
+        let told = problem(ask.send().await.unwrap(), 409, "conflict").await;
+        assert!(
+            told["detail"].as_str().unwrap().contains("unique key"),
+            "{told}"
+        );
+        assert!(told["job"].is_i64(), "{told}");
+    }
+    let part = Part::bytes(&b"code,name\nA,Anna\n"[..]).file_name("a.csv");
+    let form = Form::new().part("file", part);
+    let upload = server.post("/api/v1/import/products").multipart(form);
+    assert_eq!(upload.send().await.unwrap().status(), 409);
+    let left: String = sqlx::query_scalar(
+        "SELECT concat_ws(' ', (SELECT string_agg(state::text, ',') FROM ingestd.runs),
+           (SELECT count(*) FROM catalog.imports),
+           (SELECT count(*) FROM ingestd.jobs WHERE kind <> 'system.noop'))",
+    )
+    .fetch_one(server.pool())
+    .await
+    .unwrap();
+    assert_eq!(left, "failed 0 0");
 }

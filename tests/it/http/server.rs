@@ -115,6 +115,18 @@ impl Server {
         response.json().await.unwrap()
     }
 
+    /// Registers a kind of another program's, and so one that callers of any tenant may have made.
+    pub(super) async fn register(&self, kind: &str) {
+        sqlx::query(
+            "INSERT INTO ingestd.job_kinds (kind, queue, max_attempts, timeout_secs)
+             VALUES ($1, 'default', 3, 60)",
+        )
+        .bind(kind)
+        .execute(self.pool())
+        .await
+        .unwrap();
+    }
+
     /// Inserts a job as anybody may, by SQL.
     pub(super) async fn insert(&self, kind: &str, run_at: &str) -> i64 {
         sqlx::query_scalar(

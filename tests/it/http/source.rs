@@ -73,12 +73,22 @@ async fn a_source_is_made_run_paused_and_removed() {
     let fetch = server.post("/api/v1/import/fetch");
     let fetch = fetch.json(&json!({ "location": "s3://exports/a.csv" }));
     assert_eq!(fetch.send().await.unwrap().status(), 202);
+    let once = server.post("/api/v1/import/fetch");
+    let once = once.json(&json!({ "location": "https://example.com/a.csv?token=sesame" }));
+    let once: Value = once.send().await.unwrap().json().await.unwrap();
+    let shown = server
+        .json(&format!("/api/v1/jobs/{}", once["job_id"]))
+        .await;
+    assert_eq!(
+        shown["args"]["location"],
+        "https://example.com/a.csv?[redacted]"
+    );
     let done = server.audit().await;
     let done: Vec<_> = done.iter().map(|(_, action, _)| action.as_str()).collect();
     let expected =
         ["add", "add", "pause", "resume", "run", "remove"].map(|verb| format!("source.{verb}"));
     assert_eq!(done[..6], expected);
-    assert_eq!(done[6..], ["import.fetch"]);
+    assert_eq!(done[6..], ["import.fetch", "import.fetch"]);
     let told: String =
         sqlx::query_scalar("SELECT string_agg(a::text, ' ') FROM ingestd.audit_log a")
             .fetch_one(server.pool())
@@ -99,6 +109,7 @@ async fn what_is_no_source_is_refused() {
         ("secret_ref", json!("../ops"), "not the secret"),
         ("cron", json!("daily"), ""),
         ("options", json!({ "colour": "red" }), "colour"),
+        ("options", json!({ "dryRun": "true" }), "dry_run"),
     ] {
         let mut body = json!({ "name": "s", "location": "https://example.com/a.csv" });
         body[name] = value;
@@ -109,5 +120,9 @@ async fn what_is_no_source_is_refused() {
     }
     let elsewhere = server.post("/api/v1/import/fetch");
     let elsewhere = elsewhere.json(&json!({ "location": "/etc/passwd" }));
-    problem(elsewhere.send().await.unwrap(), 422, "invalid").await;
+    let told = elsewhere.send().await.unwrap();
+    assert_eq!(told.status(), 422);
+    // Under /import/ errors have the document's form.
+    let told: Value = told.json().await.unwrap();
+    assert_eq!(told["success"], false, "{told}");
 }

@@ -178,22 +178,23 @@ async fn a_viewer_sees_neither_arguments_nor_results() {
 async fn what_a_bound_caller_makes_is_its_tenants() {
     let server = Server::start().await;
     let (_, run, _) = theirs(&server).await;
+    server.register("others.kind").await;
     let token = make(&server, "other", Role::Admin, &["other"]).await;
     let post = async |path: &str, body: Value| {
         let ask = server.post(path).bearer_auth(&token).json(&body);
         ask.send().await.unwrap()
     };
-    let own = json!({ "kind": "product_import.run", "args": {} });
+    let own = json!({ "kind": "others.kind", "args": {} });
     let made = post("/api/v1/jobs", own).await;
     assert_eq!(made.status(), 201);
     let made: Value = made.json().await.unwrap();
     assert_eq!(made["tenant"], "other");
-    let asked = json!({ "kind": "product_import.run", "tenant": "acme" });
+    let asked = json!({ "kind": "others.kind", "tenant": "acme" });
     let told = problem(post("/api/v1/jobs", asked).await, 422, "invalid").await;
     assert_eq!(told["errors"][0]["pointer"], "/tenant");
     let system = json!({ "kind": "system.noop" });
     problem(post("/api/v1/jobs", system).await, 403, "forbidden").await;
-    let run = json!({ "kind": "product_import.run", "args": { "run_id": run } });
+    let run = json!({ "kind": "others.kind", "args": { "run_id": run } });
     let told = problem(post("/api/v1/jobs", run).await, 422, "invalid").await;
     assert_eq!(told["errors"][0]["pointer"], "/args/run_id");
     let bulk = json!({ "action": "cancel", "all": true });
@@ -209,10 +210,143 @@ async fn what_a_bound_caller_makes_is_its_tenants() {
                        "secret_ref": "ops", "tenant": "acme" });
     let told = problem(post("/api/v1/webhooks", hook).await, 422, "invalid").await;
     assert_eq!(told["errors"][0]["pointer"], "/tenant");
-    let unique = "INSERT INTO ingestd.jobs (kind, tenant, unique_key)
-                  VALUES ('product_import.run', 'acme', 'the key')";
-    sqlx::query(unique).execute(server.pool()).await.unwrap();
-    let same = json!({ "kind": "product_import.run", "unique_key": "the key" });
-    let told = problem(post("/api/v1/jobs", same).await, 409, "conflict").await;
-    assert!(!told.to_string().contains("acme"), "{told}");
+}
+
+#[tokio::test]
+async fn a_tenants_unique_keys_are_its_own() {
+    let server = Server::start().await;
+    server.register("others.kind").await;
+    let mut made = Vec::new();
+    for (tenant, key) in [("acme", "run:1"), ("other", "run:1"), ("acme", "run:1")] {
+        let token = make(&server, tenant, Role::Operator, &[tenant]).await;
+        let job = json!({ "kind": "others.kind", "unique_key": key });
+        let ask = server.post("/api/v1/jobs").bearer_auth(&token).json(&job);
+        let answer = ask.send().await.unwrap();
+        let status = answer.status().as_u16();
+        let job: Value = answer.json().await.unwrap();
+        made.push((
+            status,
+            job["id"].as_i64().unwrap(),
+            job["unique_key"].clone(),
+        ));
+    }
+    let (first, second, third) = (&made[0], &made[1], &made[2]);
+    assert_eq!((first.0, second.0, third.0), (201, 201, 200));
+    assert_ne!(first.1, second.1);
+    assert_eq!(first.1, third.1);
+    assert_eq!(first.2, "api:4:acme:run:1");
+    // The daemon's own key is free for the run that needs it.
+    let taken: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM ingestd.jobs WHERE unique_key = 'run:1'")
+            .fetch_one(server.pool())
+            .await
+            .unwrap();
+    assert_eq!(taken, 0);
+    let acme = make(&server, "acme", Role::Operator, &["acme"]).await;
+    let long = json!({ "kind": "others.kind", "unique_key": "k".repeat(1020) });
+    let ask = server.post("/api/v1/jobs").bearer_auth(&acme).json(&long);
+    let told = problem(ask.send().await.unwrap(), 422, "invalid").await;
+    assert_eq!(told["errors"][0]["pointer"], "/unique_key");
+}
+
+/// Kinds whose jobs decide by their arguments whose data they touch, what is sent or signed.
+const MADE_ELSEWHERE: [(&str, &str); 9] = [
+    (
+        "catalog.fetch_file",
+        r#"{"location": "https://x.test/x.csv", "tenant": "acme", "options": {"mode": "replace_all"}}"#,
+    ),
+    (
+        "catalog.fetch_source",
+        r#"{"source": "acme-feed", "force": true}"#,
+    ),
+    ("product_import.rollback", r#"{"run_id": 1}"#),
+    ("product_import.run", r#"{"run_id": 1}"#),
+    ("search.rebuild", "{}"),
+    ("search.sync", "{}"),
+    ("system.bulk", r#"{"run_id": 1}"#),
+    ("system.mail", r#"{"import": 1}"#),
+    (
+        "system.webhook",
+        r#"{"webhook": 1, "message": "m", "type": "job.dead", "timestamp": "2026-11-27T12:00:00Z", "data": {}}"#,
+    ),
+];
+
+#[tokio::test]
+async fn what_ingestd_makes_itself_nobody_makes_or_edits_by_name() {
+    let server = Server::start().await;
+    let bound = make(&server, "bound", Role::Operator, &["other"]).await;
+    let admin = make(&server, "admin", Role::Admin, &[]).await;
+    for (place, (kind, args)) in (900..).zip(MADE_ELSEWHERE) {
+        let args: Value = serde_json::from_str(args).unwrap();
+        sqlx::query(
+            "INSERT INTO ingestd.dead_jobs (id, kind, args, queue, priority, attempt, crashes, reason,
+               error, fingerprint, created_at, tenant)
+             VALUES ($1, $2, '{}', 'default', 1, 3, 0, 'fatal', 'why', 1, now(), 'other')",
+        )
+        .bind(place)
+        .bind(kind)
+        .execute(server.pool())
+        .await
+        .unwrap();
+        for token in [&bound, &admin] {
+            let job = json!({ "kind": kind, "args": args });
+            let ask = server.post("/api/v1/jobs").bearer_auth(token).json(&job);
+            let told = problem(ask.send().await.unwrap(), 403, "forbidden").await;
+            assert!(
+                told["detail"].as_str().unwrap().contains("instead: "),
+                "{told}"
+            );
+            let ask = server.post(&format!("/api/v1/jobs/{place}/retry"));
+            let ask = ask.bearer_auth(token).json(&json!({ "args": args }));
+            problem(ask.send().await.unwrap(), 403, "forbidden").await;
+        }
+        let schedule = json!({ "name": "n", "cron": "* * * * *", "kind": kind, "args": args });
+        let ask = server.post("/api/v1/schedules").bearer_auth(&admin);
+        problem(ask.json(&schedule).send().await.unwrap(), 403, "forbidden").await;
+        let ask = server.client.put(server.url("/api/v1/schedules/n"));
+        let schedule = json!({ "cron": "* * * * *", "kind": kind, "args": args });
+        let ask = ask.bearer_auth(&admin).json(&schedule);
+        problem(ask.send().await.unwrap(), 403, "forbidden").await;
+    }
+    let n_made = "SELECT (SELECT count(*) FROM ingestd.jobs)
+                       + (SELECT count(*) FROM ingestd.schedules WHERE name = 'n')";
+    let n_made: i64 = sqlx::query_scalar(n_made)
+        .fetch_one(server.pool())
+        .await
+        .unwrap();
+    assert_eq!(n_made, 0);
+    // As it was made it may be tried again.
+    let ask = server.post("/api/v1/jobs/908/retry").bearer_auth(&bound);
+    assert_eq!(ask.send().await.unwrap().status(), 201);
+}
+
+#[tokio::test]
+async fn what_is_the_whole_installations_is_no_tenants() {
+    let server = Server::start().await;
+    let admin = make(&server, "admin", Role::Admin, &[]).await;
+    let bound = make(&server, "bound", Role::Admin, &["default"]).await;
+    theirs(&server).await;
+    server.insert("system.noop", "2030-01-01Z").await;
+    // What names no owner is default's for a filter as for a list.
+    let looks = json!({ "action": "cancel", "all": true, "dry_run": true });
+    let ask = server.post("/api/v1/bulk").bearer_auth(&bound).json(&looks);
+    let found: Value = ask.send().await.unwrap().json().await.unwrap();
+    assert_eq!(found["n_found"], 1, "{found}");
+    let all = json!({ "action": "cancel", "all": true });
+    let ask = server.post("/api/v1/bulk").bearer_auth(&admin).json(&all);
+    let run: Value = ask.send().await.unwrap().json().await.unwrap();
+    assert_eq!(run["tenant"], "*");
+    let path = format!("/api/v1/runs/{}", run["id"]);
+    for ask in [
+        server.get(&path),
+        server.post(&format!("{path}/pause")),
+        server.post(&format!("{path}/cancel")),
+    ] {
+        let refused = ask.bearer_auth(&bound).send().await.unwrap();
+        problem(refused, 404, "not-found").await;
+    }
+    let of_kind = "/api/v1/jobs?kind=system.bulk";
+    let ask = server.get(of_kind).bearer_auth(&bound);
+    let listed: Value = ask.send().await.unwrap().json().await.unwrap();
+    assert_eq!(listed["items"], json!([]));
 }

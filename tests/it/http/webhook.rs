@@ -1,8 +1,12 @@
 //! Webhooks as clients of the API see them.
 
+use ingestd::access::Role;
 use serde_json::{Value, json};
 
-use super::server::{Server, problem};
+use super::{
+    server::{Server, problem},
+    token::make,
+};
 
 async fn add(server: &Server, body: &Value) -> reqwest::Response {
     let request = server.post("/api/v1/webhooks").json(body);
@@ -124,4 +128,31 @@ async fn what_is_no_webhook_is_told_by_its_place() {
         assert_eq!(add(&server, &body()).await.status(), 201);
     }
     problem(add(&server, &body()).await, 409, "conflict").await;
+}
+
+#[tokio::test]
+async fn a_bound_admin_has_only_its_tenants_secrets_sign() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    for (name, text) in [
+        ("ops", key.to_owned()),
+        ("acme", format!("tenant acme\n{key}")),
+        ("other", format!("tenant other\n{key}")),
+    ] {
+        std::fs::write(folder.path().join(name), text).unwrap();
+    }
+    let dir = folder.path().to_owned();
+    let server = Server::with(|config| config.webhooks.secrets_dir = Some(dir)).await;
+    let token = make(&server, "acme", Role::Admin, &["acme"]).await;
+    for (secret, status) in [("ops", 422), ("other", 422), ("none", 422), ("acme", 201)] {
+        let mut body = body();
+        body["secret_ref"] = json!(secret);
+        let ask = server.post("/api/v1/webhooks").bearer_auth(&token);
+        let answer = ask.json(&body).send().await.unwrap();
+        assert_eq!(answer.status(), status, "{secret}");
+        let told: Value = answer.json().await.unwrap();
+        if status == 422 {
+            assert_eq!(told["errors"][0]["pointer"], "/secret_ref", "{told}");
+        }
+    }
 }

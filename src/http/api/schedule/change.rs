@@ -14,6 +14,7 @@ use super::{
     super::{
         super::{AppState, Caller, Json as Body, Path, Problem, Trouble, audit},
         enqueue::refused,
+        made,
     },
     no_schedule, object,
 };
@@ -68,6 +69,7 @@ pub(in crate::http) async fn create(
         definition,
     } = named;
     check(&name, &definition)?;
+    made::kind(&caller, &definition.kind)?;
     let mut tx = app.db.begin().await?;
     match control::create(&mut tx, &name, &definition, paused).await {
         Ok(Change::Made) => {}
@@ -94,6 +96,7 @@ pub(in crate::http) async fn put(
     Body(definition): Body<Definition>,
 ) -> Result<Located, Problem> {
     check(&name, &definition)?;
+    made::kind(&caller, &definition.kind)?;
     let mut tx = app.db.begin().await?;
     let changed = control::change(&mut tx, &name, &definition).await;
     let (action, status) = match changed.map_err(refused)? {

@@ -6,10 +6,13 @@
 mod field;
 mod write;
 
-use std::{io, path::Path};
+use std::{io, ops::ControlFlow, path::Path};
 
 use sqlx::PgConnection;
-use tokio::task::spawn_blocking;
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    task::spawn_blocking,
+};
 
 use super::{
     job::Params,
@@ -31,6 +34,9 @@ use crate::{
 /// The system's name in `ingestd.runs`.
 pub const SYSTEM: &str = "dealer_import";
 
+/// Files of dealers that are in memory at once.
+static TURNS: Semaphore = Semaphore::const_new(2);
+
 /// Why dealers are not imported.
 #[derive(Debug, thiserror::Error)]
 pub enum DealersError {
@@ -45,23 +51,24 @@ pub enum DealersError {
     Database(#[from] sqlx::Error),
 }
 
-/// A dealers' file that has been read whole.
+/// A dealers' file that has been read whole. Others wait until it is dropped, since it is in memory.
 #[derive(Debug)]
 pub struct Read {
+    _turn: SemaphorePermit<'static>,
     file_name: String,
     size_bytes: u64,
     sha256: [u8; 32],
     inspection: Inspection,
-    chunks: Vec<Chunk>,
+    chunk: Chunk,
     n_rows: u64,
 }
 
-/// Reads a file that has been written whole; it is not kept.
+/// Reads a file that has been written whole; it is not kept. Waits for its turn.
 ///
 /// # Errors
 ///
 /// [`DealersError::Refused`] where it cannot be imported, or is larger than
-/// `product_import.max_dealer_rows` and so no file to wait for.
+/// `product_import.max_dealer_rows` or the bytes of one chunk and so no file to wait for.
 pub async fn read(
     blobs: &blob::Store,
     config: &Config,
@@ -82,20 +89,24 @@ pub async fn read(
     };
     field::add_aliases(&mut options.aliases);
     let (from, name) = (path.clone(), file_name.to_owned());
-    let read = spawn_blocking(move || read_file(&from, &name, &options)).await;
+    let turn = TURNS.acquire().await.map_err(io::Error::other)?;
+    // The turn is the thread's: it reads on where its caller leaves.
+    let read = spawn_blocking(move || (read_file(&from, &name, &options), turn)).await;
     blobs.delete(&blob.name).await?;
-    let (inspection, chunks, n_rows) = read.map_err(io::Error::other)?.map_err(|refusal| {
+    let (read, turn) = read.map_err(io::Error::other)?;
+    let (inspection, chunk, n_rows) = read.map_err(|refusal| {
         if refusal.code == Refusal::TOO_MANY_ROWS {
             return too_many(max_rows);
         }
         refusal
     })?;
     Ok(Read {
+        _turn: turn,
         file_name: file_name.to_owned(),
         size_bytes: blob.size_bytes,
         sha256: blob.sha256,
         inspection,
-        chunks,
+        chunk,
         n_rows,
     })
 }
@@ -114,15 +125,32 @@ fn read_file(
     path: &Path,
     name: &str,
     options: &sheet::Options,
-) -> Result<(Inspection, Vec<Chunk>, u64), Refusal> {
+) -> Result<(Inspection, Chunk, u64), Refusal> {
     let mut inspection = sheet::inspect(path, name, options)?;
     field::own_only(&mut inspection.mapping);
-    let mut chunks = Vec::new();
-    let summary = sheet::read(path, &inspection, options, &mut |chunk| {
-        chunks.push(chunk);
-        std::ops::ControlFlow::Continue(())
+    let mut whole = None;
+    let summary = sheet::read(path, &inspection, options, &mut |chunk| match whole {
+        None => {
+            whole = Some(chunk);
+            ControlFlow::Continue(())
+        }
+        Some(_) => ControlFlow::Break(()),
     })?;
-    Ok((inspection, chunks, summary.n_rows))
+    if summary.n_chunks > 1 {
+        return Err(too_large(options.chunk_bytes));
+    }
+    Ok((inspection, whole.unwrap_or_default(), summary.n_rows))
+}
+
+fn too_large(n_bytes: usize) -> Refusal {
+    Refusal {
+        code: Refusal::FILE_TOO_LARGE,
+        message: format!(
+            "the dealers take more than {} MiB of memory, and the caller of this import waits for its \
+             end; cut the file in parts",
+            n_bytes >> 20
+        ),
+    }
 }
 
 /// Writes dealers in the connection's transaction, as a run that is completed at once; returns it.
@@ -147,10 +175,9 @@ pub async fn import(
     let id = create(&mut *conn, read, origin).await?;
     runs::begin(&mut *conn, id).await?;
     let mut written = Written::default();
-    for chunk in &read.chunks {
-        let loaded = write::chunk(&mut *conn, id.0, origin.tenant, &read.inspection, chunk).await?;
-        written.loaded.add(&loaded);
-    }
+    let (tenant, inspection, chunk) = (origin.tenant, &read.inspection, &read.chunk);
+    let loaded = write::chunk(&mut *conn, id.0, tenant, inspection, chunk).await?;
+    written.loaded.add(&loaded);
     store::count(&mut *conn, id.0, &written).await?;
     let loaded = written.loaded;
     let progress = Progress {
@@ -214,4 +241,40 @@ async fn create(conn: &mut PgConnection, read: &Read, origin: Origin<'_>) -> sql
 pub async fn results(conn: &mut PgConnection, id: RunId) -> sqlx::Result<status::Shown> {
     let run = runs::get(&mut *conn, id).await?;
     status::read(conn, &run.ok_or(sqlx::Error::RowNotFound)?).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_is_read_at_its_turn_and_no_more_of_it_than_one_chunk() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = blob::Store::open(folder.path()).await.unwrap();
+        let config = Config::default();
+        let store = &blobs;
+        let file = |text: String| async move {
+            let mut file = store.create().await.unwrap();
+            file.write(text.as_bytes()).await.unwrap();
+            file
+        };
+        let small = file("code,name\nA,a\nB,b\n".to_owned()).await;
+        let small = read(&blobs, &config, small, "small.csv").await.unwrap();
+        assert_eq!((small.n_rows, small.chunk.n_rows), (2, 2));
+        assert_eq!(TURNS.available_permits(), 1);
+
+        let long = "x".repeat(30_000);
+        let row = |n: u32| format!("{n},a,{long}\n");
+        let rows: String = (0..700).map(row).collect();
+        let large = file(format!("code,name,note\n{rows}")).await;
+        let refused = read(&blobs, &config, large, "large.csv").await.unwrap_err();
+        let DealersError::Refused(refusal) = refused else {
+            panic!("{refused}");
+        };
+        assert_eq!(refusal.code, Refusal::FILE_TOO_LARGE);
+        assert!(refusal.message.contains("16 MiB"), "{refusal}");
+        assert_eq!(TURNS.available_permits(), 1);
+        drop(small);
+        assert_eq!(TURNS.available_permits(), 2);
+    }
 }

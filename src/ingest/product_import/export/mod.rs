@@ -4,6 +4,7 @@
 //! Synchronous, for a thread of its own: [`write`] asks the database on the runtime it is given.
 //! The columns of [`ERROR_COLUMNS`] behind the file's own are ignored when the file comes back.
 
+mod page;
 mod table;
 
 use std::{
@@ -12,7 +13,7 @@ use std::{
     path::PathBuf,
 };
 
-use sqlx::{PgConnection, types::Json};
+use sqlx::{PgConnection, PgPool, types::Json};
 use tokio::runtime::Handle;
 
 use table::Table;
@@ -20,7 +21,7 @@ pub use table::TableFormat;
 pub(super) use table::unescaped;
 
 use super::{
-    header::{Mapping, Target},
+    header::Mapping,
     job::{self, Params},
     rejected,
     sheet::{self, Refusal},
@@ -39,9 +40,6 @@ pub const ERROR_COLUMNS: [&str; 4] = [
     "import_errors",
 ];
 
-/// Rejected rows read by one statement.
-const PAGE: i64 = 500;
-
 /// Which rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
@@ -59,6 +57,40 @@ impl Part {
             Self::Errors => "errors",
             Self::Results => "results",
         }
+    }
+}
+
+/// Where a download's rows come from.
+#[derive(Debug)]
+pub enum Db<'c> {
+    /// A connection of its own.
+    Own(&'c mut PgConnection),
+    /// A pool, of which it has a connection while it asks, and none while it writes: who reads the
+    /// download slowly keeps nobody from the database.
+    Pool(&'c PgPool),
+}
+
+impl Db<'_> {
+    async fn page(&mut self, id: RunId, after: (&str, i32)) -> sqlx::Result<Vec<page::Row>> {
+        match self {
+            Self::Own(conn) => page::read(conn, id, after, page::BYTES).await,
+            Self::Pool(pool) => {
+                let mut conn = pool.acquire().await?;
+                page::read(&mut conn, id, after, page::BYTES).await
+            }
+        }
+    }
+
+    /// Returns the numbers of the rejected rows in order: four bytes each.
+    async fn rejected(&mut self, id: RunId) -> sqlx::Result<Vec<u32>> {
+        const REJECTED: &str =
+            "SELECT row_no FROM catalog.rejected_rows WHERE import_id = $1 ORDER BY row_no";
+        let rows = sqlx::query_scalar(REJECTED).bind(id);
+        let rows: Vec<i32> = match self {
+            Self::Own(conn) => rows.fetch_all(&mut **conn).await?,
+            Self::Pool(pool) => rows.fetch_all(*pool).await?,
+        };
+        Ok(rows.into_iter().map(i32::cast_unsigned).collect())
     }
 }
 
@@ -116,6 +148,7 @@ impl Download {
         let params = serde_json::from_value::<Params>(run.params);
         // a run of another sort has other params
         let params = params.map_err(|_| ExportError::NotFound(id))?;
+        let committed = job::chunks_committed(run.cursor);
         let file = match part {
             Part::Errors => None,
             Part::Results => {
@@ -123,12 +156,15 @@ impl Download {
                 let mut options = sheet::Options::from(&config.product_import);
                 params.plan.apply(&mut options);
                 options.allow_duplicates = true;
+                if let Some((_, fingerprint)) = committed {
+                    let _knows_ends = params.inspection.go_on(&mut options, fingerprint);
+                }
                 Some((path.ok_or(ExportError::Gone)?, options))
             }
         };
         let n_chunks = match run.state {
             RunState::Completed => u32::MAX,
-            _ => job::chunks_committed(run.cursor),
+            _ => committed.map_or(0, |(n_chunks, _)| n_chunks),
         };
         Ok(Self {
             id,
@@ -165,14 +201,13 @@ impl Download {
     pub fn write(
         &self,
         handle: &Handle,
-        conn: &mut PgConnection,
+        mut db: Db<'_>,
         format: TableFormat,
         out: impl Write,
     ) -> Result<u64, ExportError> {
         let mapping = &self.params.inspection.mapping;
-        let columns = mapping.columns.iter();
-        let columns = columns.filter(|column| column.target != Target::Ignored);
-        let mut headers: Vec<String> = columns.map(|column| column.header.clone()).collect();
+        let headers = mapping.kept().map(|column| column.header.clone());
+        let mut headers: Vec<String> = headers.collect();
         if self.part == Part::Errors {
             headers.extend(ERROR_COLUMNS.map(str::to_owned));
         }
@@ -180,12 +215,12 @@ impl Download {
         let n_rows = match &self.file {
             None => self.errors(
                 handle,
-                conn,
+                &mut db,
                 &mut table,
                 headers.len() - ERROR_COLUMNS.len(),
             )?,
             Some((path, options)) => {
-                let rejected = handle.block_on(self.rejected(conn))?;
+                let rejected = handle.block_on(db.rejected(self.id))?;
                 self.results(path, options, mapping, &rejected, &mut table)?
             }
         };
@@ -196,26 +231,13 @@ impl Download {
     fn errors<W: Write>(
         &self,
         handle: &Handle,
-        conn: &mut PgConnection,
+        db: &mut Db<'_>,
         table: &mut Table<W>,
         n_columns: usize,
     ) -> Result<u64, ExportError> {
-        type Row = (
-            String,
-            i32,
-            Json<Vec<Option<String>>>,
-            Option<String>,
-            Option<String>,
-            Option<String>,
-        );
         let (mut sheet, mut row_no, mut n_rows) = (String::new(), 0, 0);
         loop {
-            let page = sqlx::query_as(include_str!("errors.sql"))
-                .bind(self.id)
-                .bind(&sheet)
-                .bind(row_no)
-                .bind(PAGE);
-            let page: Vec<Row> = handle.block_on(page.fetch_all(&mut *conn))?;
+            let page = handle.block_on(db.page(self.id, (&sheet, row_no)))?;
             let Some(last) = page.last() else {
                 return Ok(n_rows);
             };
@@ -233,17 +255,6 @@ impl Download {
                 n_rows += 1;
             }
         }
-    }
-
-    /// Returns the numbers of the rejected rows in order: four bytes each.
-    async fn rejected(&self, conn: &mut PgConnection) -> sqlx::Result<Vec<u32>> {
-        const REJECTED: &str =
-            "SELECT row_no FROM catalog.rejected_rows WHERE import_id = $1 ORDER BY row_no";
-        let rows: Vec<i32> = sqlx::query_scalar(REJECTED)
-            .bind(self.id)
-            .fetch_all(conn)
-            .await?;
-        Ok(rows.into_iter().map(i32::cast_unsigned).collect())
     }
 
     fn results<W: Write>(
@@ -274,5 +285,79 @@ impl Download {
         })?;
         written?;
         Ok(n_rows)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::ingest::product_import::{
+        field::Field,
+        header::{Column, Target},
+        plan::Plan,
+        sheet::{Format, Inspection},
+    };
+    use crate::{runs::Driver, testing::Database};
+
+    /// What writes only while it gets a connection.
+    struct Needy(Handle, PgPool);
+
+    impl Write for Needy {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let got = self.0.block_on(self.1.acquire());
+            got.map(|_| bytes.len()).map_err(io::Error::other)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn no_connection_is_held_while_rows_are_written() {
+        const ROWS: &str = "INSERT INTO catalog.rejected_rows (import_id, row_no, cells)
+            SELECT 7, n, jsonb_build_array(repeat('x', 1000)) FROM generate_series(2, 701) n";
+        let db = Database::create().await;
+        sqlx::query(ROWS).execute(db.pool()).await.unwrap();
+        let pool = sqlx::postgres::PgPoolOptions::new();
+        let pool = pool
+            .max_connections(1)
+            .acquire_timeout(Duration::from_secs(40));
+        let pool = pool.connect(db.url()).await.unwrap();
+        let column = Column {
+            index: 0,
+            header: "code".into(),
+            target: Target::Field(Field::Code),
+        };
+        let inspection = Inspection {
+            format: Format::Xlsx,
+            sheet: None,
+            header_row: 1,
+            mapping: Mapping {
+                columns: vec![column],
+            },
+            rows_at_most: None,
+        };
+        let download = Download {
+            id: RunId(7),
+            part: Part::Errors,
+            params: Params {
+                blob: String::new(),
+                file_name: "file.xlsx".into(),
+                inspection,
+                plan: Plan::default(),
+                driver: Driver::default(),
+            },
+            file: None,
+            n_chunks: 1,
+        };
+        let handle = Handle::current();
+        let written = tokio::task::spawn_blocking(move || {
+            let out = Needy(handle.clone(), pool.clone());
+            download.write(&handle, Db::Pool(&pool), TableFormat::Csv, out)
+        });
+        assert_eq!(written.await.unwrap().unwrap(), 700);
     }
 }

@@ -4,7 +4,8 @@ use std::ops::ControlFlow;
 
 use super::super::cell::RowBuf;
 use super::super::check::{Checker, Outcome};
-use super::super::row::Chunk;
+use super::super::fault::Fault;
+use super::super::row::{Chunk, RowError};
 use super::options::{Options, Summary};
 use super::refusal::Refusal;
 use super::rows::Rows;
@@ -33,6 +34,9 @@ pub(super) struct Reading<'s> {
     checker: Checker,
     sink: Sink<'s>,
     chunk_rows: u32,
+    chunk_bytes: usize,
+    /// What the rows of the chunk begun weigh.
+    n_bytes: usize,
     max_rows: u64,
     chunk: Chunk,
     summary: Summary,
@@ -40,12 +44,15 @@ pub(super) struct Reading<'s> {
 }
 
 impl<'s> Reading<'s> {
-    /// Prepares to hand chunks of [`Options::chunk_rows`] rows to `sink`.
+    /// Prepares to hand chunks of [`Options::chunk_rows`] rows to `sink`, and smaller ones where
+    /// those weigh more than [`Options::chunk_bytes`].
     pub(super) fn new(checker: Checker, options: &Options, sink: Sink<'s>) -> Self {
         Self {
             checker,
             sink,
             chunk_rows: options.chunk_rows.max(1),
+            chunk_bytes: options.chunk_bytes,
+            n_bytes: 0,
             max_rows: options.max_rows.into(),
             skip_hidden: options.skip_hidden_rows,
             chunk: Chunk::default(),
@@ -86,16 +93,24 @@ impl<'s> Reading<'s> {
     }
 
     fn take(&mut self, row: &RowBuf) -> Result<(), Refusal> {
-        match self.checker.check(row) {
+        let n_errors = match self.checker.check(row) {
             Outcome::Blank => return Ok(()),
-            Outcome::Good(product) => self.chunk.rows.push(*product),
+            Outcome::Good(product) => {
+                self.chunk.rows.push(*product);
+                0
+            }
             Outcome::Bad(errors, row) => {
+                // Not whether it is a duplicate: a reading that allows those ends chunks alike.
+                let is_own = |error: &&RowError| error.code != Fault::DUPLICATE_CODE;
+                let n_errors = errors.iter().filter(is_own).count();
                 self.chunk.errors.extend(errors);
                 self.chunk.rejected.push(row);
                 self.chunk.n_bad += 1;
                 self.summary.n_bad += 1;
+                n_errors
             }
-        }
+        };
+        self.n_bytes += self.checker.weight(row, n_errors);
         self.summary.n_rows += 1;
         if self.summary.n_rows > self.max_rows {
             return Err(Refusal::new(
@@ -106,7 +121,7 @@ impl<'s> Reading<'s> {
         self.chunk.n_rows += 1;
         self.chunk.last_row = row.row_no();
         self.summary.last_row = row.row_no();
-        if self.chunk.n_rows >= self.chunk_rows {
+        if self.chunk.n_rows >= self.chunk_rows || self.n_bytes >= self.chunk_bytes {
             self.hand_on();
         }
         Ok(())
@@ -118,6 +133,7 @@ impl<'s> Reading<'s> {
             ..Chunk::default()
         };
         let chunk = std::mem::replace(&mut self.chunk, next);
+        self.n_bytes = 0;
         self.summary.n_chunks += 1;
         self.summary.stopped = (self.sink)(chunk).is_break();
     }

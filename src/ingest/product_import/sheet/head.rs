@@ -12,7 +12,7 @@ use super::rows::Rows;
 /// The header row is looked for down to here.
 const LAST_ROW: u32 = 20;
 /// A longer text is no header.
-const MAX_HEADER_CHARS: usize = 1000;
+pub(super) const MAX_HEADER_CHARS: usize = 1000;
 
 /// The first rows of a sheet that are not blank, as text.
 #[derive(Debug, Default)]

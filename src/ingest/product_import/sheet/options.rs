@@ -16,11 +16,18 @@ use crate::config::ProductImport;
 /// Version of the rules of `check` and `value`: raised when the same file gives other rows.
 const RULES_VERSION: u32 = 1;
 
+/// Bytes of one chunk. A few chunks of each import are in memory, and copies of the one that is
+/// written.
+const CHUNK_BYTES: usize = 16 << 20;
+
 /// How product files are read.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Data rows of one chunk, good and bad together; at least 1.
     pub chunk_rows: u32,
+    /// A chunk that takes as many bytes ends, however few rows it has: cells of 30,000 characters
+    /// compress well, and 10,000 rows of them would be gigabytes. `usize::MAX`: no bound.
+    pub chunk_bytes: usize,
     /// More data rows than this end the reading with a refusal.
     pub max_rows: u32,
     /// A header row with more columns than this is refused.
@@ -109,6 +116,7 @@ impl From<&ProductImport> for Options {
     fn from(config: &ProductImport) -> Self {
         Self {
             chunk_rows: config.chunk_rows,
+            chunk_bytes: CHUNK_BYTES,
             max_rows: config.max_rows,
             max_columns: usize::from(config.max_columns),
             max_cell_chars: usize::try_from(config.max_cell_chars).unwrap_or(usize::MAX),
@@ -238,8 +246,8 @@ impl Inspection {
     /// Returns a number that changes whenever the chunks of the same file could differ.
     ///
     /// A run that resumes compares it with the one it began with, and starts over when they
-    /// differ: the format, the sheet, the header row, the mapping, `chunk_rows`, the cell limit,
-    /// the version of the row hash or of the rules have changed. It is the same in every release.
+    /// differ: the format, the sheet, the header row, the mapping, `chunk_rows` and `chunk_bytes`,
+    /// the cell limit, the version of the row hash or of the rules have changed. It is the same in every release.
     #[must_use]
     pub fn fingerprint(&self, options: &Options) -> i64 {
         let Self {
@@ -257,10 +265,27 @@ impl Inspection {
         } else {
             ""
         };
+        let bytes = match options.chunk_bytes {
+            usize::MAX => String::new(),
+            n_bytes => format!(" {n_bytes} bytes"),
+        };
         let text = format!(
-            "{FORMAT_VERSION} {RULES_VERSION} {file} {chunk_rows} {max_cell_chars}{hidden}"
+            "{FORMAT_VERSION} {RULES_VERSION} {file} {chunk_rows} {max_cell_chars}{hidden}{bytes}"
         );
         XxHash3_64::oneshot(text.as_bytes()).cast_signed()
+    }
+
+    /// Makes the options those of a run that began with this fingerprint; `false`: it cannot, and
+    /// chunks could differ.
+    ///
+    /// A run that began when chunks had no bound of bytes goes on without.
+    #[must_use]
+    pub fn go_on(&self, options: &mut Options, fingerprint: i64) -> bool {
+        let bounds = [options.chunk_bytes, usize::MAX];
+        bounds.into_iter().any(|chunk_bytes| {
+            options.chunk_bytes = chunk_bytes;
+            self.fingerprint(options) == fingerprint
+        })
     }
 }
 

@@ -16,6 +16,7 @@ const SAMPLE: Sample = Sample {
     n_rows: 5000,
     n_bad: 40,
     seed: 1,
+    edition: 0,
 };
 
 fn read(path: &Path) -> (Vec<ProductRow>, Vec<RowError>, sheet::Summary) {

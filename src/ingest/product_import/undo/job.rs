@@ -11,7 +11,7 @@ use crate::{
     db,
     ingest::{Context, product_import::load},
     notify::search,
-    queue::{DeadJob, Done, Job, JobContext, JobError, Retry},
+    queue::{ByName, DeadJob, Done, Job, JobContext, JobError, Retry},
     runs::{self, Driver, Progress, RunId},
 };
 
@@ -51,6 +51,7 @@ impl Job for RollBack {
     const QUEUE: &'static str = "import";
     const RETRY: Retry = Retry::STANDARD.attempts(5);
     const TIMEOUT: Duration = Duration::from_hours(6);
+    const BY_NAME: ByName = ByName::Nobody("undo the import, or reset the run");
     type Context = Context;
 
     fn unique_key(&self) -> Option<String> {

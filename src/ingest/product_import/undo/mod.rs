@@ -178,7 +178,7 @@ pub async fn submit(
         gate_key: Some(gate_key),
         ..NewJob::of(&RollBack { run_id }).map_err(|error| sqlx::Error::Encode(error.into()))?
     };
-    queue::enqueue_raw(conn, &job).await?;
+    queue::enqueue_new(conn, &job).await?;
     Ok(run_id)
 }
 

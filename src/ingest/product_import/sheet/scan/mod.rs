@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::cell::{Epoch, RowBuf};
 use super::archive::{self, Archive};
+use super::head::MAX_HEADER_CHARS;
 use super::options::Options;
 use super::package::{self, Package};
 use super::refusal::Refusal;
@@ -73,8 +74,13 @@ impl Scanned {
             Some(part) => styles::read(archive::part(&mut archive, part)?)?,
             None => Vec::new(),
         };
+        // as rows cut them, and those in which headers are looked for
+        let max_chars = options.max_cell_chars.max(MAX_HEADER_CHARS);
         let strings = match &package.strings {
-            Some(part) => table::read(archive::part(&mut archive, part)?, path)?,
+            Some(part) => {
+                let part = archive::part(&mut archive, part)?;
+                table::read(part, path, max_chars.saturating_mul(4))?
+            }
             None => table::none(path)?,
         };
         Ok(Self {

@@ -4,9 +4,12 @@
 //! is where each block begins, and the blocks used last: 4,096 places, each for
 //! the blocks whose number leaves one remainder. Read by position and not
 //! mapped, because page faults in the order of a shuffled table cost many
-//! times as much. A block too big for a place is held in one place of its own.
+//! times as much. Of a block too big for a place one string is read at a time
+//! and held: long ones by turns cost no more than what is taken of them. None is
+//! kept longer than shows that it is longer than a cell may be.
 
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
@@ -30,6 +33,8 @@ const HEADER: usize = PER_BLOCK * 4;
 /// Shared strings while they are gathered.
 pub(super) struct Spill<'p> {
     beside: &'p Path,
+    /// A longer string is cut behind the sign that goes beyond this.
+    max_bytes: usize,
     strings: Strings,
     /// Where each text of the block begun ends.
     ends: Vec<u32>,
@@ -46,7 +51,14 @@ pub(super) struct Strings {
     n_written: u64,
     pending: Vec<u8>,
     places: Vec<Option<Box<Block>>>,
-    big: Option<Box<Block>>,
+    /// A string of a block that is too big for a place.
+    long: Option<Long>,
+}
+
+/// A long string in memory.
+struct Long {
+    number: usize,
+    text: String,
 }
 
 /// A block in memory.
@@ -58,10 +70,12 @@ struct Block {
 
 impl<'p> Spill<'p> {
     /// Begins without strings. A file is made in the folder of `beside` once they are many, else in
-    /// the folder for temporary files; it has no name and is gone with the process.
-    pub(super) fn new(beside: &'p Path) -> Self {
+    /// the folder for temporary files; it has no name and is gone with the process. Of a string no
+    /// more is kept than shows that it is longer than `max_bytes`.
+    pub(super) fn new(beside: &'p Path, max_bytes: usize) -> Self {
         Self {
             beside,
+            max_bytes,
             strings: Strings {
                 n_all: 0,
                 offsets: vec![0],
@@ -69,7 +83,7 @@ impl<'p> Spill<'p> {
                 n_written: 0,
                 pending: Vec::new(),
                 places: Vec::new(),
-                big: None,
+                long: None,
             },
             ends: Vec::with_capacity(PER_BLOCK),
             texts: String::new(),
@@ -89,7 +103,8 @@ impl<'p> Spill<'p> {
             )));
         }
         self.strings.n_all += 1;
-        self.texts.push_str(text);
+        let end = text.ceil_char_boundary(self.max_bytes.saturating_add(1));
+        self.texts.push_str(text.get(..end).unwrap_or(text));
         self.ends.push(length(self.texts.len())?);
         if self.ends.len() == PER_BLOCK {
             self.end_block()?;
@@ -163,47 +178,55 @@ impl Strings {
         let number = usize::try_from(number).unwrap_or(usize::MAX);
         let (block, within) = (number / PER_BLOCK, number % PER_BLOCK);
         let place = block % PLACES;
-        let is_here = |held: &Option<Box<Block>>| held.as_ref().is_some_and(|b| b.number == block);
-        if !self.places.get(place).is_some_and(is_here) && !is_here(&self.big) {
-            self.load(block, place)?;
+        let is_here = |held: &&Option<Box<Block>>| held.as_ref().is_some_and(|b| b.number == block);
+        let is_held = self.places.get(place).as_ref().is_some_and(is_here);
+        if !is_held && self.long.as_ref().is_none_or(|long| long.number != number) {
+            self.load(number, place)?;
         }
-        let held = self.places.get(place).filter(|held| is_here(held));
-        let held = held.unwrap_or(&self.big).as_ref();
-        let text = held.and_then(|block| block.text(within));
+        let text = match self.places.get(place).filter(is_here) {
+            Some(held) => held.as_ref().and_then(|block| block.text(within)),
+            None => self.long.as_ref().map(|long| long.text.as_str()),
+        };
         text.ok_or(Halt::Foreign("a text that is not where it was put"))
     }
 
+    /// Takes the block of a string into its place, or the string alone where the block is too big.
     #[cold]
     fn load(&mut self, number: usize, place: usize) -> Result<(), Halt> {
         if self.places.is_empty() {
             self.places.resize_with(PLACES, || None);
         }
-        let bytes = self.read(number)?;
+        let block = number / PER_BLOCK;
+        let start = self.offsets.get(block).copied().unwrap_or_default();
+        let end = self.offsets.get(block + 1).copied().unwrap_or_default();
+        let len = usize::try_from(end.saturating_sub(start)).unwrap_or_default();
+        let is_small = len <= HEADER + PLACE_BYTES;
+        let bytes = self.read(start, if is_small { len } else { HEADER })?;
         let (header, texts) = bytes.split_at_checked(HEADER).unwrap_or_default();
         let mut ends = [0; PER_BLOCK];
         for (end, bytes) in ends.iter_mut().zip(header.as_chunks().0) {
             *end = u32::from_le_bytes(*bytes);
         }
-        let texts = std::str::from_utf8(texts)
-            .map_err(|_| Refusal::new(Refusal::READ_FAILED, "the temporary file was changed"))?;
-        let block = Some(Box::new(Block {
-            number,
+        if !is_small {
+            let range = range(&ends, number % PER_BLOCK).unwrap_or_default();
+            let text = self.read(start + (HEADER + range.start) as u64, range.len())?;
+            let text = String::from_utf8(text).map_err(|_| changed())?;
+            self.long = Some(Long { number, text });
+            return Ok(());
+        }
+        let texts = std::str::from_utf8(texts).map_err(|_| changed())?;
+        let block = Block {
+            number: block,
             ends,
             texts: texts.into(),
-        }));
-        let is_small = texts.len() <= PLACE_BYTES;
-        if let Some(place) = self.places.get_mut(place).filter(|_| is_small) {
-            *place = block;
-        } else {
-            self.big = block;
+        };
+        if let Some(place) = self.places.get_mut(place) {
+            *place = Some(Box::new(block));
         }
         Ok(())
     }
 
-    fn read(&self, number: usize) -> Result<Vec<u8>, Halt> {
-        let start = self.offsets.get(number).copied().unwrap_or_default();
-        let end = self.offsets.get(number + 1).copied().unwrap_or_default();
-        let len = usize::try_from(end.saturating_sub(start)).unwrap_or_default();
+    fn read(&self, start: u64, len: usize) -> Result<Vec<u8>, Halt> {
         if let Some(file) = &self.file {
             let mut bytes = vec![0; len];
             file.read_exact_at(&mut bytes, start)?;
@@ -217,14 +240,22 @@ impl Strings {
 
 impl Block {
     fn text(&self, within: usize) -> Option<&str> {
-        let end = *self.ends.get(within)?;
-        let start = match within.checked_sub(1) {
-            Some(before) => *self.ends.get(before)?,
-            None => 0,
-        };
-        let range = usize::try_from(start).ok()?..usize::try_from(end).ok()?;
-        self.texts.get(range)
+        self.texts.get(range(&self.ends, within)?)
     }
+}
+
+/// Returns where a string lies among the texts of its block.
+fn range(ends: &[u32; PER_BLOCK], within: usize) -> Option<Range<usize>> {
+    let end = *ends.get(within)?;
+    let start = match within.checked_sub(1) {
+        Some(before) => *ends.get(before)?,
+        None => 0,
+    };
+    Some(usize::try_from(start).ok()?..usize::try_from(end).ok()?)
+}
+
+fn changed() -> Refusal {
+    Refusal::new(Refusal::READ_FAILED, "the temporary file was changed")
 }
 
 fn no_room(error: &std::io::Error) -> Halt {
@@ -243,7 +274,7 @@ mod tests {
     fn spilled(texts: &[String]) -> (tempfile::TempDir, Strings) {
         let folder = tempfile::tempdir().unwrap();
         let beside = folder.path().join("file");
-        let mut spill = Spill::new(&beside);
+        let mut spill = Spill::new(&beside, 100_000);
         for text in texts {
             spill.push(text).unwrap();
         }
@@ -273,6 +304,27 @@ mod tests {
         }
         let held = strings.places.iter().flatten();
         assert!(held.map(|block| block.texts.len()).sum::<usize>() <= PLACES * PLACE_BYTES);
+    }
+
+    #[test]
+    fn one_long_string_is_held_and_no_more_of_it_than_a_cell_may_have() {
+        let mut texts: Vec<String> = (0..32).map(|n| "ä".repeat(30_000 + n)).collect();
+        texts.extend([String::new(), "b".repeat(100_000), "c".repeat(100_002)]);
+        texts.extend(["ä".repeat(400_000), "last".to_owned()]);
+        let (_folder, mut strings) = spilled(&texts);
+        assert!(strings.file.is_some());
+        let by_turns = (0..32).map(|n| n % 2 * 16 + n / 2);
+        for (n, text) in by_turns.chain(32..37).map(|n| (n, &texts[n])) {
+            let cut = match n {
+                34 => text.get(..100_001).unwrap(),
+                35 => text.get(..100_002).unwrap(),
+                _ => text,
+            };
+            let is_cut = strings.get(u32::try_from(n).unwrap()) == Ok(cut);
+            assert!(is_cut, "string {n}");
+            assert_eq!(strings.long.as_ref().unwrap().text.len(), cut.len());
+        }
+        assert!(strings.places.iter().all(Option::is_none));
     }
 
     proptest! {

@@ -8,14 +8,15 @@ use super::strings::{Spill, Strings};
 use super::text::item;
 use super::window::{Halt, Window, root};
 
-/// Reads the shared strings of a part; their file is made beside `beside`.
+/// Reads the shared strings of a part; their file is made beside `beside`. What is longer than
+/// `max_bytes` is cut, and one sign longer than that.
 ///
 /// # Errors
 ///
 /// When the part is not in the dialect, damaged, or has too many strings.
-pub(super) fn read(part: impl Read, beside: &Path) -> Result<Strings, Halt> {
+pub(super) fn read(part: impl Read, beside: &Path, max_bytes: usize) -> Result<Strings, Halt> {
     let mut window = Window::new(part);
-    let mut spill = Spill::new(beside);
+    let mut spill = Spill::new(beside, max_bytes);
     let mut text = String::new();
     root(&mut window, b"sst")?;
     loop {
@@ -43,5 +44,5 @@ pub(super) fn read(part: impl Read, beside: &Path) -> Result<Strings, Halt> {
 ///
 /// None that can happen.
 pub(super) fn none(beside: &Path) -> Result<Strings, Halt> {
-    Spill::new(beside).finish()
+    Spill::new(beside, 0).finish()
 }

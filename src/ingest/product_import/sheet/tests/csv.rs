@@ -199,6 +199,36 @@ fn chunks_hold_good_and_bad_rows_together() {
 }
 
 #[test]
+fn a_chunk_ends_at_its_bound_of_bytes_too() {
+    let files = Files::new();
+    let long = "x".repeat(1_000);
+    let good = |n: u32| format!("{},a,{long}\n", n % 20);
+    let good: String = (0..25).map(good).collect();
+    let bad = |n: u32| format!("b{n},,\n");
+    let bad: String = (0..9).map(bad).collect();
+    let path = files.bytes(format!("code,name,note\n{good}{bad}"));
+    let options = Options {
+        chunk_bytes: 10_000,
+        ..Options::default()
+    };
+    let (_, found) = read_all(&path, &options).unwrap();
+    let n_rows: Vec<u32> = found.chunks.iter().map(|chunk| chunk.1).collect();
+    // what is said of a bad row weighs, too
+    assert_eq!(n_rows, [10, 10, 10, 4]);
+    assert_eq!(read_all(&path, &options).unwrap().1, found);
+    let whole = read_ok(&path);
+    assert_eq!((whole.chunks.len(), &whole.rows), (1, &found.rows));
+    // as the downloads and a look before a replace_all read it
+    let all = Options {
+        allow_duplicates: true,
+        ..options
+    };
+    let (_, all) = read_all(&path, &all).unwrap();
+    let ends = |file: &ReadFile| file.chunks.iter().map(|it| it.3).collect::<Vec<_>>();
+    assert_eq!((ends(&all), all.rows.len()), (ends(&found), 25));
+}
+
+#[test]
 fn more_rows_than_allowed_end_the_reading() {
     let files = Files::new();
     let path = files.bytes("code,name\n1,a\n2,b\n3,c\n4,d\n");
@@ -285,6 +315,22 @@ fn the_fingerprint_tells_when_chunks_could_differ() {
         ..options.clone()
     };
     assert_ne!(one.fingerprint(&options), one.fingerprint(&smaller));
+    let mut lighter = Options {
+        chunk_bytes: 5,
+        ..options.clone()
+    };
+    let fingerprint = one.fingerprint(&options);
+    assert_ne!(fingerprint, one.fingerprint(&lighter));
+    assert!(!one.go_on(&mut lighter, fingerprint));
+    let before = Options {
+        chunk_bytes: usize::MAX,
+        ..options.clone()
+    };
+    let mut resumed = options.clone();
+    assert!(one.go_on(&mut resumed, fingerprint));
+    assert_eq!(resumed.chunk_bytes, options.chunk_bytes);
+    assert!(one.go_on(&mut resumed, one.fingerprint(&before)));
+    assert_eq!(resumed.chunk_bytes, usize::MAX);
     let json = serde_json::to_string(&one).unwrap();
     assert_eq!(serde_json::from_str::<Inspection>(&json).unwrap(), one);
 }
