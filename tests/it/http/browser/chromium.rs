@@ -40,7 +40,7 @@ fn program() -> PathBuf {
         .iter()
         .flat_map(|name| dirs.iter().map(move |dir| dir.join(name)))
         .find(|path| path.exists());
-    found.expect("no Chromium; on Debian: sudo apt-get install chromium")
+    found.unwrap_or_else(|| panic!("no Chromium; on Debian: sudo apt-get install chromium"))
 }
 
 impl Drop for Browser {
@@ -145,7 +145,8 @@ impl Browser {
     fn ask(&mut self, method: &str, params: Value) -> Value {
         self.n_sent += 1;
         let id = self.n_sent;
-        let mut command = json!({ "id": id, "method": method, "params": params });
+        let mut command = json!({ "id": id, "method": method });
+        command["params"] = params;
         let is_of_browser = method.starts_with("Target.") || method.starts_with("Browser.");
         if let (Some(session), false) = (&self.session, is_of_browser) {
             command["sessionId"] = json!(session);
@@ -165,7 +166,7 @@ impl Browser {
     /// Reads one answer or event, and notes what is amiss.
     fn read(&mut self) -> Value {
         let told = self.told.recv_timeout(PATIENCE);
-        let told = told.expect("the browser says nothing, or is gone");
+        let told = told.unwrap_or_else(|error| panic!("the browser says nothing: {error}"));
         self.note(&told);
         told
     }
@@ -250,7 +251,10 @@ impl Browser {
                 let text = self.try_eval("location.href + '\\n' + document.body.innerText");
                 panic!("never: {expression}\n{text:?}\n{:?}", self.troubles);
             }
-            thread::sleep(Duration::from_millis(30));
+            // What it tells meanwhile may be what is waited for.
+            if let Ok(told) = self.told.recv_timeout(Duration::from_millis(30)) {
+                self.note(&told);
+            }
         }
     }
 
