@@ -12,7 +12,7 @@ use super::{
     Exit, Failure, Session,
     audit::Change,
     output::{Listed, at, or_none},
-    progress, runs as run_words,
+    progress,
 };
 use crate::{
     blob,
@@ -254,7 +254,7 @@ impl Listed for Import {
         let dry = if self.dry_run { " (dry run)" } else { "" };
         vec![
             self.id.to_string(),
-            run_words::word(self.state).to_owned(),
+            self.state.as_str().to_owned(),
             format!("{}{dry}", self.mode),
             self.file_name.clone(),
             self.created_count.to_string(),

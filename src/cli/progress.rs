@@ -164,7 +164,7 @@ impl Shown {
             .eta_secs(run)
             .map(|secs| format!(", {secs:.0} s to go"))
             .unwrap_or_default();
-        let (word, done, failed) = (runs::word(run.state), run.items_done(), run.items_failed);
+        let (word, done, failed) = (run.state.as_str(), run.items_done(), run.items_failed);
         self.output.remark(&format!(
             "{word}: {done}{total} rows, {failed} bad{rate}{eta}"
         ));
@@ -241,7 +241,7 @@ fn rate(state: &ProgressState, out: &mut dyn Write) {
 }
 
 fn draw(bar: &ProgressBar, run: &Run) {
-    let word = runs::word(run.state);
+    let word = run.state.as_str();
     bar.set_prefix(run.stage.clone().unwrap_or_else(|| word.to_owned()));
     let total = run.items_total.and_then(|total| u64::try_from(total).ok());
     if bar.length() != total || bar.position() == 0 {

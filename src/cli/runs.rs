@@ -92,18 +92,6 @@ pub(super) async fn run(command: RunsCommand, session: &mut Session) -> Result<E
     }
 }
 
-/// Returns the word of a state, as the database and JSON have it.
-pub(super) fn word(state: RunState) -> &'static str {
-    match state {
-        RunState::Pending => "pending",
-        RunState::Running => "running",
-        RunState::Paused => "paused",
-        RunState::Completed => "completed",
-        RunState::Failed => "failed",
-        RunState::Cancelled => "cancelled",
-    }
-}
-
 impl Listed for Run {
     const HEADERS: &'static [&'static str] = &[
         "id",
@@ -125,7 +113,7 @@ impl Listed for Run {
         vec![
             self.id.to_string(),
             self.system.clone(),
-            word(self.state).to_owned(),
+            self.state.as_str().to_owned(),
             or_none(self.stage.as_ref()),
             items,
             self.items_failed.to_string(),
@@ -148,7 +136,7 @@ async fn show(id: RunId, session: &mut Session) -> Result<Exit, Failure> {
     let fields = [
         ("id", run.id.to_string()),
         ("system", run.system.clone()),
-        ("state", word(run.state).to_owned()),
+        ("state", run.state.as_str().to_owned()),
         ("stage", or_none(run.stage.as_ref())),
         ("items", or_none(run.items_total.as_ref())),
         ("ok", run.items_ok.to_string()),
@@ -178,7 +166,7 @@ async fn watch(id: RunId, session: &mut Session) -> Result<Exit, Failure> {
         let (done, failed) = (run.items_done(), run.items_failed);
         let text = format!(
             "run {id} is {}: {done} items, {failed} failed",
-            word(run.state)
+            run.state.as_str()
         );
         session.output.line(&text)?;
     }
@@ -195,7 +183,7 @@ async fn pause(id: RunId, session: &mut Session) -> Result<Exit, Failure> {
             RunState::Pending | RunState::Running => {
                 format!("run {id} has a job per item; pause their queue: ingestd queues pause")
             }
-            state => format!("run {id} is {} already", word(state)),
+            state => format!("run {id} is {} already", state.as_str()),
         };
         return Err(Failure::say(Exit::Failed, text));
     }
@@ -216,7 +204,7 @@ async fn resume(id: RunId, session: &mut Session) -> Result<Exit, Failure> {
     if !runs::resume(&mut tx, id).await? {
         drop(tx);
         let run = find(id, session).await?;
-        let text = format!("run {id} is not paused, it is {}", word(run.state));
+        let text = format!("run {id} is not paused, it is {}", run.state.as_str());
         return Err(Failure::say(Exit::Failed, text));
     }
     Change::of("run.resume", format!("run/{id}"))
@@ -243,7 +231,7 @@ async fn cancel(id: RunId, session: &mut Session) -> Result<Exit, Failure> {
     tx.commit().await?;
     if !cancelled {
         let run = find(id, session).await?;
-        let text = format!("run {id} is {} already", word(run.state));
+        let text = format!("run {id} is {} already", run.state.as_str());
         return Err(Failure::say(Exit::Failed, text));
     }
     let text = format!("run {id} is cancelled; what was committed stays");

@@ -210,9 +210,15 @@ impl<'de> Deserialize<'de> for Cursor {
     }
 }
 
+impl std::fmt::Display for Cursor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "c{:x}", self.0)
+    }
+}
+
 impl Serialize for Cursor {
     fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(&format_args!("c{:x}", self.0))
+        to.collect_str(self)
     }
 }
 
@@ -238,6 +244,11 @@ impl<T> Page<T> {
             items: rows,
             next_cursor,
         }
+    }
+
+    /// Returns the items, and where the next page begins.
+    pub(super) fn into_parts(self) -> (Vec<T>, Option<Cursor>) {
+        (self.items, self.next_cursor)
     }
 }
 

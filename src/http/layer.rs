@@ -20,10 +20,10 @@ use futures::FutureExt as _;
 use tracing::Instrument as _;
 
 use super::{
-    AppState, Caller, Problem, ROUTES,
+    AppState, Caller, Problem,
     admit::admit,
     once::{self, Begun},
-    origin, reach,
+    origin, page, reach,
     route::{self, Access, Payload, Reach, Route},
     trouble::Trouble,
 };
@@ -54,7 +54,8 @@ pub(super) async fn around(
     let method = request.method().clone();
     let template = matched.as_ref().map_or("unmatched", MatchedPath::as_str);
     let span = tracing::info_span!("http", request_id, %method, route = template);
-    let found = route::find(ROUTES, &method, template);
+    let found = route::find(&method, template);
+    let voice = Voice::of(found, &request);
     let origins = &app.config.auth.allowed_origins;
     let origin = origin::allowed(request.headers(), origins).cloned();
     let asked = Asked {
@@ -66,7 +67,6 @@ pub(super) async fn around(
             Some(first.1.to_owned())
         }),
     };
-    let is_document = found.is_some_and(Route::is_document);
     let mut budget = None;
     let answered = if let Some(response) = origin::preflight(&method, request.headers(), origins) {
         Ok(response)
@@ -75,7 +75,7 @@ pub(super) async fn around(
         answer.instrument(span.clone()).await
     };
     span.in_scope(|| {
-        let mut response = finish(answered, &request_id, is_document);
+        let mut response = finish(answered, &request_id, &voice);
         tell_budget(response.headers_mut(), budget);
         origin::share(response.headers_mut(), origin.as_ref(), origins);
         let (status, duration) = (response.status().as_u16(), began.elapsed());
@@ -88,6 +88,40 @@ pub(super) async fn around(
         .emit();
         response
     })
+}
+
+/// In what form it is told what went wrong.
+#[derive(Debug)]
+enum Voice {
+    Problem,
+    /// As the systems' documents do.
+    Document,
+    /// As a page; with what was asked for, to come back to.
+    Page(String),
+}
+
+impl Voice {
+    fn of(found: Option<&Route>, request: &Request) -> Self {
+        let is_page = match found {
+            Some(route) if route.is_document() => return Self::Document,
+            Some(route) => route.is_page(),
+            // A mistyped path has no table to say so.
+            None => page::is_wanted(request.headers()),
+        };
+        if !is_page {
+            return Self::Problem;
+        }
+        let asked = request.uri().path_and_query();
+        Self::Page(asked.map_or_else(|| "/".to_owned(), ToString::to_string))
+    }
+
+    fn tell(&self, problem: Problem, request_id: &str) -> Response {
+        match self {
+            Self::Problem => problem.render(request_id),
+            Self::Document => problem.render_as_document(request_id),
+            Self::Page(asked) => page::told(problem, asked, request_id),
+        }
+    }
 }
 
 /// What is needed of who asks for a path that no route has.
@@ -203,14 +237,8 @@ fn request_id(headers: &HeaderMap) -> String {
 }
 
 /// Writes problems out and gives every response its headers.
-fn finish(answered: Result<Response, Problem>, request_id: &str, is_document: bool) -> Response {
-    let render = |problem: Problem| {
-        if is_document {
-            problem.render_as_document(request_id)
-        } else {
-            problem.render(request_id)
-        }
-    };
+fn finish(answered: Result<Response, Problem>, request_id: &str, voice: &Voice) -> Response {
+    let render = |problem: Problem| voice.tell(problem, request_id);
     let mut response = match answered {
         Ok(mut response) => match problem_of(&mut response) {
             Some(problem) => {
@@ -258,11 +286,9 @@ fn problem_of(response: &mut Response) -> Option<Problem> {
     }
     let status = response.status();
     let is_error = status.is_client_error() || status.is_server_error();
-    let is_json = response
-        .headers()
-        .get(CONTENT_TYPE)
-        .is_some_and(|of| of == "application/json");
-    (is_error && !is_json).then(|| Problem::new(Trouble::of_status(status)))
+    let of = response.headers().get(CONTENT_TYPE);
+    let is_told = of.is_some_and(|of| of == "application/json" || of == "text/html; charset=utf-8");
+    (is_error && !is_told).then(|| Problem::new(Trouble::of_status(status)))
 }
 
 /// Keeps what the framework said in headers: `Allow` of a 405.

@@ -78,9 +78,11 @@ impl Live {
         }))
     }
 
-    /// Ends every stream, now and from now on.
-    pub(super) fn end(&self) {
+    /// Ends every stream, now and from now on; returns once nothing is read any more.
+    pub(super) async fn end(&self) {
         self.0.ended.cancel();
+        self.0.readers.close();
+        self.0.readers.wait().await;
     }
 
     /// Answers with what `view` shows of a run, whenever that changes, until the run has ended.

@@ -1,7 +1,7 @@
 //! The HTTP server: probes, metrics, the admin API, the systems' own endpoints.
 //!
 //! A request passes `serve` (the connection), `layer` (id, span, admission, time limit, panics)
-//! and one line of [`ROUTES`]. Who is let in is decided in `admit`, from the table, before any
+//! and one line of [`ROUTES`] or [`PAGES`]. Who is let in is decided in `admit`, from the table, before any
 //! handler runs; a path that is not in the table asks for the token too.
 
 mod admit;
@@ -14,6 +14,7 @@ mod live;
 mod once;
 mod openapi;
 mod origin;
+mod page;
 mod problem;
 mod reach;
 mod ready;
@@ -45,6 +46,7 @@ pub use input::{Cursor, Json, Limit, Page, Path, Query};
 pub(crate) use live::View;
 pub use once::is_repeated;
 pub use openapi::document as openapi;
+pub use page::PAGES;
 pub use problem::{Fault, Problem};
 pub use route::{Access, Payload, Reach, Route, docs};
 pub use serve::{bind, serve};
@@ -146,7 +148,7 @@ pub const ROUTES: &[Route] = &[
 /// Makes the router of every route in the table.
 fn router(app: Arc<AppState>) -> Router {
     let mut router = Router::new();
-    for route in ROUTES {
+    for route in ROUTES.iter().chain(PAGES) {
         router = router.route(route.path, (route.handler)());
     }
     router
@@ -170,7 +172,7 @@ mod tests {
     #[test]
     fn no_route_is_there_twice_and_each_is_explained() {
         let mut seen = HashSet::new();
-        for route in ROUTES {
+        for route in ROUTES.iter().chain(PAGES) {
             assert!(seen.insert((&route.method, route.path)), "{route:?}");
             assert!(route.about.ends_with('.'), "{route:?}");
         }
@@ -192,17 +194,22 @@ mod tests {
                 session
             ]
         );
+        let open = PAGES.iter().filter(|page| page.access == Access::Open);
+        for page in open {
+            let is_way_in = page.path.starts_with("/sign-");
+            assert!(is_way_in || page.path.starts_with("/assets/"), "{page:?}");
+        }
     }
 
     #[test]
     fn docs_page_is_current() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/http.md");
         if std::env::var_os("INGESTD_BLESS").is_some() {
-            std::fs::write(path, docs(ROUTES)).unwrap();
+            std::fs::write(path, docs(ROUTES, PAGES)).unwrap();
         }
         let page = std::fs::read_to_string(path).unwrap_or_default();
         assert!(
-            page == docs(ROUTES),
+            page == docs(ROUTES, PAGES),
             "docs/http.md is stale; run: INGESTD_BLESS=1 cargo test docs_page"
         );
     }

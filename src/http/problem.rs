@@ -50,6 +50,16 @@ pub enum Fault {
     },
 }
 
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (place, detail) = match self {
+            Self::Body { pointer, detail } => (pointer.as_str(), detail),
+            Self::Query { parameter, detail } => (*parameter, detail),
+        };
+        write!(f, "{}: {detail}", place.trim_start_matches('/'))
+    }
+}
+
 impl Problem {
     /// Makes a problem with nothing to say beyond its kind.
     #[must_use]
@@ -109,6 +119,12 @@ impl Problem {
     #[must_use]
     pub const fn trouble(&self) -> Trouble {
         self.trouble
+    }
+
+    /// Returns what is wrong in this very case.
+    #[must_use]
+    pub fn told(&self) -> Option<&str> {
+        self.detail.as_deref()
     }
 
     /// Returns the mistakes it points to.

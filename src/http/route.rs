@@ -66,6 +66,14 @@ impl Route {
     pub fn is_document(&self) -> bool {
         DOCUMENTS.iter().any(|start| self.path.starts_with(start))
     }
+
+    /// Says whether it is one of [`PAGES`](super::PAGES), whose errors are pages too, and which
+    /// leads who is not known to where one signs in.
+    #[must_use]
+    pub fn is_page(&self) -> bool {
+        let is_self = |page: &Self| page.path == self.path && page.method == self.method;
+        super::PAGES.iter().any(is_self)
+    }
 }
 
 impl std::fmt::Debug for Route {
@@ -107,21 +115,22 @@ macro_rules! route {
 }
 pub(super) use route;
 
-/// Finds the line of the table that a matched request belongs to.
-pub(super) fn find<'a>(routes: &'a [Route], method: &Method, path: &str) -> Option<&'a Route> {
+/// Finds the line of the tables that a matched request belongs to.
+pub(super) fn find(method: &Method, path: &str) -> Option<&'static Route> {
     let asked = if method == Method::HEAD {
         &Method::GET
     } else {
         method
     };
-    routes
+    super::ROUTES
         .iter()
+        .chain(super::PAGES)
         .find(|route| route.path == path && route.method == *asked)
 }
 
 /// Returns the docs page `docs/http.md`.
 #[must_use]
-pub fn docs(routes: &[Route]) -> String {
+pub fn docs(routes: &[Route], pages: &[Route]) -> String {
     let mut page = String::from(
         "# HTTP\n\n\
          Made from the tables in `src/http`; a test fails when this page is stale.\n\
@@ -139,24 +148,16 @@ pub fn docs(routes: &[Route]) -> String {
          being carried out 409. A request that was refused keeps no key. Of an upload the length \
          is compared and not the bytes; `POST /api/v1/tokens` keeps nothing.\n\n\
          `RateLimit` and `RateLimit-Policy` tell what is left of a minute's requests; who has none \
-         left is told 429 with `Retry-After`. Each daemon counts for itself.\n\n\
-         | route | role | what it does |\n| --- | --- | --- |\n",
+         left is told 429 with `Retry-After`. Each daemon counts for itself.\n\n",
     );
-    for route in routes {
-        let access = match route.access {
-            Access::Open => "open".to_owned(),
-            Access::Role(role, Reach::Whole) => format!("{role}, whole"),
-            Access::Role(role, _) => role.to_string(),
-        };
-        let Route {
-            method,
-            path,
-            about,
-            ..
-        } = route;
-        // Writing to a String cannot fail.
-        writeln!(page, "| `{method} {path}` | {access} | {about} |").ok();
-    }
+    table(&mut page, routes);
+    page.push_str(
+        "\n## Pages\n\n\
+         For people with a browser. Who is not known is led to `/sign-in`; what goes wrong is told \
+         as a page. Forms post, and lead to the page that shows what they did; each does what the \
+         route of the same name above does, and is in the audit log as that.\n\n",
+    );
+    table(&mut page, pages);
     page.push_str(
         "\n## Lists\n\n\
          `?limit=` takes 1 to 200 (50). `next_cursor`, where it is not null, is the `?cursor=` of \
@@ -174,4 +175,24 @@ pub fn docs(routes: &[Route]) -> String {
         writeln!(page, "| `{name}` | {status} | {title} |").ok();
     }
     page
+}
+
+/// Writes a table of routes, one line each.
+fn table(page: &mut String, routes: &[Route]) {
+    page.push_str("| route | role | what it does |\n| --- | --- | --- |\n");
+    for route in routes {
+        let access = match route.access {
+            Access::Open => "open".to_owned(),
+            Access::Role(role, Reach::Whole) => format!("{role}, whole"),
+            Access::Role(role, _) => role.to_string(),
+        };
+        let Route {
+            method,
+            path,
+            about,
+            ..
+        } = route;
+        // Writing to a String cannot fail.
+        writeln!(page, "| `{method} {path}` | {access} | {about} |").ok();
+    }
 }

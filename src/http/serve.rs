@@ -78,7 +78,7 @@ pub async fn serve(state: AppState, listener: TcpListener, shutdown: Cancellatio
         });
     }
     drop(listener);
-    live.end(); // or a run that goes on would hold its readers' connections open
+    live.end().await; // or a run that goes on would hold its readers' connections open
     let ended = timeout(drain, async {
         while connections.join_next().await.is_some() {}
     })

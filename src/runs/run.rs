@@ -49,6 +49,19 @@ pub enum RunState {
 }
 
 impl RunState {
+    /// Returns its word, as the database and JSON have it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
     /// Says whether nothing more will happen by itself.
     #[must_use]
     pub const fn is_final(self) -> bool {

@@ -108,6 +108,7 @@ fn crates_stay_in_their_rooms() {
         &["ingest/product_import/sheet/", "ingest/product_import/cell"],
         "calamine",
     );
+    only(&["http/page/"], "askama");
     only(&["fetch/"], "reqwest");
     only(&["access/"], "use ring::");
     only(&["notify/mail/"], "lettre");

@@ -189,6 +189,7 @@ impl World {
         .await?;
         let address = service.address;
         steps.tell("daemon", &format!("at work, HTTP on http://{address}"))?;
+        steps.more(&format!("http://{address}/ is the page, for a browser"))?;
         for path in ["/metrics", "/readyz", "/api/v1/queues"] {
             steps.more(&format!("http://{address}{path}"))?;
         }

@@ -146,6 +146,6 @@ async fn impossible(tx: &mut PgConnection, id: i64, wish: &str) -> Result<Proble
     Ok(conflict.detail(format!("this run cannot be {wish} now")))
 }
 
-fn no_run(id: i64) -> Problem {
+pub(in crate::http) fn no_run(id: i64) -> Problem {
     Problem::new(Trouble::NotFound).detail(format!("no run {id}, or no longer"))
 }

@@ -8,6 +8,7 @@ use axum::{
     http::{
         HeaderName, StatusCode,
         header::{CONTENT_TYPE, SET_COOKIE},
+        request::Parts,
     },
 };
 use serde::Deserialize;
@@ -34,23 +35,38 @@ pub(in crate::http) async fn open(
     request: Request,
 ) -> Result<WithCookie, Problem> {
     let (parts, body) = request.into_parts();
-    let (from, flags) = (admit::address(&parts), flags(&parts));
     let mut rest = Request::new(body);
     if let Some(of) = parts.headers.get(CONTENT_TYPE) {
         rest.headers_mut().insert(CONTENT_TYPE, of.clone());
     }
-    *rest.extensions_mut() = parts.extensions;
+    *rest.extensions_mut() = parts.extensions.clone();
     let Json(Body { token }) = Json::from_request(rest, &app).await?;
+    let (who, cookie) = prove(&app, &parts, &token, &caller.request_id).await?;
+    let shown = shown(&who.actor, &who);
+    Ok((StatusCode::OK, [(SET_COOKIE, cookie)], axum::Json(shown)))
+}
+
+/// Finds out whose credential it is, and returns the cookie that it makes.
+///
+/// # Errors
+///
+/// 401 where it proves nothing, 422 where no cookie can hold it, 429 after too many.
+pub(in crate::http) async fn prove(
+    app: &AppState,
+    parts: &Parts,
+    token: &str,
+    request_id: &str,
+) -> Result<(Identity, String), Problem> {
     let is_fit = |b: u8| b.is_ascii_graphic() && !matches!(b, b'"' | b',' | b';' | b'\\');
     if !(1..=LONGEST).contains(&token.len()) || !token.bytes().all(is_fit) {
         let rule = "1 to 3500 characters that a cookie can hold";
         return Err(Problem::new(Trouble::Invalid).at("/token", rule));
     }
-    admit::may_try(&app, from)?;
-    let who = admit::prove(&app, &[&token], from, &caller.request_id).await?;
-    let cookie = format!("{}={token}; {flags}", admit::COOKIE_NAME);
-    let shown = shown(&who.actor, &who);
-    Ok((StatusCode::OK, [(SET_COOKIE, cookie)], axum::Json(shown)))
+    let from = admit::address(parts);
+    admit::may_try(app, from)?;
+    let who = admit::prove(app, &[token], from, request_id).await?;
+    let cookie = format!("{}={token}; {}", admit::COOKIE_NAME, flags(parts));
+    Ok((who, cookie))
 }
 
 /// `DELETE /session`: the cookie is gone; again is no error.
@@ -76,7 +92,7 @@ fn shown(actor: &str, who: &Identity) -> Value {
 
 /// Returns the cookie's attributes. `Secure` is left out for this machine's own names, where
 /// there is no TLS and some browsers would drop it.
-fn flags(parts: &axum::http::request::Parts) -> &'static str {
+fn flags(parts: &Parts) -> &'static str {
     if admit::is_asked_locally(parts) {
         "Path=/; HttpOnly; SameSite=Strict"
     } else {

@@ -45,3 +45,9 @@ pub mod value;
 
 pub use job::RunImport;
 pub use undo::RollBack;
+
+/// Says whether a run is of a file; of this system there are also those that undo one.
+#[must_use]
+pub fn is_import(run: &crate::runs::Run) -> bool {
+    run.system == submit::SYSTEM && run.params.get("import_id").is_none()
+}

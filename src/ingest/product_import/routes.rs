@@ -21,13 +21,13 @@ use super::{
 use crate::{
     access::DEFAULT_TENANT,
     db,
-    http::{self, AppState, Caller, UploadError},
+    http::{self, AppState, Caller, Upload, UploadError},
     queue::KeyTaken,
     runs::{self, Run, RunId},
 };
 
 /// The field of the form that holds the file.
-const FIELD: &str = "file";
+pub(crate) const FIELD: &str = "file";
 
 /// `POST /import/products`: 202 and the job's id once the file is stored and can be imported.
 ///
@@ -37,39 +37,9 @@ pub(crate) async fn upload(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<(StatusCode, Json<Value>), Refused> {
-    let tenant = owner(&caller)?;
-    let mut wish = Wish::from(&app.config.product_import);
-    ask(&mut wish, request.uri())?;
+    let order = Order::new(&app, &caller, request.uri())?;
     let upload = http::receive(&app, request, FIELD).await?;
-    for (name, value) in &upload.fields {
-        wish.set(name, value)?; // forms have fields of their own
-    }
-    let (name, file) = (&upload.file_name, upload.file);
-    let plan = wish.plan;
-    let accepted = submit::accept(&app.blobs, &app.config, file, name, wish).await?;
-    let origin = Origin {
-        tenant: &tenant,
-        triggered_by: caller.asks_as(),
-    };
-    let mut tx = app.db.begin().await?;
-    let same = accepted.same_before(&mut tx, &tenant).await?;
-    let id = accepted.submit(&mut tx, origin).await?;
-    let (object, detail) = (
-        format!("run/{id}"),
-        json!({ "file_name": name, "mode": plan.mode, "dry_run": plan.dry_run }),
-    );
-    http::record(
-        &mut tx,
-        &caller,
-        "import.submit",
-        &object,
-        Some(&tenant),
-        Some(detail),
-    )
-    .await?;
-    accepted.keep();
-    tx.commit().await?;
-    submit::report();
+    let Taken { id, same } = order.take(&app, &caller, upload).await?;
     let mut data = json!({ "jobId": id, "statusUrl": format!("/api/v1/import/status/{id}") });
     if let (Some(same), Some(data)) = (same, data.as_object_mut()) {
         data.insert("sameFileAs".to_owned(), json!(same));
@@ -82,6 +52,64 @@ pub(crate) async fn upload(
         "data": data,
     });
     Ok((StatusCode::ACCEPTED, Json(answer)))
+}
+
+/// An import that is asked for before its file has come.
+#[derive(Debug)]
+pub(crate) struct Order {
+    tenant: String,
+    wish: Wish,
+}
+
+/// An import that was made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Taken {
+    /// Its run.
+    pub(crate) id: RunId,
+    /// The import that the same file was before.
+    pub(crate) same: Option<RunId>,
+}
+
+impl Order {
+    /// Takes the options of the query string.
+    pub(crate) fn new(app: &AppState, caller: &Caller, uri: &Uri) -> Result<Self, Refused> {
+        let tenant = owner(caller)?;
+        let mut wish = Wish::from(&app.config.product_import);
+        ask(&mut wish, uri)?;
+        Ok(Self { tenant, wish })
+    }
+
+    /// Takes the file, with the options among the form's other fields, and makes the run.
+    pub(crate) async fn take(
+        mut self,
+        app: &AppState,
+        caller: &Caller,
+        upload: Upload,
+    ) -> Result<Taken, Refused> {
+        for (name, value) in &upload.fields {
+            self.wish.set(name, value)?; // forms have fields of their own
+        }
+        let (tenant, plan) = (self.tenant, self.wish.plan);
+        let (name, file) = (&upload.file_name, upload.file);
+        let accepted = submit::accept(&app.blobs, &app.config, file, name, self.wish).await?;
+        let origin = Origin {
+            tenant: &tenant,
+            triggered_by: caller.asks_as(),
+        };
+        let mut tx = app.db.begin().await?;
+        let same = accepted.same_before(&mut tx, &tenant).await?;
+        let id = accepted.submit(&mut tx, origin).await?;
+        let (object, detail) = (
+            format!("run/{id}"),
+            json!({ "file_name": name, "mode": plan.mode, "dry_run": plan.dry_run }),
+        );
+        let (action, detail) = ("import.submit", Some(detail));
+        http::record(&mut tx, caller, action, &object, Some(&tenant), detail).await?;
+        accepted.keep();
+        tx.commit().await?;
+        submit::report();
+        Ok(Taken { id, same })
+    }
 }
 
 /// Returns whose data an upload becomes: the document's form does not say, so the caller must have
@@ -192,6 +220,11 @@ pub(crate) struct Refused {
 }
 
 impl Refused {
+    /// Returns its status and what it says to people.
+    pub(crate) fn told(self) -> (StatusCode, String) {
+        (self.status, self.message)
+    }
+
     /// Something of ours is wrong; the log has it, the answer does not.
     fn internal(error: &dyn std::fmt::Display) -> Self {
         tracing::error!(error = %error, "an import could not be taken");

@@ -2,11 +2,16 @@
 
 use ingestd::{
     config::Config,
-    http::{Access, ROUTES, Route},
+    http::{Access, PAGES, ROUTES, Route},
 };
 use reqwest::{RequestBuilder, Response, header};
 
 use super::server::{Server, problem};
+
+/// Every route and every page.
+pub(super) fn every() -> impl Iterator<Item = &'static Route> {
+    ROUTES.iter().chain(PAGES)
+}
 
 /// Asks for a route as a stranger would, with some id in its path.
 fn ask(server: &Server, route: &Route) -> RequestBuilder {
@@ -26,8 +31,20 @@ fn guarded(config: &mut Config) {
     config.auth.failures_per_minute = 0;
 }
 
-/// Expects a refusal, in the form of the route's document where it has one.
+/// Expects a refusal, in the form of the route's document where it has one; of a page as a page.
 pub(super) async fn refused(response: Response, route: &Route, status: u16, name: &str) {
+    if route.is_page() {
+        if status == 401 {
+            assert_eq!(response.status(), 303, "{route:?}");
+            let to = response.headers()["location"].to_str().unwrap();
+            assert!(to.starts_with("/sign-in?next=%2F"), "{route:?} {to}");
+        } else {
+            assert_eq!(response.status(), status, "{route:?}");
+            let of = &response.headers()["content-type"];
+            assert_eq!(of, "text/html; charset=utf-8", "{route:?}");
+        }
+        return;
+    }
     if !route.is_document() {
         problem(response, status, name).await;
         return;
@@ -42,22 +59,27 @@ pub(super) async fn refused(response: Response, route: &Route, status: u16, name
 
 /// Says whether somebody was let in, whatever the handler then said.
 fn is_in(response: &Response) -> bool {
-    ![401, 403].contains(&response.status().as_u16()) || response.url().path() == "/api/v1/session"
+    let is_way_in = ["/api/v1/session", "/sign-in"].contains(&response.url().path());
+    let to = response.headers().get("location");
+    let is_sent_away = to.is_some_and(|to| to.as_bytes().starts_with(b"/sign-in?"));
+    is_way_in || (![401, 403].contains(&response.status().as_u16()) && !is_sent_away)
 }
 
 #[tokio::test]
 async fn every_route_but_the_open_ones_wants_the_token() {
     let server = Server::with(guarded).await;
-    for route in ROUTES {
+    for route in every() {
         let none = ask(&server, route).send().await.unwrap();
         if route.access == Access::Open {
             assert!(is_in(&none), "{route:?}");
             continue;
         }
-        assert_eq!(
-            none.headers()["www-authenticate"],
-            "Bearer realm=\"ingestd\""
-        );
+        if !route.is_page() {
+            assert_eq!(
+                none.headers()["www-authenticate"],
+                "Bearer realm=\"ingestd\""
+            );
+        }
         refused(none, route, 401, "unauthorized").await;
         let wrong = ask(&server, route)
             .bearer_auth("s3cre7")
@@ -94,7 +116,7 @@ async fn what_is_not_there_wants_the_token_too() {
 #[tokio::test]
 async fn without_a_token_no_foreign_name_is_served() {
     let server = Server::start().await;
-    for route in ROUTES {
+    for route in every() {
         let local = ask(&server, route).send().await.unwrap();
         assert!(is_in(&local), "{route:?} {}", local.status());
         let foreign = ask(&server, route).header(header::HOST, "rebound.example:8477");

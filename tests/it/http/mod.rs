@@ -1,6 +1,7 @@
 //! The HTTP server as its clients see it: a real listener, a real database.
 
 mod access;
+mod browser;
 mod change;
 mod connection;
 mod dead;
@@ -12,6 +13,7 @@ mod job;
 mod live;
 mod once;
 mod openapi;
+mod page;
 mod probe;
 mod problem;
 mod record;

@@ -75,7 +75,11 @@ impl Server {
         let tasks = TaskTracker::new();
         tasks.spawn(http::serve(state, listener, shutdown.clone()));
         tasks.close();
-        let client = Client::builder().no_proxy().build().unwrap();
+        let client = Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .unwrap();
         Self {
             db,
             address,

@@ -84,7 +84,7 @@ pub(in crate::http) async fn resume(
     }
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct Force {
     #[serde(default)]

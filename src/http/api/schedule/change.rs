@@ -159,7 +159,7 @@ async fn finish(
 }
 
 /// Writes a name as one segment of a path (RFC 3986).
-fn in_path(name: &str) -> String {
+pub(in crate::http) fn in_path(name: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     let written = name.bytes().map(|byte| match byte {
         byte if plain(byte) => char::from(byte).to_string(),
