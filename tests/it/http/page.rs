@@ -102,7 +102,8 @@ async fn send(server: &Server, path: &str, fields: &[(&str, &str)]) -> Response 
 }
 
 fn encoded(text: &str) -> String {
-    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
+    let hex = |byte: u8| ["%".to_owned(), format!("{byte:02X}")];
+    text.bytes().flat_map(hex).collect()
 }
 
 /// Fills every table that a page shows with hostile names and texts; returns an import's run and
