@@ -19,11 +19,12 @@ const CLAIM: &str = "
     WHERE shard = 0 AND id = ANY (ARRAY(SELECT id FROM due))
     RETURNING id, lease_id, run_at, args";
 
-/// Moves what was claimed so into the history. $1 ids, $2 leases.
+/// Moves what was claimed so into the history. $1 ids, $2 leases in their order.
 const FINISH: &str = "
     WITH gone AS (
       DELETE FROM ingestd.jobs
-      WHERE shard = 0 AND id = ANY ($1) AND lease_id = ANY ($2) RETURNING *)
+      WHERE shard = 0 AND id = ANY ($1)
+        AND ($2::bigint[])[width_bucket(lease_id, $2::bigint[])] = lease_id RETURNING *)
     INSERT INTO ingestd.job_history
       (shard, id, kind, queue, state, priority, attempt, args, run_id, tenant, worker_id,
        created_at, run_at, started_at)

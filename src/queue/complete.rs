@@ -276,7 +276,7 @@ async fn finish(
     covered: impl Fn(&Outcome) -> bool,
 ) -> sqlx::Result<()> {
     let covers = |c: &&Conclusion| !c.written && covered(&c.outcome);
-    let (ids, leases): (Vec<i64>, Vec<i64>) = batch
+    let (ids, mut leases): (Vec<i64>, Vec<i64>) = batch
         .iter()
         .filter(covers)
         .map(|c| (c.lease.id.0, c.lease.lease_id.0))
@@ -284,6 +284,7 @@ async fn finish(
     if ids.is_empty() {
         return Ok(());
     }
+    leases.sort_unstable();
     let outputs = batch
         .iter()
         .filter(covers)
@@ -437,3 +438,7 @@ pub(super) async fn bury<C: Send + Sync + 'static>(
     }
     Ok(true)
 }
+
+#[cfg(test)]
+#[path = "complete_tests.rs"]
+mod tests;
