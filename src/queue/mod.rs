@@ -16,6 +16,8 @@
 mod backend;
 mod claim;
 mod claimer;
+#[cfg(test)]
+mod claimer_tests;
 mod complete;
 mod connect;
 pub mod control;
