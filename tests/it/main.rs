@@ -29,6 +29,7 @@ mod fault_process;
 mod fault_race;
 mod fault_soak;
 mod fault_step;
+mod fault_stop;
 mod fault_upgrade;
 mod grafana;
 mod http;
