@@ -59,6 +59,7 @@ mod queue_dead;
 mod queue_enqueue;
 mod queue_fence;
 mod queue_gate;
+mod queue_gate_pause;
 mod queue_ledger;
 mod queue_model;
 mod queue_outcome;
