@@ -35,6 +35,7 @@ mod lane;
 mod layer;
 mod lease;
 mod maintain;
+mod nobody;
 mod progress;
 pub mod read;
 pub mod record;
