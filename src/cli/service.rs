@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Exit, Failure};
 use crate::{
-    config::Config,
+    config::{self, Config},
     daemon::Daemon,
     http::{self, AppState, Health},
     lifecycle::{Cause, Drained, Notifier, Recycler, Shutdown, Watchdog},
@@ -78,9 +78,8 @@ impl Service {
     pub(super) async fn drained(self) -> Result<Exit, Failure> {
         self.shutdown.soft().cancelled().await;
         self.notifier.stopping();
-        let queue = &self.config.queue;
-        let hard = queue.hard_stop + HAND_BACK;
-        let drained = self.shutdown.drain(queue.soft_stop + hard, hard).await;
+        let [soft, hard] = time_to_end(&self.config.queue);
+        let drained = self.shutdown.drain(soft, hard).await;
         match self.shutdown.cause() {
             Some(Cause::Failed(part)) => {
                 let text = format!("{part} failed; the log has more");
@@ -102,6 +101,22 @@ impl Service {
     }
 }
 
+/// Must be called on the runtime whose threads are watched.
+fn recycler(settings: &config::Queue) -> Recycler {
+    Recycler {
+        limit: settings.stuck_limit.into(),
+        n_threads: tokio::runtime::Handle::current().metrics().num_workers(),
+        // Whoever ended it sooner would cut off a drain that goes as it should.
+        patience: time_to_end(settings).iter().sum(),
+    }
+}
+
+/// Returns how long a drain may take: until the hard stop begins, and from then on.
+fn time_to_end(queue: &config::Queue) -> [Duration; 2] {
+    let hard = queue.hard_stop + HAND_BACK;
+    [queue.soft_stop + hard, hard]
+}
+
 /// Stops the queue once the stop has begun; `ended` fires when nothing of it is left.
 async fn stop(daemon: Daemon, shutdown: Shutdown, ended: CancellationToken) {
     shutdown.soft().cancelled().await;
@@ -112,11 +127,7 @@ async fn stop(daemon: Daemon, shutdown: Shutdown, ended: CancellationToken) {
 /// Ends the process where handlers block more threads than it can spare.
 fn recycle(config: &Config, shutdown: &Shutdown, daemon: &Daemon) -> std::io::Result<()> {
     let (settings, last_resort) = (&config.queue, daemon.last_resort());
-    let recycler = Recycler {
-        limit: settings.stuck_limit.into(),
-        n_threads: tokio::runtime::Handle::current().metrics().num_workers(),
-        patience: settings.soft_stop + (settings.hard_stop + HAND_BACK) * 2,
-    };
+    let recycler = recycler(settings);
     let (grace, mut told) = (settings.deadline_grace, None);
     let look = move || {
         let stuck = queue::stuck(grace);
@@ -161,4 +172,21 @@ async fn pulse(
         }
     };
     ended.run_until_cancelled(beats).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_drain_that_takes_all_its_time_is_not_cut_off() {
+        for secs in [0, 1, 3600] {
+            let settings = config::Queue {
+                hard_stop: Duration::from_secs(secs),
+                ..config::Queue::default()
+            };
+            let [soft, hard] = time_to_end(&settings);
+            assert!(recycler(&settings).patience >= soft + hard, "{secs}");
+        }
+    }
 }

@@ -18,6 +18,7 @@ use sqlx::{
 use super::{
     job::{Lease, LeaseId},
     kind::Kind,
+    nobody::Nobody,
     rule::{self, Rule},
     session::Session,
     slot::Room,
@@ -74,6 +75,10 @@ pub(super) struct Claim {
     pub(super) floors: [Option<DateTime<Utc>>; 4],
     /// The tenant whose turn it last was, where tenants take turns.
     pub(super) last_tenant: String,
+    /// There, where jobs without a tenant are looked for.
+    pub(super) nobody: Nobody,
+    /// Whether it looks for the next of them though it brought enough of others.
+    pub(super) looks_for_nobodys: bool,
 }
 
 /// A claim that has come back.
@@ -88,6 +93,8 @@ pub(super) struct Landed {
     pub(super) is_full: bool,
     /// Where tenants take turns, the one after whom the next claim begins.
     pub(super) last_tenant: String,
+    /// There, where it looks for jobs without a tenant.
+    pub(super) nobody: Nobody,
     /// How long the statement took.
     pub(super) duration: Duration,
 }
@@ -109,6 +116,7 @@ impl Claim {
             found,
             is_full,
             last_tenant: self.last_tenant,
+            nobody: self.nobody,
             duration,
         }
     }
@@ -116,17 +124,18 @@ impl Claim {
     async fn send(&self, most: usize) -> sqlx::Result<Vec<PgRow>> {
         let (rule, queue) = (self.rule, &*self.queue);
         let statement = if rule.is_fair { CLAIM_FAIR } else { CLAIM };
+        let (nobody_at, nobody_id) = self.nobody.of(self.order);
         let mut claim = sqlx::query(statement)
             .bind(queue)
             .bind(i64::try_from(most).unwrap_or(1))
             .bind(self.order)
-            .bind(self.floors)
+            .bind(if rule.is_fair { nobody_at } else { self.floors })
             .bind(self.session.worker_id)
             .bind(&self.kinds.names)
             .bind(&self.kinds.timeouts)
             .bind(rule.is_any());
         if rule.is_fair {
-            claim = claim.bind(&self.last_tenant);
+            claim = claim.bind(&self.last_tenant).bind(nobody_id);
         }
         let claim = async |conn: &mut PgConnection| {
             if rule.is_any() {
@@ -144,6 +153,10 @@ impl Claim {
         let mut found = found.collect::<sqlx::Result<Vec<_>>>()?;
         if self.rule.is_fair {
             self.take_turns(rows, asked).await?;
+            let is_time = self.looks_for_nobodys || rows.len() < asked;
+            if is_time && found.iter().all(|f| f.lease.tenant.is_some()) {
+                self.look_for_nobodys().await;
+            }
         }
         // The UPDATE returns rows as it meets them; start them as they were due.
         let turn = |priority: i16| self.order.iter().position(|p| *p == priority);
@@ -168,6 +181,14 @@ impl Claim {
             self.last_tenant = next.unwrap_or_default();
         }
         Ok(())
+    }
+
+    /// Has the next claim look for jobs without a tenant where the next of them is.
+    async fn look_for_nobodys(&mut self) {
+        let (queue, kinds, nobody) = (&*self.queue, &*self.kinds.names, self.nobody);
+        let next = async |conn: &mut PgConnection| nobody.next(conn, queue, kinds).await;
+        // Where the database is away the next claim is told so, too.
+        self.nobody = self.db.run(next).await.unwrap_or_default();
     }
 
     fn found(&self, row: &PgRow) -> sqlx::Result<Found> {

@@ -1,10 +1,10 @@
 -- Claims up to $2 due jobs of queue $1 as claim.sql does, but the tenants take turns: within a
 -- priority the first job of each, then the second of each, beginning after tenant $9 and going
--- round. $4 is not used: no floor holds for all tenants.
+-- round.
 -- A loose scan of jobs_turn finds up to 64 tenants on either side of $9, one probe each, and of each
 -- its first jobs: what one tenant has waiting costs the others nothing. Jobs without a tenant are
--- one tenant more, the first of all; it is they alone that are looked for among the 1000 jobs
--- longest due.
+-- one tenant more, the first of all; it is they alone that are looked for among 1000 due jobs: those
+-- after the row ($4, $10) of the priority, which nobody.sql puts before the next of them.
 -- The transaction holds the queue's lock, so nobody else claims what is chosen here. It is locked
 -- by key all the same, for people may change it; the state is compared so that no index of it fits.
 WITH open AS MATERIALIZED (
@@ -63,6 +63,8 @@ chosen AS MATERIALIZED (
          SELECT id, run_at, tenant, kind FROM ingestd.jobs
          WHERE shard = 0 AND queue = $1 AND priority = r.priority AND state = 'queued'
            AND run_at <= now() AND r.tenant IS NULL
+           AND (run_at, id) > (coalesce(($4::timestamptz[])[r.turn], '-infinity'),
+                               coalesce(($10::bigint[])[r.turn], 0))
          ORDER BY run_at, id LIMIT 1000) longest
        WHERE tenant IS NULL AND kind = ANY ($6)
        ORDER BY run_at, id LIMIT (SELECT n FROM open))) first) j

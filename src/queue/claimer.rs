@@ -22,6 +22,7 @@ use super::{
     execute::Claimed,
     floor::{FULL_LOOK_EVERY, Floor},
     lease::Leases,
+    nobody::Nobody,
     progress::{Place, Steps},
     rescue,
     rule::{LARGEST_FAIR_CLAIM, LIMITED_POLL, Rule},
@@ -67,6 +68,8 @@ pub(super) struct Claimer {
     pub(super) rule_read: Instant,
     /// The tenant whose turn it last was, where tenants take turns.
     pub(super) last_tenant: String,
+    /// There, where jobs without a tenant are looked for.
+    pub(super) nobody: Nobody,
     /// Claims sent so far.
     pub(super) turn: u64,
     /// For whom claims were sent whose answer was lost.
@@ -173,6 +176,8 @@ impl Claimer {
             order,
             floors: self.floor.of(order, is_full_look, Instant::now()),
             last_tenant: self.last_tenant.clone(),
+            nobody: self.nobody,
+            looks_for_nobodys: is_reverse,
         }
     }
 
@@ -195,7 +200,7 @@ impl Claimer {
                     duration: landed.duration,
                 }
                 .emit();
-                self.last_tenant = landed.last_tenant;
+                (self.last_tenant, self.nobody) = (landed.last_tenant, landed.nobody);
                 let newest = found.iter().map(|f| (f.lease.priority, f.run_at));
                 self.floor.raise(newest);
                 self.hand_on(found, &landed.session, landed.room).await;

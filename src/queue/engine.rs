@@ -1,7 +1,7 @@
 //! The engine: builds the parts of the queue for one daemon, starts them, drains them.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -278,7 +278,8 @@ impl<C: Send + Sync + 'static> Parts<C> {
         let mut lanes = Lanes {
             executor: Arc::new(executor),
             sleepers,
-            served: HashSet::new(),
+            served: HashMap::new(),
+            newest: String::new(),
             db: self.db.clone(),
             known: Arc::clone(&self.known),
             session: self.session.clone(),

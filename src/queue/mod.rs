@@ -16,6 +16,8 @@
 mod backend;
 mod claim;
 mod claimer;
+#[cfg(test)]
+mod claimer_tests;
 mod complete;
 mod connect;
 pub mod control;
@@ -33,6 +35,7 @@ mod lane;
 mod layer;
 mod lease;
 mod maintain;
+mod nobody;
 mod progress;
 pub mod read;
 pub mod record;

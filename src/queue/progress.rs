@@ -98,6 +98,12 @@ impl Claims {
         Steps(progress)
     }
 
+    /// Takes out the claimer of a queue that is not served any more: it ended as it should.
+    pub(super) fn end(&self, queue: &str) {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|progress| *progress.queue != *queue);
+    }
+
     /// Returns the queues whose claimers do not get on; `is_alive` while the worker has a life.
     pub(super) fn stalled(&self, is_alive: bool) -> Vec<Arc<str>> {
         let (all, now) = (

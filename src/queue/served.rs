@@ -19,6 +19,11 @@ impl Served {
         self.lock().insert(queue.to_owned(), Arc::clone(slots));
     }
 
+    /// Notes that a queue is not served any more.
+    pub(super) fn remove(&self, queue: &str) {
+        self.lock().remove(queue);
+    }
+
     /// Returns per queue how many slots there are and how many are taken, as `ingestd.workers`
     /// has it.
     pub(super) fn told(&self) -> Value {

@@ -132,6 +132,11 @@ impl Slots {
         (self.n, self.n.saturating_sub(self.free.available_permits()))
     }
 
+    /// Says whether no seat is taken: no job is here, and none on its way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.n_seated.load(Ordering::Acquire) == 0
+    }
+
     /// Says whether jobs may be claimed ahead of the slots: not where what one daemon claims ahead
     /// another could run.
     pub(super) fn claim_ahead(&self, may: bool) {

@@ -70,6 +70,12 @@ impl Sleepers {
         Arc::clone(queues.entry(queue.to_owned()).or_default())
     }
 
+    /// Takes the bell of a queue down: who rings for it next announces it anew.
+    pub(super) fn forget(&self, queue: &str) {
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        queues.remove(queue);
+    }
+
     /// Wakes the claimer of a queue; with `look` its next claim looks at everything that is due.
     pub(super) fn wake(&self, queue: &str, look: bool) {
         let bell = {

@@ -6,7 +6,7 @@ use std::sync::{
 };
 use std::time::Duration;
 
-use ingestd::queue::Done;
+use ingestd::queue::{Done, JobError, rule};
 use sqlx::PgConnection;
 
 use crate::{
@@ -227,4 +227,146 @@ async fn ticks_whose_commit_was_not_answered_become_one_job_each() {
         verdict, "0 0 0",
         "left out, without a job of its own, jobs too many"
     );
+}
+
+/// Kills the session that writes down how a job ended, three times over.
+const DEADLY: &str = "
+    CREATE SEQUENCE deaths;
+    CREATE FUNCTION die() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+      -- A sequence keeps its count when the transaction that drew from it is rolled back.
+      IF nextval('deaths') <= 3 THEN
+        PERFORM pg_terminate_backend(pg_backend_pid());
+        PERFORM pg_sleep(60);
+      END IF;
+      RETURN NULL;
+    END$$;
+    CREATE TRIGGER die AFTER UPDATE OR DELETE ON ingestd.jobs
+      FOR EACH ROW WHEN (OLD.state = 'running') EXECUTE FUNCTION die()";
+
+#[tokio::test]
+async fn outcomes_whose_sessions_died_are_written_all_the_same() {
+    let fails_once = play("t.fails", |ctx| async move {
+        match ctx.lease().attempt {
+            1 => Err(anyhow::anyhow!("the first fails").into()),
+            _ => Ok(Done::new()),
+        }
+    });
+    let fatal = play("t.fatal", |_| async {
+        Err(JobError::fatal(anyhow::anyhow!("no")))
+    });
+    for (play, expected) in [
+        (done("t.done"), "1 completed 0 0"),
+        (fails_once, "2 completed 1 0"),
+        (fatal, "1 1 1"),
+    ] {
+        let (rig, kind) = (Rig::new().await, play.kind.name);
+        let observer = rig.observer().await;
+        let n_begun = Arc::new(AtomicUsize::new(0));
+        let begun = Arc::clone(&n_begun);
+        let counted = play.before(move || {
+            begun.fetch_add(1, Ordering::SeqCst);
+        });
+        // Nobody else would find the job before its deadline.
+        let setup = Setup::of([counted.timeout(Duration::from_hours(1))]);
+        let engine = setup.start(rig.url()).await;
+        run(&observer, DEADLY).await;
+        let insert = format!("INSERT INTO ingestd.jobs (kind) VALUES ('{kind}')");
+        run(&observer, &insert).await;
+        until(&observer, "NOT EXISTS (SELECT FROM ingestd.jobs)").await;
+        stop(engine).await;
+        let told = "SELECT concat_ws(' ', (SELECT string_agg(state, ',') FROM ingestd.job_history),
+                      (SELECT count(*) FROM ingestd.job_attempts),
+                      (SELECT count(*) FROM ingestd.dead_jobs)) FROM deaths WHERE last_value > 3";
+        let told: String = rig.ask(told).await;
+        let told = format!("{} {told}", n_begun.load(Ordering::SeqCst));
+        assert_eq!(
+            told, expected,
+            "begun; state, failed attempts, dead; {kind}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_is_not_answered_introduces_itself_again() {
+    let rig = Rig::new().await;
+    let observer = rig.observer().await;
+    let proxy = Proxy::start(rig.url()).await;
+    let setup = Setup::of([done("t.done")]).lost_after(Duration::from_secs(3));
+    proxy.lose("INSERT INTO ingestd.workers", 1, Then::Silence);
+    let url = proxy.url();
+    let twice = until(&observer, "(SELECT count(*) = 2 FROM ingestd.workers)");
+    let (engine, ()) = tokio::join!(setup.start(&url), twice);
+    run(
+        &observer,
+        "INSERT INTO ingestd.jobs (kind) VALUES ('t.done')",
+    )
+    .await;
+    until(&observer, "EXISTS (SELECT FROM ingestd.job_history)").await;
+    stop(engine).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_takes_leave_waits_for_no_answer_for_ever() {
+    let rig = Rig::new().await;
+    let proxy = Proxy::start(rig.url()).await;
+    let setup = Setup::of([done("t.done")]).lost_after(Duration::from_secs(3));
+    let engine = setup.start(&proxy.url()).await;
+    proxy.lose("end_reason = 'stopped'", 1, Then::Silence);
+    let stopped = async {
+        let stopped = tokio::time::timeout(Duration::from_secs(40), stop(engine)).await;
+        proxy.reset(); // else a heart that waits would keep the test from ending, too
+        assert!(stopped.is_ok(), "it waits for an answer to its last word");
+    };
+    tokio::join!(stopped, proxy.until_lost(1));
+    let end = "SELECT string_agg(end_reason, ',') FROM ingestd.workers";
+    assert_eq!(rig.ask::<String>(end).await, "stopped");
+}
+
+/// What a claim brings may be on its way to the worker for as long as two statements take.
+#[tokio::test]
+async fn what_is_on_its_way_to_its_worker_is_no_stray() {
+    let rig = Rig::new().await;
+    let observer = rig.observer().await;
+    let proxy = Proxy::start(rig.url()).await;
+    let n_begun = Arc::new(AtomicUsize::new(0));
+    let begun = Arc::clone(&n_begun);
+    let counted = done("t.done").before(move || {
+        begun.fetch_add(1, Ordering::SeqCst);
+    });
+    let setup = Setup::of([counted])
+        .lost_after(Duration::from_secs(3))
+        .with(|queue| queue.rescue_interval = Duration::from_millis(100));
+    let mut conn = observer.acquire().await.unwrap();
+    rule::set_fair(&mut conn, "default", true).await.unwrap();
+    drop(conn);
+    let engine = setup.start(&proxy.url()).await;
+    let is_fair = "EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database()
+                   AND query LIKE '%AS last' AND application_name = 'ingestd')";
+    until(&observer, is_fair).await;
+    proxy.lose("but the tenants take turns", 2, Then::Late);
+    run(
+        &observer,
+        "INSERT INTO ingestd.jobs (kind) VALUES ('t.done')",
+    )
+    .await;
+    proxy.until_late(1).await;
+    if !is_claimed(&rig).await {
+        proxy.deliver(); // the one before the job was there
+        proxy.until_late(2).await;
+    }
+    // The claim is late, and so is the statement after it: together for longer than a worker may be
+    // silent, each for less.
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    proxy.lose("SELECT tenant FROM after WHERE n = 64", 1, Then::Silence);
+    proxy.deliver();
+    until(&observer, "EXISTS (SELECT FROM ingestd.job_history)").await;
+    stop(engine).await;
+    assert_eq!(n_begun.load(Ordering::SeqCst), 1, "begun");
+}
+
+/// Says whether the database runs something.
+async fn is_claimed(rig: &Rig) -> bool {
+    rig.ask("SELECT EXISTS (SELECT FROM ingestd.jobs WHERE state = 'running')")
+        .await
 }

@@ -1,11 +1,22 @@
 //! The primary dies and its standby takes over: what was promised is there, and nothing is doubled.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
-use ingestd::testing::{PrivateCluster, private_cluster};
+use ingestd::{
+    config, db,
+    testing::{PrivateCluster, private_cluster},
+};
+use secrecy::SecretString;
 use sqlx::PgPool;
 
 use crate::{
+    process,
     proxy::Proxy,
     queue_ledger as ledger,
     queue_rig::{Rig, Setup, done, run, stop, until, until_true},
@@ -55,8 +66,13 @@ fn setup() -> Setup {
 
 /// Enqueues one job after the other, until `n` were acknowledged or the server is gone; returns
 /// the acknowledged ones.
-async fn produce(url: String, n: usize) -> Vec<i64> {
-    let pool = PgPool::connect(&url).await.unwrap();
+async fn produce(url: String, n: usize, n_acked: Arc<AtomicUsize>) -> Vec<i64> {
+    // With sessions as the daemon's are: it enqueues, too.
+    let database = config::Database {
+        url: Some(SecretString::from(url)),
+        ..config::Database::default()
+    };
+    let pool = db::connect(&database).await.unwrap();
     let mut acked = Vec::new();
     while acked.len() < n {
         let inserted = sqlx::query_scalar(
@@ -64,11 +80,25 @@ async fn produce(url: String, n: usize) -> Vec<i64> {
              INSERT INTO cursors (job) SELECT id FROM j RETURNING job",
         );
         match inserted.fetch_one(&pool).await {
-            Ok(id) => acked.push(id),
+            Ok(id) => {
+                acked.push(id);
+                n_acked.fetch_add(1, Ordering::SeqCst);
+            }
             Err(_) => break,
         }
     }
     acked
+}
+
+/// Says whether an insert waits for the standby.
+async fn waits_for_standby(pool: &PgPool) -> bool {
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM pg_stat_activity
+                        WHERE wait_event = 'SyncRep' AND query LIKE '%INSERT INTO cursors%')",
+    )
+    .fetch_one(pool)
+    .await
+    .unwrap()
 }
 
 /// Counts those of `ids` that the database does not know.
@@ -105,9 +135,18 @@ async fn a_synchronous_standby_has_all_that_was_acknowledged() {
     let engine = setup().start(&pair.address.url()).await;
     ledger::enqueue(&old, 100).await;
     let url = pair.primary.database_url();
-    let producer = produce(url, usize::MAX);
+    let n_acked = Arc::new(AtomicUsize::new(0));
+    let producer = produce(url, usize::MAX, Arc::clone(&n_acked));
     let failover = async {
         until(&old, "(SELECT count(*) >= 150 FROM ledger)").await;
+        // Whoever does not wait for the standby goes on without it, and its commits are lost.
+        pair.link.freeze();
+        pair.link.turn_to("postgres:///none?host=/nowhere");
+        let n_before = n_acked.load(Ordering::SeqCst);
+        process::until("the producer waits, or goes on", async || {
+            n_acked.load(Ordering::SeqCst) > n_before + 10 || waits_for_standby(&old).await
+        })
+        .await;
         pair.fail_over().await
     };
     let (acked, pool) = futures::join!(producer, failover);
@@ -135,11 +174,11 @@ async fn an_asynchronous_standby_has_what_had_reached_it_whole() {
     until(&old, "(SELECT count(*) >= 90 FROM ledger)").await;
     let caught_up =
         "EXISTS (SELECT FROM pg_stat_replication WHERE flush_lsn >= pg_current_wal_lsn())";
-    let reached = produce(pair.primary.database_url(), 10).await;
+    let reached = produce(pair.primary.database_url(), 10, Arc::default()).await;
     until(&old, caught_up).await;
     pair.link.freeze();
     pair.link.turn_to("postgres:///none?host=/nowhere");
-    let tail = produce(pair.primary.database_url(), 10).await;
+    let tail = produce(pair.primary.database_url(), 10, Arc::default()).await;
     assert_eq!((reached.len(), tail.len()), (10, 10));
     // The tail is acknowledged and even done, with its effects.
     until(&old, "NOT EXISTS (SELECT FROM ingestd.jobs)").await;
@@ -185,7 +224,10 @@ async fn a_cancelled_wait_for_the_standby_is_a_commit_that_can_be_lost() {
         )
         .await;
     };
-    let (acked, ()) = futures::join!(produce(pair.primary.database_url(), 1), cancel);
+    let (acked, ()) = futures::join!(
+        produce(pair.primary.database_url(), 1, Arc::default()),
+        cancel
+    );
     assert_eq!(acked.len(), 1, "the commit is a success, with a warning");
     let pool = pair.fail_over().await;
     assert_eq!(n_unknown(&pool, &acked).await, 1);

@@ -155,6 +155,27 @@ async fn a_slow_and_uneven_link_costs_no_lease() {
     .await;
 }
 
+/// A heartbeat is given the time that such a link takes: one life outlasts what it is trusted for.
+#[tokio::test]
+async fn a_worker_behind_a_slow_link_lives_on() {
+    let rig = Rig::new().await;
+    let observer = rig.observer().await;
+    let proxy = Proxy::start(rig.url()).await;
+    let setup = Setup::of([done("t.done")]).lost_after(Duration::from_secs(9));
+    let engine = setup.start(&proxy.url()).await;
+    proxy.weather(Weather {
+        delay_ms: 20..60,
+        ..Weather::default()
+    });
+    let lives = "EXISTS (SELECT FROM ingestd.workers
+                         WHERE heartbeat_at > started_at + interval '12 s')";
+    until(&observer, lives).await;
+    proxy.weather(Weather::default());
+    stop(engine).await;
+    let lives = "SELECT string_agg(end_reason, ',') FROM ingestd.workers";
+    assert_eq!(rig.ask::<String>(lives).await, "stopped");
+}
+
 /// A machine vanishes in the middle of a transaction that holds a job's row; its server session
 /// knows nothing of it. Nobody can take the row before the session ends.
 #[tokio::test]

@@ -58,6 +58,28 @@ async fn what_was_claimed_ahead_does_not_wait_behind_a_slow_job() {
     stop(other).await;
 }
 
+/// Jobs got longer than they were: what was claimed ahead goes back once, and not again and again.
+#[tokio::test]
+async fn what_went_back_is_not_claimed_ahead_again() {
+    let (rig, (slow, gate)) = (Rig::new().await, slow());
+    let setup = Setup::of([slow, done("t.short")]).slots("default", 1);
+    let engine = ahead(&rig, setup).await;
+    rig.until("(SELECT count(*) FROM ingestd.jobs WHERE state = 'queued' AND attempt = 0) = 1")
+        .await;
+    let claimed = "SELECT last_value FROM ingestd.lease_seq";
+    let before: i64 = rig.ask(claimed).await;
+    // Were it claimed again, it would be at once: it gets ten heartbeats for it.
+    let beat: i64 = rig.ask("SELECT beat FROM ingestd.workers").await;
+    rig.until(&format!(
+        "(SELECT beat >= {beat} + 10 FROM ingestd.workers)"
+    ))
+    .await;
+    assert_eq!(rig.ask::<i64>(claimed).await, before, "claimed again");
+    gate.add_permits(1);
+    rig.until_idle().await;
+    stop(engine).await;
+}
+
 #[tokio::test]
 async fn a_stopping_daemon_returns_what_it_claimed_ahead_at_once() {
     let (rig, (slow, gate)) = (Rig::new().await, slow());

@@ -103,6 +103,28 @@ async fn a_queue_nobody_configured_is_served() {
     stop(engine).await;
 }
 
+/// A daemon serves 256 at once; idle ones make room for those that wait, and come back.
+#[tokio::test]
+async fn more_queues_than_a_daemon_serves_at_once_have_their_turns() {
+    let rig = Rig::new().await;
+    let setup = Setup::of([done("t.any")]).with(|q| q.poll_interval = Duration::from_secs(5));
+    let engine = setup.start(rig.url()).await;
+    for round in 1..=2 {
+        rig.sql(
+            "INSERT INTO ingestd.jobs (kind, queue)
+             SELECT 't.any', 'queue ' || n FROM generate_series(1, 300) n",
+        )
+        .await;
+        let done = format!("(SELECT count(*) = {round} * 300 FROM ingestd.job_history)");
+        rig.until(&done).await;
+    }
+    let stalled = engine.stalled();
+    assert!(stalled().is_empty(), "those that made room are not missed");
+    let told = "SELECT count(*) <= 256 FROM ingestd.workers, jsonb_object_keys(slots)";
+    rig.until(&format!("({told})")).await;
+    stop(engine).await;
+}
+
 #[tokio::test]
 async fn one_claim_takes_the_urgent_first() {
     let rig = Rig::new().await;

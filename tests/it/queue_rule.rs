@@ -200,6 +200,38 @@ async fn turns_go_round_where_a_limit_lets_one_run_at_a_time() {
     stop(engine).await;
 }
 
+/// Jobs without a tenant are found behind any number of others, of each priority.
+#[tokio::test]
+async fn what_belongs_to_nobody_is_found_behind_thousands_of_others() {
+    let rig = Rig::new().await;
+    stop(rig.play([done("t.unknown")]).await).await;
+    let engine = rig.play([done("t.named")]).await;
+    set_fair(&rig, "default", true).await;
+    // Older, and for another daemon to run; the last stretch has more than one look passes, all due
+    // at the same time.
+    rig.sql(
+        "INSERT INTO ingestd.jobs (kind, tenant, run_at, priority)
+         SELECT 't.unknown', CASE n % 3 WHEN 0 THEN NULL ELSE 'big' END,
+                now() - interval '1 h' + greatest(0, 2000 - n) * interval '1 s', priority
+         FROM generate_series(1, 6000) n, (VALUES (1), (2)) AS p (priority);
+         INSERT INTO ingestd.jobs (kind, tenant, priority)
+         SELECT 't.named', tenant, priority
+         FROM unnest('{a, NULL}'::text[]) tenant, (VALUES (1), (2)) AS p (priority)",
+    )
+    .await;
+    rig.until("(SELECT count(*) = 4 FROM ingestd.job_history)")
+        .await;
+    // And those that come to lie before it are met when it goes round.
+    rig.sql(
+        "INSERT INTO ingestd.jobs (kind, run_at) VALUES ('t.named', now() - interval '1 d'),
+           ('t.named', now())",
+    )
+    .await;
+    rig.until("(SELECT count(*) = 6 FROM ingestd.job_history)")
+        .await;
+    stop(engine).await;
+}
+
 #[tokio::test]
 async fn a_tenant_with_an_empty_name_has_its_turns_too() {
     let rig = Rig::new().await;

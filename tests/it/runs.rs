@@ -555,6 +555,34 @@ async fn a_fan_out_that_waits_for_its_jobs_is_not_stale() {
 }
 
 #[tokio::test]
+async fn a_run_whose_driver_waits_its_turn_is_not_stale() {
+    let rig = Rig::new().await;
+    stop(rig.play([crate::queue_rig::done("t.drives")]).await).await;
+    for waits in ["queued", "held"] {
+        let id = create(&rig, Some("t.drives")).await;
+        drive(&rig, id, "t.drives").await;
+        let mut conn = rig.pool().acquire().await.unwrap();
+        runs::begin(&mut conn, id).await.unwrap();
+        rig.sql(&format!(
+            "UPDATE ingestd.jobs SET state = '{waits}' WHERE run_id = {}",
+            id.0
+        ))
+        .await;
+        rig.sql(SILENCE).await;
+        assert_eq!(recover(&rig).await, Recovered::default(), "{waits}");
+        // Once it runs and nothing is heard of it, it is.
+        rig.sql(&format!(
+            "UPDATE ingestd.jobs SET state = 'running', lease_id = nextval('ingestd.lease_seq'),
+               attempt = 1, worker_id = (SELECT max(id) FROM ingestd.workers),
+               deadline_at = now() + interval '1 h' WHERE run_id = {}",
+            id.0
+        ))
+        .await;
+        assert_eq!(recover(&rig).await.n_retried, 1, "{waits}");
+    }
+}
+
+#[tokio::test]
 async fn a_reset_leaves_the_jobs_of_what_it_cannot_reset() {
     let rig = Rig::new().await;
     let id = create(&rig, None).await;

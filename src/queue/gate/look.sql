@@ -1,5 +1,6 @@
 -- Keys with held jobs, in order, after the key $1, at most $2: whether one of them may be admitted
--- now, as far as a look without a lock can tell, and in how many milliseconds the first is due.
+-- now, or one that slipped past a pause is to be taken back, as far as a look without a lock can
+-- tell, and in how many milliseconds the first is due.
 -- One probe of jobs_held per key and priority, however many jobs wait: the next key begins where
 -- the last one ended. Suspects without a key sort behind all keys and are never reached.
 WITH RECURSIVE keys (key, n) AS (
@@ -24,7 +25,11 @@ SELECT k.key,
              WHERE j.shard = 0 AND j.gate_key = k.key AND j.state <> 'held'
                AND (j.state = 'running' OR (j.run_at <= now()
                  AND j.queue <> ALL ((SELECT queues FROM paused)::text[])))
-             LIMIT g.max_running) used)) AS is_open,
+             LIMIT g.max_running) used))
+         OR g.paused AND EXISTS (
+           SELECT FROM ingestd.jobs j
+           WHERE j.shard = 0 AND j.gate_key = k.key AND j.state <> 'held' AND j.state = 'queued')
+         AS is_open,
        ceil(extract(epoch FROM first.run_at - clock_timestamp()) * 1000)::bigint AS due_ms
 FROM keys k
 CROSS JOIN LATERAL (
