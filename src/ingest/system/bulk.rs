@@ -23,7 +23,7 @@ use crate::{
         filter::{DeadFilter, Filter, LiveFilter, Preview},
         read::JobState,
     },
-    runs::{self, NewRun, Progress, RunId},
+    runs::{self, NewRun, Place, Progress, RunId},
 };
 
 /// The system's name in `ingestd.runs`.
@@ -299,6 +299,7 @@ struct Walk<'a> {
     order: Order,
     last: JobId,
     after: JobId,
+    place: Place,
 }
 
 /// What became of a chunk.
@@ -326,6 +327,7 @@ impl<'a> Walk<'a> {
             return Ok(None);
         };
         tx.commit().await?;
+        let place = Place::of(&run);
         let params: Params = serde_json::from_value(run.params)
             .with_context(|| format!("params of run {run_id}"))
             .map_err(JobError::Fatal)?;
@@ -341,6 +343,7 @@ impl<'a> Walk<'a> {
             order,
             last: JobId(params.last_id),
             after: JobId(cursor.after),
+            place,
         }))
     }
 
@@ -373,7 +376,7 @@ impl<'a> Walk<'a> {
                 }
             }
         }
-        runs::advance(&mut tx, self.run_id, &progress).await?;
+        let place = runs::advance(&mut tx, self.run_id, &self.place, &progress).await?;
         let done = if found.is_end {
             runs::complete(&mut tx, self.run_id).await?;
             Some(self.ctx.complete_in(&mut tx).await?)
@@ -381,7 +384,7 @@ impl<'a> Walk<'a> {
             None
         };
         tx.commit().await?;
-        self.after = found.after;
+        (self.after, self.place) = (found.after, place);
         let n_actions = u32::try_from(found.ids.len())?;
         Ok(done.map_or(Chunk::Done(n_actions), Chunk::Last))
     }

@@ -12,7 +12,7 @@ use crate::{
     ingest::{Context, product_import::load},
     notify::search,
     queue::{ByName, DeadJob, Done, Job, JobContext, JobError, Retry},
-    runs::{self, Driver, Progress, RunId},
+    runs::{self, Driver, Place, Progress, RunId},
 };
 
 /// How long to let the database recover before going on; no attempt is counted for that.
@@ -93,6 +93,7 @@ async fn undo(ctx: &JobContext<Context>, run_id: RunId) -> Result<Done, JobError
     let params: Params = serde_json::from_value(run.params).map_err(JobError::fatal)?;
     let cursor = run.cursor.map(serde_json::from_value).transpose();
     let mut cursor: Cursor = cursor.map_err(JobError::fatal)?.unwrap_or_default();
+    let mut place = Place::of(&run);
     let subject = subject(&mut tx, params.import_id, run.tenant).await?;
     tx.commit().await?;
     loop {
@@ -110,7 +111,8 @@ async fn undo(ctx: &JobContext<Context>, run_id: RunId) -> Result<Done, JobError
             search::note(&mut tx, &page.undoable).await?;
         }
         let is_over = cursor.advance(&page);
-        runs::advance(&mut tx, run_id, &cursor.progress(stage, &page)?).await?;
+        let progress = cursor.progress(stage, &page)?;
+        let moved = runs::advance(&mut tx, run_id, &place, &progress).await?;
         if is_over {
             runs::complete(&mut tx, run_id).await?;
             search::after_import(&mut tx, &ctx.state().config, run_id.0).await?;
@@ -126,6 +128,7 @@ async fn subject(conn: &mut PgConnection, id: RunId, tenant: String) -> sqlx::Re
     let created: (Option<i64>, Option<i64>) = sqlx::query_as(
         "SELECT first_created_id, last_created_id FROM catalog.imports WHERE id = $1",
     )
+        place = moved;
     .bind(id)
     .fetch_one(conn)
     .await?;
