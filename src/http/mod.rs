@@ -42,7 +42,7 @@ use crate::ingest::product_import::{
 
 pub use audit::record;
 pub use caller::Caller;
-pub use input::{Cursor, Json, Limit, Page, Path, Query};
+pub use input::{ByName, Cursor, Json, Limit, Page, Path, Query, TextCursor};
 pub(crate) use live::View;
 pub use once::is_repeated;
 pub use openapi::document as openapi;
@@ -92,15 +92,15 @@ pub const ROUTES: &[Route] = &[
     route!(POST "/api/v1/runs/{id}/resume"      Operator Run run::resume,      "A paused run goes on from where it was."),
     route!(POST "/api/v1/runs/{id}/cancel"      Operator Run run::cancel,      "The run and its jobs stop; what was committed stays."),
     route!(POST "/api/v1/runs/{id}/reset"       Operator Run run::reset,       "A failed, cancelled or stuck run goes on from where it was."),
-    route!(GET  "/api/v1/schedules"             Viewer Whole schedule::list,   "Schedules, in words too, with their next and last ticks."),
-    route!(POST "/api/v1/schedules"             Admin Whole schedule::change::create, "Makes a schedule `{name, cron, kind, timezone, args, queue, priority, missed, missed_max, overlap, jitter_ms, paused}`, of which `name`, `cron` and `kind` are required: 201, 409 where the name is taken."),
-    route!(GET  "/api/v1/schedules/{name}"      Viewer Whole schedule::show,   "One schedule: its next due times (`?n=10`) in its zone and in UTC, its last ticks, what a tick now would come to."),
-    route!(PUT  "/api/v1/schedules/{name}"      Admin Whole schedule::change::put, "Replaces what a user's schedule says, as in POST without `name` and `paused`: 200, or 201 where there was none; 409 where it is the configuration's or built in."),
-    route!(DELETE "/api/v1/schedules/{name}"    Admin Whole schedule::change::remove, "Removes a user's schedule; its jobs stay."),
-    route!(POST "/api/v1/schedules/{name}/pause"  Operator Whole schedule::act::pause, "Its ticks pass without a job, until a person lets it go on."),
-    route!(POST "/api/v1/schedules/{name}/resume" Operator Whole schedule::act::resume, "It goes on with its next tick; what passed is not made up for. 409 where the configuration pauses it."),
-    route!(POST "/api/v1/schedules/{name}/run"  Operator Whole schedule::act::run, "One job now, beside its ticks: 201; 409 where its jobs must not overlap and one is unfinished, unless `?force=true`."),
-    route!(POST "/api/v1/schedules/{name}/backfill" Operator Whole schedule::act::backfill, "A job for each tick from `from` on and before `to` that has none: `{from, to, limit, spacing_ms, priority, force, dry_run}`; at most 10000 at once."),
+    route!(GET  "/api/v1/schedules"             Viewer Filtered schedule::list,   "Schedules by name, in words too, with their next and last ticks: `?tenant=`."),
+    route!(POST "/api/v1/schedules"             Admin Filtered schedule::change::create, "Makes a schedule `{name, cron, kind, timezone, args, queue, priority, missed, missed_max, overlap, jitter_ms, tenant, paused}`, of which `name`, `cron` and `kind` are required: 201, 409 where the name is taken. It and its jobs are `tenant`'s; without one it is the whole installation's."),
+    route!(GET  "/api/v1/schedules/{name}"      Viewer Schedule schedule::show,   "One schedule: its next due times (`?n=10`) in its zone and in UTC, its last ticks, what a tick now would come to."),
+    route!(PUT  "/api/v1/schedules/{name}"      Admin Filtered schedule::change::put, "Replaces what a user's schedule says, as in POST without `name` and `paused`: 200, or 201 where there was none; 409 where it is the configuration's or built in."),
+    route!(DELETE "/api/v1/schedules/{name}"    Admin Schedule schedule::change::remove, "Removes a user's schedule; its jobs stay."),
+    route!(POST "/api/v1/schedules/{name}/pause"  Operator Schedule schedule::act::pause, "Its ticks pass without a job, until a person lets it go on."),
+    route!(POST "/api/v1/schedules/{name}/resume" Operator Schedule schedule::act::resume, "It goes on with its next tick; what passed is not made up for. 409 where the configuration pauses it."),
+    route!(POST "/api/v1/schedules/{name}/run"  Operator Schedule schedule::act::run, "One job now, beside its ticks: 201; 409 where its jobs must not overlap and one is unfinished, unless `?force=true`."),
+    route!(POST "/api/v1/schedules/{name}/backfill" Operator Schedule schedule::act::backfill, "A job for each tick from `from` on and before `to` that has none: `{from, to, limit, spacing_ms, priority, force, dry_run}`; at most 10000 at once."),
     route!(GET    "/api/v1/webhooks"                 Admin Filtered webhook::list,       "Webhooks: who is told of what."),
     route!(POST   "/api/v1/webhooks"                 Admin Filtered webhook::add,        "Makes a webhook of `{url, events, secret_ref, tenant, kinds, queues}`, of which the first three are required: 201."),
     route!(GET    "/api/v1/webhooks/{id}"            Admin Webhook webhook::show,       "One webhook."),

@@ -158,6 +158,7 @@ impl Definition {
             args,
             missed: Missed::Once,
             overlap: Overlap::Skip,
+            tenant: Some(self.tenant.clone()),
             ..schedule::Definition::new(self.cron.clone()?, FetchSource::KIND)
         })
     }

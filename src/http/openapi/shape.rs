@@ -28,7 +28,7 @@ const fn shape(
 }
 
 const SCHEDULE: &str = "cron! kind! timezone args:object queue? priority:int? \
-    missed:skip|once|all missed_max:int overlap:allow|skip|queue jitter_ms:int";
+    missed:skip|once|all missed_max:int overlap:allow|skip|queue jitter_ms:int tenant?";
 
 /// The routes whose answer is not simply 200, or that read a query or a body.
 #[rustfmt::skip]
@@ -53,6 +53,7 @@ pub(super) const SHAPES: &[Shape] = &[
     shape("GET /api/v1/import/{id}/events", "", "", &[200, 204]),
     shape("POST /api/v1/schedules", "", "name! paused:bool SCHEDULE", &[201]),
     shape("GET /api/v1/schedules/{name}", "n:int", "", &[200]),
+    shape("GET /api/v1/schedules", "tenant limit:limit cursor", "", &[200]),
     shape("PUT /api/v1/schedules/{name}", "", "SCHEDULE", &[200, 201]),
     shape("POST /api/v1/schedules/{name}/run", "force:bool", "", &[201]),
     shape("POST /api/v1/schedules/{name}/backfill", "", "from:time! to:time! limit:int? spacing_ms:int priority:int? force:bool dry_run:bool", &[200]),

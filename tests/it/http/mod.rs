@@ -19,6 +19,7 @@ mod problem;
 mod record;
 mod run;
 mod schedule;
+mod schedule_tenant;
 mod search;
 mod server;
 mod session;
