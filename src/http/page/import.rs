@@ -110,6 +110,8 @@ struct ListPage {
     next: Option<String>,
 }
 
+    /// Of a caller who has several: one is to be chosen.
+    tenants: Vec<String>,
 /// `GET /imports`: the newest first.
 pub(in crate::http) async fn list(
     State(app): State<Arc<AppState>>,
@@ -138,6 +140,7 @@ async fn page(
         imports: rows.into_iter().map(Shown::from).collect(),
         next: older("/imports", next),
     };
+        tenants: caller.tenants.list().map(<[String]>::to_vec).unwrap_or_default(),
     render(status, &page)
 }
 

@@ -207,10 +207,10 @@ async fn an_import_is_its_uploaders_tenants() {
     let file = Part::text("code,name\nA,Lamp\n").file_name("a.csv");
     let ask = server.post("/import/products").bearer_auth(&both);
     let whose = ask.multipart(Form::new().part("file", file)).send().await;
-    let whose: Value = whose.unwrap().json().await.unwrap();
+    let whose = whose.unwrap();
+    assert_eq!(whose.status(), 422);
+    let whose: Value = whose.json().await.unwrap();
     assert_eq!(whose["error"]["code"], "ambiguous_tenant", "{whose}");
-}
-
     let text = "say whose data it is: tenant is one of acme, other";
     assert_eq!(whose["message"], text);
 }
@@ -316,6 +316,8 @@ async fn a_bound_caller_fetches_for_their_tenants_and_by_their_secrets() {
             .unwrap();
     let expected = ["acme", "acme", "acme", "other", "third", "default"];
     assert_eq!(whose, expected.map(|tenant| format!("{tenant} {tenant}")));
+}
+
 async fn everything(server: &Server) -> (Value, Value, Value, Value) {
     sqlx::query_as(
         "SELECT (SELECT jsonb_agg(to_jsonb(j)) FROM ingestd.jobs j),
