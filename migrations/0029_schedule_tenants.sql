@@ -81,3 +81,12 @@ BEGIN
   END IF;
   RETURN NEXT;
 END$$;
+
+-- ── how long an import's traces are kept ────────────────────────────────────
+
+ALTER TABLE catalog.imports
+  ADD COLUMN traces text NOT NULL DEFAULT 'kept'
+    CONSTRAINT traces_is_known CHECK (traces IN ('kept', 'going', 'gone'));
+COMMENT ON COLUMN catalog.imports.traces IS 'What it takes to undo it (product_changes) and to mend its rejected rows (rejected_rows, import_errors). kept. going: it ended longer ago than product_import.retention_days, and they are being deleted. gone: they are.';
+CREATE INDEX imports_traces ON catalog.imports (id) WHERE traces <> 'gone';
+COMMENT ON INDEX catalog.imports_traces IS 'Imports whose traces will be deleted.';

@@ -25,6 +25,7 @@ pub mod locale;
 pub mod plan;
 pub mod preview;
 mod rejected;
+pub mod retention;
 mod replace;
 pub(crate) mod routes;
 pub(crate) mod routes_dealers;

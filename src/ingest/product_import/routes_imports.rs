@@ -104,9 +104,10 @@ impl From<UndoError> for Problem {
         let trouble = match error {
             UndoError::Database(error) => return error.into(),
             UndoError::NotFound(_) => Trouble::NotFound,
-            UndoError::Unfinished(_) | UndoError::DryRun(_) | UndoError::Asked { .. } => {
-                Trouble::Conflict
-            }
+            UndoError::Unfinished(_)
+            | UndoError::DryRun(_)
+            | UndoError::Forgotten(_)
+            | UndoError::Asked { .. } => Trouble::Conflict,
         };
         Self::new(trouble).detail(error.to_string())
     }

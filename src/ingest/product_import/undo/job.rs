@@ -6,10 +6,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sqlx::PgConnection;
 
-use super::page::{Page, Stage, Subject};
+use super::{
+    UndoError,
+    page::{Page, Stage, Subject},
+};
 use crate::{
     db,
-    ingest::{Context, product_import::load},
+    ingest::{Context, product_import::{load, retention}},
     notify::search,
     queue::{ByName, DeadJob, Done, Job, JobContext, JobError, Retry},
     runs::{self, Driver, Place, Progress, RunId},
@@ -90,10 +93,14 @@ async fn undo(ctx: &JobContext<Context>, run_id: RunId) -> Result<Done, JobError
     let Some(run) = runs::begin(&mut tx, run_id).await? else {
         return Ok(Done::new()); // cancelled or finished meanwhile
     };
+    let mut place = Place::of(&run);
     let params: Params = serde_json::from_value(run.params).map_err(JobError::fatal)?;
     let cursor = run.cursor.map(serde_json::from_value).transpose();
     let mut cursor: Cursor = cursor.map_err(JobError::fatal)?.unwrap_or_default();
-    let mut place = Place::of(&run);
+    if !retention::is_kept(&mut tx, params.import_id.0).await? {
+        let error = UndoError::Forgotten(params.import_id);
+        return Err(JobError::fatal(error));
+    }
     let subject = subject(&mut tx, params.import_id, run.tenant).await?;
     tx.commit().await?;
     loop {
@@ -121,6 +128,7 @@ async fn undo(ctx: &JobContext<Context>, run_id: RunId) -> Result<Done, JobError
             return Ok(done);
         }
         tx.commit().await?;
+        place = moved;
     }
 }
 
@@ -128,7 +136,6 @@ async fn subject(conn: &mut PgConnection, id: RunId, tenant: String) -> sqlx::Re
     let created: (Option<i64>, Option<i64>) = sqlx::query_as(
         "SELECT first_created_id, last_created_id FROM catalog.imports WHERE id = $1",
     )
-        place = moved;
     .bind(id)
     .fetch_one(conn)
     .await?;
