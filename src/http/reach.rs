@@ -4,7 +4,10 @@ use super::{AppState, Caller, Problem, route::Reach, trouble::Trouble};
 use crate::{
     access::{INSTALLATION, Tenants},
     notify::webhook,
-    queue::{JobId, read, schedule::explain::{self, ScheduleRow}},
+    queue::{
+        JobId, read,
+        schedule::explain::{self, ScheduleRow},
+    },
     runs::{self, RunId},
 };
 
@@ -38,7 +41,11 @@ pub(super) async fn check(
         }
         Reach::Schedule => {
             let found = explain::find(&app.db, name).await?;
-            ("schedule", format!("{name:?}"), found.map(|found| Some(owner_of(found))))
+            (
+                "schedule",
+                format!("{name:?}"),
+                found.map(|found| Some(owner_of(found))),
+            )
         }
         Reach::Job => {
             let id = id()?;

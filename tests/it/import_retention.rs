@@ -57,7 +57,10 @@ async fn what_is_too_old_to_be_undone_says_so() {
     }
     let [_, old, new] = imports[..] else { panic!() };
     let pool = db.pool();
-    assert_eq!((traces(pool, old).await, traces(pool, new).await), ([2, 1, 1], [2, 1, 1]));
+    assert_eq!(
+        (traces(pool, old).await, traces(pool, new).await),
+        ([2, 1, 1], [2, 1, 1])
+    );
     // Ended a moment ago, nothing is too old.
     assert_eq!(cut(pool, 90, || true).await.unwrap(), Cut::default());
     sql(
@@ -97,22 +100,29 @@ async fn what_is_too_old_to_be_undone_says_so() {
     let half = cut(pool, 90, first_only).await.unwrap();
     assert_eq!((half.n_imports, half.n_rows), (0, 2));
     let path = format!("/api/v1/imports/{old}/rollback");
-    for told in [
-        get(&daemon, &path).await,
-        {
-            let ask = reqwest::Client::new().post(daemon.url(&path)).send();
-            let ask = ask.await.unwrap();
-            (ask.status().as_u16(), ask.text().await.unwrap())
-        },
-    ] {
+    for told in [get(&daemon, &path).await, {
+        let ask = reqwest::Client::new().post(daemon.url(&path)).send();
+        let ask = ask.await.unwrap();
+        (ask.status().as_u16(), ask.text().await.unwrap())
+    }] {
         assert_eq!(told.0, 409, "{told:?}");
         assert!(told.1.contains("product_import.retention_days"), "{told:?}");
     }
     // The rest is the daily job's.
-    sql(pool, "INSERT INTO ingestd.jobs (kind) VALUES ('product_import.forget')").await;
+    sql(
+        pool,
+        "INSERT INTO ingestd.jobs (kind) VALUES ('product_import.forget')",
+    )
+    .await;
     let gone = format!("SELECT count(*) FROM catalog.imports WHERE id = {old} AND traces = 'gone'");
-    until("the traces are gone", || async { count(pool, &gone).await == 1 }).await;
-    assert_eq!((traces(pool, old).await, traces(pool, new).await), ([0; 3], [2, 1, 1]));
+    until("the traces are gone", || async {
+        count(pool, &gone).await == 1
+    })
+    .await;
+    assert_eq!(
+        (traces(pool, old).await, traces(pool, new).await),
+        ([0; 3], [2, 1, 1])
+    );
     assert_eq!(cut(pool, 90, || true).await.unwrap(), Cut::default());
     for part in ["errors.csv", "results.csv"] {
         let (status, text) = get(&daemon, &format!("/api/v1/import/{old}/{part}")).await;
@@ -121,7 +131,10 @@ async fn what_is_too_old_to_be_undone_says_so() {
     }
     let (_, shown) = get(&daemon, &format!("/api/v1/imports/{old}")).await;
     let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
-    assert_eq!((&shown["traces"], &shown["error_count"]), (&"gone".into(), &1.into()));
+    assert_eq!(
+        (&shown["traces"], &shown["error_count"]),
+        (&"gone".into(), &1.into())
+    );
     // The newer one is undone as ever.
     let preview = get(&daemon, &format!("/api/v1/imports/{new}/rollback")).await;
     assert_eq!(preview.0, 200);
@@ -137,6 +150,10 @@ async fn what_is_too_old_to_be_undone_says_so() {
         ),
     )
     .await;
-    let dead = "SELECT count(*) FROM ingestd.dead_jobs WHERE error LIKE '%cannot be undone any more%'";
-    until("the undoing is dead", || async { count(pool, dead).await == 1 }).await;
+    let dead =
+        "SELECT count(*) FROM ingestd.dead_jobs WHERE error LIKE '%cannot be undone any more%'";
+    until("the undoing is dead", || async {
+        count(pool, dead).await == 1
+    })
+    .await;
 }

@@ -48,7 +48,9 @@ fn alerts_name_only_what_exists() {
 fn every_alert_has_a_test_in_which_it_fires() {
     let rules = std::fs::read_to_string(file("alerts.yml")).unwrap();
     let tests = std::fs::read_to_string(file("alerts_test.yml")).unwrap();
-    let alerts = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: "));
+    let alerts = rules
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- alert: "));
     let mut n_alerts = 0;
     for alert in alerts {
         let named = format!("alertname: {alert}\n");

@@ -44,7 +44,10 @@ async fn a_tick_makes_a_job_of_the_schedules_tenant() {
     let mut conn = rig.pool().acquire().await.unwrap();
     let synced = sync(&mut conn, "s", &wanted).await.unwrap();
     assert_eq!(synced.added.len(), 2);
-    assert_eq!(sync(&mut conn, "s", &wanted).await.unwrap(), Synced::default());
+    assert_eq!(
+        sync(&mut conn, "s", &wanted).await.unwrap(),
+        Synced::default()
+    );
     let mut moved = wanted.clone();
     moved[0].1.tenant = None;
     let synced = sync(&mut conn, "s", &moved).await.unwrap();

@@ -7,9 +7,7 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::super::{
-    AppState, Caller, Cursor, Limit, Page, Problem, Query, TextCursor, Trouble,
-};
+use super::super::{AppState, Caller, Cursor, Limit, Page, Problem, Query, TextCursor, Trouble};
 use crate::queue::{
     JobId, Reason,
     dead::{self, DeadGroup, DeadLetter, GroupPlace},
@@ -65,9 +63,9 @@ pub(in crate::http) async fn list(
 /// Reads a place that a page gave.
 fn read(place: &str) -> Result<GroupPlace, Problem> {
     let place = serde_json::from_str(place).ok();
-    place.filter(GroupPlace::is_sound).ok_or_else(|| {
-        Problem::new(Trouble::BadRequest).detail("cursor is none that a page gave")
-    })
+    place
+        .filter(GroupPlace::is_sound)
+        .ok_or_else(|| Problem::new(Trouble::BadRequest).detail("cursor is none that a page gave"))
 }
 
 #[derive(Debug, Deserialize)]

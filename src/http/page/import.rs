@@ -81,10 +81,7 @@ impl From<Import> for Shown {
             undone_by: import.rollback_run_id,
             has_rejected: is_parts && is_kept && import.error_count > 0,
             has_results: is_parts && is_kept && import.success_count > 0 && !import.dry_run,
-            is_undoable: is_parts
-                && is_kept
-                && !import.dry_run
-                && import.rollback_run_id.is_none(),
+            is_undoable: is_parts && is_kept && !import.dry_run && import.rollback_run_id.is_none(),
             mode: import.mode.replace('_', " "),
             file_name: import.file_name,
             tenant: import.tenant,
@@ -140,7 +137,11 @@ async fn page(
     let page = ListPage {
         frame: Frame::of(caller, "/imports"),
         trouble,
-        tenants: caller.tenants.list().map(<[String]>::to_vec).unwrap_or_default(),
+        tenants: caller
+            .tenants
+            .list()
+            .map(<[String]>::to_vec)
+            .unwrap_or_default(),
         max_drop_percent: app.config.product_import.max_drop_percent,
         imports: rows.into_iter().map(Shown::from).collect(),
         next: older("/imports", next),

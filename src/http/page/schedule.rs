@@ -76,7 +76,6 @@ struct ListPage {
     next: Option<String>,
 }
 
-
 /// `GET /schedules`.
 pub(in crate::http) async fn list(
     State(app): State<Arc<AppState>>,

@@ -100,10 +100,12 @@ pub async fn cut(db: &PgPool, days: u16, go_on: impl Fn() -> bool) -> sqlx::Resu
                 }
             }
         }
-        sqlx::query("UPDATE catalog.imports SET traces = 'gone' WHERE id = $1 AND traces = 'going'")
-            .bind(id)
-            .execute(db)
-            .await?;
+        sqlx::query(
+            "UPDATE catalog.imports SET traces = 'gone' WHERE id = $1 AND traces = 'going'",
+        )
+        .bind(id)
+        .execute(db)
+        .await?;
         done.n_imports += 1;
     }
     Ok(done)
@@ -122,10 +124,12 @@ async fn mark(db: &PgPool, after: i64, days: u16) -> sqlx::Result<Option<(i64, b
     };
     let may = is_over(&mut tx, undoing).await?;
     if may {
-        sqlx::query("UPDATE catalog.imports SET traces = 'going' WHERE id = $1 AND traces = 'kept'")
-            .bind(id)
-            .execute(&mut *tx)
-            .await?;
+        sqlx::query(
+            "UPDATE catalog.imports SET traces = 'going' WHERE id = $1 AND traces = 'kept'",
+        )
+        .bind(id)
+        .execute(&mut *tx)
+        .await?;
     }
     tx.commit().await?;
     Ok(Some((id, may)))

@@ -131,7 +131,10 @@ impl Definition {
             "queue",
             "must be 1 to 63 characters",
         );
-        let chars = self.tenant.as_ref().map_or(1, |tenant| tenant.chars().count());
+        let chars = self
+            .tenant
+            .as_ref()
+            .map_or(1, |tenant| tenant.chars().count());
         demand(
             (1..=200).contains(&chars),
             "tenant",

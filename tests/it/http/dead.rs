@@ -54,7 +54,10 @@ async fn letters_are_grouped_and_filtered() {
     let all = pages(&server, "/api/v1/dead/groups").await;
     let all: Vec<_> = all.iter().map(|g| (&g["kind"], &g["n_letters"])).collect();
     assert_eq!(all.len(), 3);
-    assert!(all[0].1 == 3 && all[1].1 == 1 && all[1].0 != all[2].0, "{all:?}");
+    assert!(
+        all[0].1 == 3 && all[1].1 == 1 && all[1].0 != all[2].0,
+        "{all:?}"
+    );
     let wrong = server.get("/api/v1/dead/groups?cursor=t31").send().await;
     problem(wrong.unwrap(), 400, "bad-request").await;
     let response = server

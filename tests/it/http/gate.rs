@@ -75,7 +75,10 @@ async fn lists_of_gates_and_of_queues_go_on_from_their_cursors() {
     assert!(queues.len() > 2, "{queues:?}");
     assert_eq!(queues, names(all["items"].as_array().unwrap()));
     for path in ["gates", "queues"] {
-        let wrong = server.get(&format!("/api/v1/{path}?cursor=c1")).send().await;
+        let wrong = server
+            .get(&format!("/api/v1/{path}?cursor=c1"))
+            .send()
+            .await;
         problem(wrong.unwrap(), 400, "bad-request").await;
     }
 }

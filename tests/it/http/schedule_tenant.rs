@@ -46,21 +46,47 @@ async fn a_schedule_is_its_makers_tenants_and_so_are_its_jobs() {
     let acme = make(&server, "acme", Role::Admin, &["acme"]).await;
     let both = make(&server, "both", Role::Admin, &["acme", "other"]).await;
     let other = make(&server, "other", Role::Admin, &["other"]).await;
-    let post = async |token: &str, body: Value| {
-        ask(&server, token, (Method::POST, ALL), Some(body)).await
-    };
-    assert_eq!(post(&whole, of("z", "acme.report", None)).await.status(), 201);
+    let post =
+        async |token: &str, body: Value| ask(&server, token, (Method::POST, ALL), Some(body)).await;
+    assert_eq!(
+        post(&whole, of("z", "acme.report", None)).await.status(),
+        201
+    );
     let made = post(&acme, of("a", "acme.report", None)).await;
     assert_eq!(made.status(), 201);
     let made: Value = made.json().await.unwrap();
     assert_eq!(made["tenant"], "acme");
-    let told = problem(post(&acme, of("b", "acme.report", Some("other"))).await, 422, "invalid");
+    let told = problem(
+        post(&acme, of("b", "acme.report", Some("other"))).await,
+        422,
+        "invalid",
+    );
     assert_eq!(told.await["errors"][0]["pointer"], "/tenant");
-    let told = problem(post(&both, of("b", "acme.report", None)).await, 422, "invalid").await;
+    let told = problem(
+        post(&both, of("b", "acme.report", None)).await,
+        422,
+        "invalid",
+    )
+    .await;
     assert_eq!(told["errors"][0]["detail"], "one of yours: acme, other");
-    problem(post(&acme, of("b", "system.noop", None)).await, 403, "forbidden").await;
-    problem(post(&other, of("a", "acme.report", None)).await, 409, "conflict").await;
-    assert_eq!(post(&both, of("o", "acme.report", Some("other"))).await.status(), 201);
+    problem(
+        post(&acme, of("b", "system.noop", None)).await,
+        403,
+        "forbidden",
+    )
+    .await;
+    problem(
+        post(&other, of("a", "acme.report", None)).await,
+        409,
+        "conflict",
+    )
+    .await;
+    assert_eq!(
+        post(&both, of("o", "acme.report", Some("other")))
+            .await
+            .status(),
+        201
+    );
 
     assert_eq!(names(&server, &whole, "").await, ["a", "o", "z"]);
     assert_eq!(names(&server, &whole, "?tenant=other").await, ["o"]);
@@ -72,14 +98,24 @@ async fn a_schedule_is_its_makers_tenants_and_so_are_its_jobs() {
     let one = |act: &str| format!("{ALL}/a/{act}");
     let ran = ask(&server, &acme, (Method::POST, &one("run")), None).await;
     assert_eq!(ran.status(), 201);
-    let range = json!({ "from": "2026-01-01T00:00:00Z", "to": "2026-01-03T00:00:00Z", "force": true });
-    let filled = ask(&server, &acme, (Method::POST, &one("backfill")), Some(range)).await;
+    let range =
+        json!({ "from": "2026-01-01T00:00:00Z", "to": "2026-01-03T00:00:00Z", "force": true });
+    let filled = ask(
+        &server,
+        &acme,
+        (Method::POST, &one("backfill")),
+        Some(range),
+    )
+    .await;
     assert_eq!(filled.status(), 200);
     let whose: Vec<Option<String>> = sqlx::query_scalar("SELECT tenant FROM ingestd.jobs")
         .fetch_all(server.pool())
         .await
         .unwrap();
-    assert_eq!(whose, [const { Some("acme") }; 3].map(|one| one.map(str::to_owned)));
+    assert_eq!(
+        whose,
+        [const { Some("acme") }; 3].map(|one| one.map(str::to_owned))
+    );
 }
 
 #[tokio::test]
@@ -95,33 +131,53 @@ async fn another_tenants_schedule_cannot_be_changed_and_the_installations_neithe
         assert_eq!(made.status(), 201);
     }
     let rows = "SELECT jsonb_agg(to_jsonb(s) ORDER BY name) FROM ingestd.schedules s";
-    let before: Value = sqlx::query_scalar(rows).fetch_one(server.pool()).await.unwrap();
+    let before: Value = sqlx::query_scalar(rows)
+        .fetch_one(server.pool())
+        .await
+        .unwrap();
     let change = json!({ "cron": "0 4 * * *", "kind": "acme.report" });
-    for (token, name) in [(&default, "nobodys"), (&acme, "nobodys"), (&default, "acmes")] {
+    for (token, name) in [
+        (&default, "nobodys"),
+        (&acme, "nobodys"),
+        (&default, "acmes"),
+    ] {
         let path = format!("{ALL}/{name}");
         let put = ask(&server, token, (Method::PUT, &path), Some(change.clone())).await;
         problem(put, 404, "not-found").await;
         let gone = ask(&server, token, (Method::DELETE, &path), None).await;
         problem(gone, 404, "not-found").await;
         for act in ["run", "pause", "resume"] {
-            let form = server.post("/schedules").body(format!("name={name}&act={act}"));
+            let form = server
+                .post("/schedules")
+                .body(format!("name={name}&act={act}"));
             let form = form.header("content-type", "application/x-www-form-urlencoded");
             let form = form.header("cookie", format!("token={token}"));
             let form = form.header("origin", server.url("")).send().await.unwrap();
             assert_eq!(form.status(), 404, "{name} {act}");
         }
     }
-    let after: Value = sqlx::query_scalar(rows).fetch_one(server.pool()).await.unwrap();
+    let after: Value = sqlx::query_scalar(rows)
+        .fetch_one(server.pool())
+        .await
+        .unwrap();
     assert_eq!(before, after);
-    let page = server.get("/schedules").header("cookie", format!("token={acme}"));
+    let page = server
+        .get("/schedules")
+        .header("cookie", format!("token={acme}"));
     let page = page.send().await.unwrap().text().await.unwrap();
-    assert!(page.contains("acmes") && !page.contains("nobodys"), "{page}");
+    assert!(
+        page.contains("acmes") && !page.contains("nobodys"),
+        "{page}"
+    );
     // Its owner changes it, and it stays his.
     let path = format!("{ALL}/acmes");
     let put = ask(&server, &acme, (Method::PUT, &path), Some(change)).await;
     assert_eq!(put.status(), 200);
     let put: Value = put.json().await.unwrap();
-    assert_eq!((&put["tenant"], &put["cron"]), (&json!("acme"), &json!("0 4 * * *")));
+    assert_eq!(
+        (&put["tenant"], &put["cron"]),
+        (&json!("acme"), &json!("0 4 * * *"))
+    );
 }
 
 #[tokio::test]
@@ -131,11 +187,23 @@ async fn the_schedule_of_a_source_is_the_sources_tenants() {
     let acme = make(&server, "acme", Role::Admin, &["acme"]).await;
     let source = json!({ "name": "feed", "location": "https://example.com/a.csv",
                          "tenant": "acme", "cron": "0 4 * * *" });
-    let made = ask(&server, &whole, (Method::POST, "/api/v1/sources"), Some(source)).await;
+    let made = ask(
+        &server,
+        &whole,
+        (Method::POST, "/api/v1/sources"),
+        Some(source),
+    )
+    .await;
     assert_eq!(made.status(), 201);
     assert_eq!(names(&server, &acme, "").await, ["source:feed"]);
     let path = format!("{ALL}/source%3Afeed");
-    let paused = ask(&server, &acme, (Method::POST, &format!("{path}/pause")), None).await;
+    let paused = ask(
+        &server,
+        &acme,
+        (Method::POST, &format!("{path}/pause")),
+        None,
+    )
+    .await;
     assert_eq!(paused.status(), 200);
     // It goes with its source, and that is the whole installation's to change.
     let gone = ask(&server, &acme, (Method::DELETE, &path), None).await;

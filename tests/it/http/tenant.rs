@@ -255,8 +255,22 @@ async fn who_has_several_tenants_says_whose_an_upload_is() {
             (both, &[], None, 422, json!("ambiguous_tenant"), "third"),
             (both, &["third"], None, 403, json!("forbidden"), "third"),
             (both, &[], Some("third"), 403, json!("forbidden"), "third"),
-            (both, &["acme"], Some("other"), 400, json!("bad_option"), "third"),
-            (both, &["acme", "other"], None, 400, json!("bad_option"), "third"),
+            (
+                both,
+                &["acme"],
+                Some("other"),
+                400,
+                json!("bad_option"),
+                "third",
+            ),
+            (
+                both,
+                &["acme", "other"],
+                None,
+                400,
+                json!("bad_option"),
+                "third",
+            ),
             (all, &["*"], None, 400, json!("bad_option"), "third"),
             (all, &[""], None, 400, json!("bad_option"), "third"),
         ] {
@@ -265,7 +279,9 @@ async fn who_has_several_tenants_says_whose_an_upload_is() {
             assert_eq!(found, expected, "{path} {query:?} {field:?}");
         }
     }
-    let page = server.get("/imports").header("cookie", format!("token={both}"));
+    let page = server
+        .get("/imports")
+        .header("cookie", format!("token={both}"));
     let page = page.send().await.unwrap().text().await.unwrap();
     assert!(page.contains("<option>acme</option>"), "{page}");
 }
@@ -309,11 +325,12 @@ async fn a_bound_caller_fetches_for_their_tenants_and_by_their_secrets() {
         let told: Value = answer.json().await.unwrap();
         assert_eq!(found, status, "{body} {told}");
     }
-    let whose: Vec<String> =
-        sqlx::query_scalar("SELECT tenant || ' ' || (args->>'tenant') FROM ingestd.jobs ORDER BY id")
-            .fetch_all(server.pool())
-            .await
-            .unwrap();
+    let whose: Vec<String> = sqlx::query_scalar(
+        "SELECT tenant || ' ' || (args->>'tenant') FROM ingestd.jobs ORDER BY id",
+    )
+    .fetch_all(server.pool())
+    .await
+    .unwrap();
     let expected = ["acme", "acme", "acme", "other", "third", "default"];
     assert_eq!(whose, expected.map(|tenant| format!("{tenant} {tenant}")));
 }

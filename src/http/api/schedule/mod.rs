@@ -6,9 +6,7 @@ use axum::{Extension, Json, extract::State};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::super::{
-    AppState, Caller, Limit, Page, Path, Problem, Query, TextCursor, Trouble,
-};
+use super::super::{AppState, Caller, Limit, Page, Path, Problem, Query, TextCursor, Trouble};
 use crate::queue::schedule::explain::{self, ScheduleRow};
 
 pub(in crate::http) mod act;

@@ -12,7 +12,10 @@ use super::{
 };
 use crate::{
     db,
-    ingest::{Context, product_import::{load, retention}},
+    ingest::{
+        Context,
+        product_import::{load, retention},
+    },
     notify::search,
     queue::{ByName, DeadJob, Done, Job, JobContext, JobError, Retry},
     runs::{self, Driver, Place, Progress, RunId},
