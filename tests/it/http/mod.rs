@@ -1,6 +1,7 @@
 //! The HTTP server as its clients see it: a real listener, a real database.
 
 mod access;
+mod answers;
 mod browser;
 mod change;
 mod connection;
