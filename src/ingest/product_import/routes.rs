@@ -122,11 +122,14 @@ const TENANT: &str = "tenant";
 /// Longest name of a tenant, in characters.
 const LONGEST_TENANT: usize = 200;
 
+/// Names and values, in their order.
+pub(super) type Options = Vec<(String, String)>;
+
 /// Reads a query string: the tenant in it, and what else it asks for.
-pub(super) fn asked(uri: &Uri) -> Result<(Option<String>, Vec<(String, String)>), Refused> {
-    let options = Query::<Vec<(String, String)>>::try_from_uri(uri);
+pub(super) fn asked(uri: &Uri) -> Result<(Option<String>, Options), Refused> {
+    let options = Query::<Options>::try_from_uri(uri);
     let Query(options) = options.map_err(|bad| bad_option(bad.body_text()))?;
-    let (tenants, options): (Vec<_>, Vec<_>) =
+    let (tenants, options): (Options, Options) =
         options.into_iter().partition(|(name, _)| name == TENANT);
     Ok((one(tenants.into_iter().map(|(_, tenant)| tenant))?, options))
 }

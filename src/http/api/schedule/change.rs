@@ -97,16 +97,14 @@ pub(in crate::http) async fn put(
 ) -> Result<Located, Problem> {
     let definition = theirs(&app, &caller, &name, definition).await?;
     let mut tx = app.db.begin().await?;
-    let (action, status, made) = match explain::lock(&mut tx, &name).await? {
-        Some(before) => {
-            may_change(&caller, &name, &before)?;
-            let changed = control::change(&mut tx, &name, &definition).await;
-            ("schedule.change", StatusCode::OK, changed)
-        }
-        None => {
-            let made = control::create(&mut tx, &name, &definition, false).await;
-            ("schedule.add", StatusCode::CREATED, made)
-        }
+    let before = explain::lock(&mut tx, &name).await?;
+    let (action, status, made) = if let Some(before) = before {
+        may_change(&caller, &name, &before)?;
+        let changed = control::change(&mut tx, &name, &definition).await;
+        ("schedule.change", StatusCode::OK, changed)
+    } else {
+        let made = control::create(&mut tx, &name, &definition, false).await;
+        ("schedule.add", StatusCode::CREATED, made)
     };
     match made.map_err(refused)? {
         Change::Made => {}
