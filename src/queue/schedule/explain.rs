@@ -71,7 +71,7 @@ const SELECT: &str = "
     ORDER BY name LIMIT $4";
 
 /// Most schedules that [`list`] reads.
-const MOST: i64 = 1000;
+pub const MOST: i64 = 1000;
 
 /// Reads all schedules by name, at most 1,000.
 ///
