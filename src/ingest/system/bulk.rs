@@ -19,7 +19,7 @@ use crate::{
     queue::{
         self, ByName, DeadJob, Done, Job, JobContext, JobError, JobId, NewJob, Retry,
         control::{self, Cancelled},
-        dead,
+        dead::{self, Begin},
         filter::{DeadFilter, Filter, LiveFilter, Preview},
         read::JobState,
     },
@@ -54,6 +54,10 @@ pub enum Action {
     Retry,
     /// Dead letters become new jobs.
     Replay,
+    /// The same, and each begins as if nothing had been done. A word of its own: an older daemon that
+    /// passed over it would begin after the steps.
+    #[serde(rename = "replay_afresh")]
+    ReplayAfresh,
     /// Dead letters are deleted for good.
     Purge,
 }
@@ -66,6 +70,7 @@ impl Action {
             Self::Cancel => "cancel",
             Self::Retry => "retry",
             Self::Replay => "replay",
+            Self::ReplayAfresh => "replay_afresh",
             Self::Purge => "purge",
         }
     }
@@ -110,7 +115,9 @@ impl Order {
                     ..filter
                 })
             }
-            Action::Replay | Action::Purge => Filter::Dead(serde_json::from_value(filter)?),
+            Action::Replay | Action::ReplayAfresh | Action::Purge => {
+                Filter::Dead(serde_json::from_value(filter)?)
+            }
         };
         if let Filter::Live(LiveFilter {
             state: Some(state), ..
@@ -404,10 +411,8 @@ impl<'a> Walk<'a> {
             Action::Retry => control::run_now(&mut savepoint, id)
                 .await
                 .map(done_or_needless),
-            Action::Replay => runs::replay(&mut savepoint, id).await.map(|new| match new {
-                Some(_) => Acted::Done,
-                None => Acted::Refused("an unfinished job has its unique key".to_owned()),
-            }),
+            Action::Replay => self.replay(&mut savepoint, id, Begin::AfterItsSteps).await,
+            Action::ReplayAfresh => self.replay(&mut savepoint, id, Begin::Afresh).await,
             Action::Purge => dead::purge(&mut savepoint, id).await.map(done_or_needless),
         };
         match acted {
@@ -421,6 +426,20 @@ impl<'a> Walk<'a> {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Replays one dead letter.
+    async fn replay(
+        &self,
+        conn: &mut PgConnection,
+        id: JobId,
+        begin: Begin,
+    ) -> sqlx::Result<Acted> {
+        let new = runs::replay_with(conn, id, None, begin).await?;
+        Ok(match new {
+            Some(_) => Acted::Done,
+            None => Acted::Refused("an unfinished job has its unique key".to_owned()),
+        })
     }
 
     /// Waits until the rate allows the next chunk.
