@@ -10,7 +10,7 @@ pub const INSTALLATION: &str = "*";
 /// Whose data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tenants {
-    /// Everybody's, and what belongs to nobody: queues, gates, schedules, tokens.
+    /// Everybody's, and what belongs to the whole installation: queues, gates, tokens.
     All,
     /// Theirs and no more; with none, nobody's.
     Of(Vec<String>),
@@ -34,6 +34,17 @@ impl Tenants {
             Self::All => None,
             Self::Of(list) => Some(list),
         }
+    }
+
+    /// Returns the list that a filter leaves of them, as [`Tenants::list`]: of somebody else's,
+    /// nothing.
+    #[must_use]
+    pub fn among(&self, asked: Option<String>) -> Option<Vec<String>> {
+        let Some(asked) = asked else {
+            return self.list().map(<[String]>::to_vec);
+        };
+        let may = self.has(Some(&asked));
+        Some(Vec::from_iter(may.then_some(asked)))
     }
 
     /// Says whether an object of that owner is theirs; what names no owner is [`DEFAULT_TENANT`]'s.
@@ -82,6 +93,16 @@ mod tests {
         assert_eq!(Tenants::from_list(list(&["*", "a"])), of(&["a"]));
         assert!(!Tenants::from_list(list(&["*"])).has(Some(INSTALLATION)));
         assert_eq!(Tenants::from_list(None), Tenants::All);
+    }
+
+    #[test]
+    fn a_filter_leaves_nothing_of_somebody_elses() {
+        let asked = |tenants: Tenants, name: Option<&str>| tenants.among(name.map(str::to_owned));
+        assert_eq!(asked(Tenants::All, None), None);
+        assert_eq!(asked(Tenants::All, Some("a")), Some(vec!["a".to_owned()]));
+        assert_eq!(asked(of(&["a"]), None), Some(vec!["a".to_owned()]));
+        assert_eq!(asked(of(&["a"]), Some("a")), Some(vec!["a".to_owned()]));
+        assert_eq!(asked(of(&["a"]), Some("b")), Some(vec![]));
     }
 
     #[test]

@@ -98,7 +98,7 @@ pub(super) struct RetryArgs {
     args: Option<String>,
     /// Begin as if nothing had been done: without the steps that are, under new idempotency keys, so
     /// that effects outside are had again.
-    #[arg(long, conflicts_with = "all")]
+    #[arg(long)]
     afresh: bool,
     /// All that fit the flags below.
     #[arg(long)]
@@ -145,7 +145,12 @@ pub(super) async fn run(command: DeadCommand, session: &mut Session) -> Result<E
         DeadCommand::Show { id } => show(JobId(id), session).await,
         DeadCommand::Retry(args) if args.all => {
             let filter = args.which.filter(false);
-            bulk::run(Action::Replay, filter, &args.bulk, true, session).await
+            let action = if args.afresh {
+                Action::ReplayAfresh
+            } else {
+                Action::Replay
+            };
+            bulk::run(action, filter, &args.bulk, true, session).await
         }
         DeadCommand::Retry(args) => {
             one_by_one(&args.bulk)?;

@@ -155,7 +155,9 @@ async fn export(args: ExportArgs, part: Part, session: &mut Session) -> Result<E
 fn not_exported(error: ExportError) -> Failure {
     match error {
         ExportError::Database(error) => error.into(),
-        ExportError::NotFound(_) | ExportError::Gone => Failure::new(Exit::NoInput, error),
+        ExportError::NotFound(_) | ExportError::Gone | ExportError::Forgotten(_) => {
+            Failure::new(Exit::NoInput, error)
+        }
         ExportError::Refused(_) | ExportError::Output(_) => Failure::new(Exit::Io, error),
     }
 }

@@ -56,6 +56,10 @@ pub struct ProductImport {
     /// `product_import.keep_files`: whether an imported file is kept for `queue.retention_days`, so
     /// that the rows that were imported can be downloaded. Default true.
     pub keep_files: bool,
+    /// `product_import.retention_days`: how long after its end an import can be undone and its
+    /// rejected rows be downloaded, in days, 1 to 3650; then what that takes is deleted, once a day.
+    /// Default 90.
+    pub retention_days: u16,
     /// `product_import.max_dealer_rows`: dealers of one file at most, 1 to 100000: their import is
     /// waited for. Default 10000.
     pub max_dealer_rows: u32,
@@ -71,6 +75,7 @@ impl ProductImport {
         check.range("max_columns", self.max_columns, 1..=16_384);
         check.range("max_cell_chars", self.max_cell_chars, 1..=1_000_000);
         check.range("max_dealer_rows", self.max_dealer_rows, 1..=100_000);
+        check.range("retention_days", self.retention_days, 1..=3650);
         check.range("max_drop_percent", self.max_drop_percent, 0..=100);
     }
 }
@@ -85,6 +90,7 @@ impl Default for ProductImport {
             max_drop_percent: 20,
             on_duplicate_file: SameFile::Import,
             keep_files: true,
+            retention_days: 90,
             max_dealer_rows: 10_000,
             aliases: BTreeMap::new(),
         }

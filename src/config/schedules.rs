@@ -65,6 +65,9 @@ pub struct ScheduleEntry {
     /// `jitter`: each job is due up to this much after its tick, at most a day. Default 0 s.
     #[serde(with = "unit::duration")]
     pub jitter: Duration,
+    /// `tenant`: owner of the schedule and of its jobs, 1 to 200 characters. Default: it is the whole
+    /// installation's, and its jobs name no owner.
+    pub tenant: Option<String>,
     /// `paused`: whether its ticks pass without a job. Default no.
     pub paused: bool,
 }
@@ -89,6 +92,7 @@ impl Default for ScheduleEntry {
             missed_max,
             overlap,
             jitter: Duration::ZERO,
+            tenant: None,
             paused: false,
         }
     }
@@ -106,6 +110,7 @@ impl ScheduleEntry {
             missed: self.missed,
             missed_max: self.missed_max,
             overlap: self.overlap,
+            tenant: self.tenant.clone(),
             jitter_ms: i32::try_from(self.jitter.as_millis()).unwrap_or(i32::MAX),
             ..Definition::new(
                 self.cron.clone().unwrap_or_default(),

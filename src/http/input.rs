@@ -222,24 +222,89 @@ impl Serialize for Cursor {
     }
 }
 
-/// One page of a list, newest first.
+/// Where a page of a list begins that is ordered by a text: as opaque, `t` and the bytes of the last
+/// text seen in base 16 for now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TextCursor(pub String);
+
+/// Longest cursor that is read, in characters.
+const LONGEST_CURSOR: usize = 20_000;
+
+impl<'de> Deserialize<'de> for TextCursor {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        let unknown = || serde::de::Error::custom("cursor is none that a page gave");
+        read_text(&text).map(Self).ok_or_else(unknown)
+    }
+}
+
+fn read_text(cursor: &str) -> Option<String> {
+    let digits = cursor.strip_prefix('t')?.as_bytes();
+    if digits.len() > LONGEST_CURSOR {
+        return None;
+    }
+    let (pairs, rest) = digits.as_chunks::<2>();
+    let byte = |pair: &[u8; 2]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    let bytes: Option<Vec<u8>> = pairs.iter().map(byte).collect();
+    let text = String::from_utf8(bytes.filter(|_| rest.is_empty())?).ok()?;
+    // Postgres keeps no such text.
+    (!text.contains('\0')).then_some(text)
+}
+
+impl std::fmt::Display for TextCursor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("t")?;
+        self.0.bytes().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl Serialize for TextCursor {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+/// How long a page is, and where it begins: what lists by name take.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ByName {
+    /// How long it is.
+    #[serde(default)]
+    pub limit: Limit,
+    /// Where it begins; `None`: at the first.
+    pub cursor: Option<TextCursor>,
+}
+
+impl ByName {
+    /// Returns the name to go on after.
+    #[must_use]
+    pub fn after(&self) -> Option<&str> {
+        self.cursor.as_ref().map(|TextCursor(name)| name.as_str())
+    }
+}
+
+/// One page of a list.
 #[derive(Debug, Serialize)]
-pub struct Page<T> {
+pub struct Page<T, C = Cursor> {
     items: Vec<T>,
     /// Where the next page begins; null on the last one.
-    next_cursor: Option<Cursor>,
+    next_cursor: Option<C>,
 }
 
 impl<T> Page<T> {
     /// Makes a page of [`Limit::n_read`] rows; `id` is what the list is ordered by.
-    pub fn new(mut rows: Vec<T>, limit: Limit, id: impl Fn(&T) -> i64) -> Self {
+    pub fn new(rows: Vec<T>, limit: Limit, id: impl Fn(&T) -> i64) -> Self {
+        Self::by(rows, limit, |row| Cursor(id(row)))
+    }
+}
+
+impl<T, C> Page<T, C> {
+    /// Makes a page of [`Limit::n_read`] rows; `place` is where the page after a row begins.
+    pub fn by(mut rows: Vec<T>, limit: Limit, place: impl Fn(&T) -> C) -> Self {
         let n_items = usize::try_from(limit.0).unwrap_or(usize::MAX);
         let has_more = rows.len() > n_items;
         rows.truncate(n_items);
-        let next_cursor = rows
-            .last()
-            .filter(|_| has_more)
-            .map(|last| Cursor(id(last)));
+        let next_cursor = rows.last().filter(|_| has_more).map(place);
         Self {
             items: rows,
             next_cursor,
@@ -247,7 +312,7 @@ impl<T> Page<T> {
     }
 
     /// Returns the items, and where the next page begins.
-    pub(super) fn into_parts(self) -> (Vec<T>, Option<Cursor>) {
+    pub(super) fn into_parts(self) -> (Vec<T>, Option<C>) {
         (self.items, self.next_cursor)
     }
 }

@@ -42,7 +42,7 @@ use crate::ingest::product_import::{
 
 pub use audit::record;
 pub use caller::Caller;
-pub use input::{Cursor, Json, Limit, Page, Path, Query};
+pub use input::{ByName, Cursor, Json, Limit, Page, Path, Query, TextCursor};
 pub(crate) use live::View;
 pub use once::is_repeated;
 pub use openapi::document as openapi;
@@ -69,7 +69,7 @@ pub const ROUTES: &[Route] = &[
     route!(GET  "/api/v1/jobs"                  Viewer Filtered job::list,        "Jobs, unfinished, finished and dead: `?queue=`, `?kind=`, `?state=`; running ones with their `progress`."),
     route!(POST "/api/v1/queues/{queue}/limit"  Admin Whole queue::limit,     "At most `{max_running}` jobs of the queue run at once across all daemons; null: no limit."),
     route!(POST "/api/v1/queues/{queue}/fair"   Admin Whole queue::fair,      "With `{fair: true}` the queue's tenants take turns."),
-    route!(GET  "/api/v1/gates"                 Viewer Whole gate::list,       "The gates with their limits and the jobs behind them; last, with a null pattern, what no gate fits."),
+    route!(GET  "/api/v1/gates"                 Viewer Whole gate::list,       "The gates by pattern with their limits and the jobs behind them; last, with a null pattern, what no gate fits."),
     route!(PUT  "/api/v1/gates/{pattern}"       Admin Whole gate::set,        "Sets `{max_running, rate_per_sec, burst}` of a key, or with `*` at its end of each key that begins so; what is left out is not limited."),
     route!(DELETE "/api/v1/gates/{pattern}"     Admin Whole gate::remove,     "Removes a gate: its keys fall to the next pattern that fits, or to one job at a time."),
     route!(POST "/api/v1/gates/{pattern}/pause" Operator Whole gate::pause,      "No job of its keys starts any more; what runs goes on. Where there is no such gate, one is made with the limits of now."),
@@ -83,8 +83,8 @@ pub const ROUTES: &[Route] = &[
     route!(POST "/api/v1/jobs/{id}/cancel"      Operator Job job::cancel,      "200 where it waited and will not run, 202 where its handler was told to stop."),
     route!(POST "/api/v1/jobs/{id}/retry"       Operator Job job::retry,       "200 where it waited and is due now, 201 with the new job where it was a dead letter, with a body's `{args}` in place of its own; with `{afresh: true}` as if nothing had been done, under new idempotency keys."),
     route!(GET  "/api/v1/dead"                  Viewer Filtered dead::list,       "Dead letters nobody replayed: `?queue=`, `?kind=`, `?reason=`, `?fingerprint=`, `?error=` (contains), `?tenant=`, `?run_id=`, `?died_after=`, `?died_before=`; `?replayed=true` for all."),
-    route!(GET  "/api/v1/dead/groups"           Viewer Whole dead::groups,     "Dead letters nobody replayed by kind and fingerprint, the largest group first, counted up to 10,001, with an example: `?kind=`, `?limit=`."),
-    route!(POST "/api/v1/bulk"                  Operator Filtered api::bulk::submit,   "Does `{action, filter, all, rate_per_sec, dry_run}` to many, as a run: `cancel` or `retry` to unfinished jobs by `{queue, kind, state, tenant, run_id, error, created_after, created_before, is_later}`, `replay` or `purge` to dead letters by the members of `GET /api/v1/dead`; 202 with the run, or with `dry_run` 200 with how many there are and the first few. An empty filter needs `all`."),
+    route!(GET  "/api/v1/dead/groups"           Viewer Whole dead::groups,     "Dead letters nobody replayed by kind and fingerprint, the largest group first, counted up to 10,001, with an example: `?kind=`. Of one that grows while pages are turned nothing is promised."),
+    route!(POST "/api/v1/bulk"                  Operator Filtered api::bulk::submit,   "Does `{action, filter, all, rate_per_sec, dry_run}` to many, as a run: `cancel` or `retry` to unfinished jobs by `{queue, kind, state, tenant, run_id, error, created_after, created_before, is_later}`, `replay`, `replay_afresh` (as if nothing had been done) or `purge` to dead letters by the members of `GET /api/v1/dead`; 202 with the run, or with `dry_run` 200 with how many there are and the first few. An empty filter needs `all`."),
     route!(GET  "/api/v1/runs"                  Viewer Filtered run::list,        "Runs: `?system=`."),
     route!(GET  "/api/v1/runs/{id}"             Viewer Run run::show,        "One run."),
     route!(GET  "/api/v1/runs/{id}/events"      Viewer Run run::events,      "The run as it changes, until it has ended: `text/event-stream`, each event's data what `GET /api/v1/runs/{id}` answers, its id the same for the same data. 204 to a `Last-Event-ID` that saw the end; 503 `busy` where `http.max_event_streams` are open."),
@@ -92,15 +92,15 @@ pub const ROUTES: &[Route] = &[
     route!(POST "/api/v1/runs/{id}/resume"      Operator Run run::resume,      "A paused run goes on from where it was."),
     route!(POST "/api/v1/runs/{id}/cancel"      Operator Run run::cancel,      "The run and its jobs stop; what was committed stays."),
     route!(POST "/api/v1/runs/{id}/reset"       Operator Run run::reset,       "A failed, cancelled or stuck run goes on from where it was."),
-    route!(GET  "/api/v1/schedules"             Viewer Whole schedule::list,   "Schedules, in words too, with their next and last ticks."),
-    route!(POST "/api/v1/schedules"             Admin Whole schedule::change::create, "Makes a schedule `{name, cron, kind, timezone, args, queue, priority, missed, missed_max, overlap, jitter_ms, paused}`, of which `name`, `cron` and `kind` are required: 201, 409 where the name is taken."),
-    route!(GET  "/api/v1/schedules/{name}"      Viewer Whole schedule::show,   "One schedule: its next due times (`?n=10`) in its zone and in UTC, its last ticks, what a tick now would come to."),
-    route!(PUT  "/api/v1/schedules/{name}"      Admin Whole schedule::change::put, "Replaces what a user's schedule says, as in POST without `name` and `paused`: 200, or 201 where there was none; 409 where it is the configuration's or built in."),
-    route!(DELETE "/api/v1/schedules/{name}"    Admin Whole schedule::change::remove, "Removes a user's schedule; its jobs stay."),
-    route!(POST "/api/v1/schedules/{name}/pause"  Operator Whole schedule::act::pause, "Its ticks pass without a job, until a person lets it go on."),
-    route!(POST "/api/v1/schedules/{name}/resume" Operator Whole schedule::act::resume, "It goes on with its next tick; what passed is not made up for. 409 where the configuration pauses it."),
-    route!(POST "/api/v1/schedules/{name}/run"  Operator Whole schedule::act::run, "One job now, beside its ticks: 201; 409 where its jobs must not overlap and one is unfinished, unless `?force=true`."),
-    route!(POST "/api/v1/schedules/{name}/backfill" Operator Whole schedule::act::backfill, "A job for each tick from `from` on and before `to` that has none: `{from, to, limit, spacing_ms, priority, force, dry_run}`; at most 10000 at once."),
+    route!(GET  "/api/v1/schedules"             Viewer Filtered schedule::list,   "Schedules by name, in words too, with their next and last ticks: `?tenant=`."),
+    route!(POST "/api/v1/schedules"             Admin Filtered schedule::change::create, "Makes a schedule `{name, cron, kind, timezone, args, queue, priority, missed, missed_max, overlap, jitter_ms, tenant, paused}`, of which `name`, `cron` and `kind` are required: 201, 409 where the name is taken. It and its jobs are `tenant`'s; without one it is the whole installation's."),
+    route!(GET  "/api/v1/schedules/{name}"      Viewer Schedule schedule::show,   "One schedule: its next due times (`?n=10`) in its zone and in UTC, its last ticks, what a tick now would come to."),
+    route!(PUT  "/api/v1/schedules/{name}"      Admin Filtered schedule::change::put, "Replaces what a user's schedule says, as in POST without `name` and `paused`: 200, or 201 where there was none; 409 where it is the configuration's or built in."),
+    route!(DELETE "/api/v1/schedules/{name}"    Admin Schedule schedule::change::remove, "Removes a user's schedule; its jobs stay."),
+    route!(POST "/api/v1/schedules/{name}/pause"  Operator Schedule schedule::act::pause, "Its ticks pass without a job, until a person lets it go on."),
+    route!(POST "/api/v1/schedules/{name}/resume" Operator Schedule schedule::act::resume, "It goes on with its next tick; what passed is not made up for. 409 where the configuration pauses it."),
+    route!(POST "/api/v1/schedules/{name}/run"  Operator Schedule schedule::act::run, "One job now, beside its ticks: 201; 409 where its jobs must not overlap and one is unfinished, unless `?force=true`."),
+    route!(POST "/api/v1/schedules/{name}/backfill" Operator Schedule schedule::act::backfill, "A job for each tick from `from` on and before `to` that has none: `{from, to, limit, spacing_ms, priority, force, dry_run}`; at most 10000 at once."),
     route!(GET    "/api/v1/webhooks"                 Admin Filtered webhook::list,       "Webhooks: who is told of what."),
     route!(POST   "/api/v1/webhooks"                 Admin Filtered webhook::add,        "Makes a webhook of `{url, events, secret_ref, tenant, kinds, queues}`, of which the first three are required: 201."),
     route!(GET    "/api/v1/webhooks/{id}"            Admin Webhook webhook::show,       "One webhook."),
@@ -115,12 +115,12 @@ pub const ROUTES: &[Route] = &[
     route!(GET    "/api/v1/tokens"                   Admin Whole       token::list,        "The API tokens, the revoked ones among them; never their secrets."),
     route!(SECRET "/api/v1/tokens"                   Admin Whole       token::create,      "Makes a token of `{name, role, tenants, expires_secs}`, of which the first two are required: 201, with the `token` itself, which is shown this once."),
     route!(DELETE "/api/v1/tokens/{id}"              Admin Whole       token::revoke,      "Revokes a token: from now on it opens nothing. 409 where it was revoked before."),
-    route!(UPLOAD "/import/products"               Operator Filtered product_import::upload, "Imports the products of an uploaded workbook or CSV, the form's field `file`: 202 with the job's id, 400 where it cannot be imported. Options are further fields or parameters: `mode` (upsert, insert_only, update_only, replace_all), `dry_run`, `duplicates` (first_wins, last_wins, reject), `max_drop_percent` (20), `on_duplicate_file` (import, reject: 409), `priority` (0 to 3), `sheet`, `sheet_number`, `include_hidden_sheets`, `skip_hidden_rows`, `delimiter` (a sign, or tab), `quote` (double, single, none), `encoding` (utf8, utf16_le, utf16_be, windows1252, windows1250), `decimal` (plain, point, comma), `dates` (iso, dmy, mdy, ymd)."),
+    route!(UPLOAD "/import/products"               Operator Filtered product_import::upload, "Imports the products of an uploaded workbook or CSV, the form's field `file`: 202 with the job's id, 400 where it cannot be imported. Options are further fields or parameters: `tenant` (whose products they become; 422 where it is missing and the caller has several, 403 where it is none of theirs), `mode` (upsert, insert_only, update_only, replace_all), `dry_run`, `duplicates` (first_wins, last_wins, reject), `max_drop_percent` (20), `on_duplicate_file` (import, reject: 409), `priority` (0 to 3), `sheet`, `sheet_number`, `include_hidden_sheets`, `skip_hidden_rows`, `delimiter` (a sign, or tab), `quote` (double, single, none), `encoding` (utf8, utf16_le, utf16_be, windows1252, windows1250), `decimal` (plain, point, comma), `dates` (iso, dmy, mdy, ymd)."),
     route!(UPLOAD "/api/v1/import/products"        Operator Filtered product_import::upload, "The same."),
     route!(GET    "/import/status/{jobId}"         Viewer Run product_import::status, "How far an import is."),
     route!(GET    "/api/v1/import/status/{jobId}"  Viewer Run product_import::status, "The same."),
     route!(GET    "/api/v1/import/{id}/events"     Viewer Run product_import::events, "How far an import is as it changes, until it has ended: `text/event-stream`, each event's data what `GET /api/v1/import/status/{jobId}` answers; as `GET /api/v1/runs/{id}/events` otherwise."),
-    route!(UPLOAD "/import/dealers" Operator Filtered dealers::upload, "Imports the dealers of an uploaded workbook or CSV, the form's field `file`, while the caller waits: 200 with what came of its rows; 400 where it cannot be imported or has more than `product_import.max_dealer_rows` or takes more than 16 MiB of memory."),
+    route!(UPLOAD "/import/dealers" Operator Filtered dealers::upload, "Imports the dealers of an uploaded workbook or CSV, the form's field `file`, while the caller waits; `tenant`, a further field or parameter, as for products: 200 with what came of its rows; 400 where it cannot be imported or has more than `product_import.max_dealer_rows` or takes more than 16 MiB of memory."),
     route!(UPLOAD "/api/v1/import/dealers" Operator Filtered dealers::upload, "The same."),
     route!(GET "/api/v1/imports" Viewer Filtered imports::list, "Imports with what came of their rows: `?tenant=`."),
     route!(GET "/api/v1/imports/{id}" Viewer Run imports::show, "One import."),
@@ -142,7 +142,7 @@ pub const ROUTES: &[Route] = &[
     route!(POST "/api/v1/sources/{name}/pause" Operator Whole source::pause, "Its ticks pass without a look."),
     route!(POST "/api/v1/sources/{name}/resume" Operator Whole source::resume, "The source goes on; 409 where the configuration pauses it."),
     route!(POST "/api/v1/sources/{name}/run" Operator Whole source::run, "202 with the job that looks at it now, paused or not; with `?force=true` the file is imported even if it is the version that was seen last."),
-    route!(POST "/api/v1/import/fetch" Operator Whole source::fetch, "Imports a file once from `{location, tenant, endpoint, region, secret_ref, options}`, of which `location` is required, as of a source: 202 with the job that fetches it, whose output names the run."),
+    route!(POST "/api/v1/import/fetch" Operator Filtered source::fetch, "Imports a file once from `{location, tenant, endpoint, region, secret_ref, options}`, of which `location` is required, as of a source: 202 with the job that fetches it, whose output names the run. Callers bound to tenants name URLs and S3 objects, and secrets whose file says `tenant` and theirs; `tenant` where they have several."),
 ];
 
 /// Makes the router of every route in the table.

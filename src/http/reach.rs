@@ -2,9 +2,12 @@
 
 use super::{AppState, Caller, Problem, route::Reach, trouble::Trouble};
 use crate::{
-    access::Tenants,
+    access::{INSTALLATION, Tenants},
     notify::webhook,
-    queue::{JobId, read},
+    queue::{
+        JobId, read,
+        schedule::explain::{self, ScheduleRow},
+    },
     runs::{self, RunId},
 };
 
@@ -25,6 +28,7 @@ pub(super) async fn check(
     if caller.tenants == Tenants::All {
         return Ok(());
     }
+    let name = id.unwrap_or_default();
     let id = || -> Result<i64, Problem> {
         let id = id.and_then(|id| id.parse().ok());
         id.ok_or_else(|| Trouble::NotFound.into())
@@ -35,20 +39,29 @@ pub(super) async fn check(
             let text = "this belongs to the whole installation, and you to some of its tenants";
             return Err(Problem::new(Trouble::Forbidden).detail(text));
         }
+        Reach::Schedule => {
+            let found = explain::find(&app.db, name).await?;
+            (
+                "schedule",
+                format!("{name:?}"),
+                found.map(|found| Some(owner_of(found))),
+            )
+        }
         Reach::Job => {
             let id = id()?;
             let job = read::find(&app.db, JobId(id)).await?;
-            ("job", id, job.map(|job| job.row.tenant))
+            ("job", id.to_string(), job.map(|job| job.row.tenant))
         }
         Reach::Run => {
             let id = id()?;
             let run = runs::get(&app.db, RunId(id)).await?;
-            ("run", id, run.map(|run| Some(run.tenant)))
+            ("run", id.to_string(), run.map(|run| Some(run.tenant)))
         }
         Reach::Webhook => {
             let id = id()?;
             let webhook = webhook::get(&app.db, id).await?;
-            ("webhook", id, webhook.map(|webhook| Some(webhook.tenant)))
+            let owner = webhook.map(|webhook| Some(webhook.tenant));
+            ("webhook", id.to_string(), owner)
         }
     };
     if owner.is_some_and(|owner| caller.tenants.has(owner.as_deref())) {
@@ -56,4 +69,10 @@ pub(super) async fn check(
     }
     let text = format!("no {what} {id}, or no longer");
     Err(Problem::new(Trouble::NotFound).detail(text))
+}
+
+/// Returns whose a schedule is.
+fn owner_of(schedule: ScheduleRow) -> String {
+    let tenant = schedule.definition.tenant;
+    tenant.unwrap_or_else(|| INSTALLATION.to_owned())
 }

@@ -29,6 +29,8 @@ pub enum Reach {
     Run,
     /// The webhook that the path's id names, where it is theirs.
     Webhook,
+    /// The schedule that the path names, where it is theirs.
+    Schedule,
 }
 
 /// What may be sent along.
@@ -161,7 +163,7 @@ pub fn docs(routes: &[Route], pages: &[Route]) -> String {
     page.push_str(
         "\n## Lists\n\n\
          `?limit=` takes 1 to 200 (50). `next_cursor`, where it is not null, is the `?cursor=` of \
-         the next page. Newest first. Nothing is counted.\n\n\
+         the next page. Newest first; by name what has names. Nothing is counted.\n\n\
          ## Problems\n\n\
          Errors are `application/problem+json` (RFC 9457). `type` is `urn:ingestd:problem:` and one \
          of the names below, `instance` the request's id, which the log has too; `errors` points \

@@ -33,6 +33,7 @@ pub struct Context {
 
 /// Every kind of this binary, one line each.
 pub const ALL: &[Kind<Context>] = &[
+    Kind::of::<product_import::retention::Forget>(),
     Kind::of::<product_import::RollBack>(),
     Kind::of::<product_import::RunImport>(),
     Kind::of::<mail::SendMail>(),
@@ -119,6 +120,7 @@ mod tests {
         let open: Vec<&str> = open.map(|kind| kind.name).collect();
         // Arguments of these name nothing: no tenant, no run, no server.
         let harmless = [
+            "product_import.forget",
             "search.look",
             "system.noop",
             "system.recover_runs",

@@ -1,7 +1,7 @@
 //! Dead letters: what the queue gave up, until someone replays or purges it.
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use sqlx::{FromRow, PgConnection, PgExecutor, QueryBuilder};
@@ -231,11 +231,50 @@ pub async fn groups(
     kind: Option<&str>,
     limit: i64,
 ) -> sqlx::Result<Vec<DeadGroup>> {
+    groups_after(db, kind, None, limit).await
+}
+
+/// Where the groups after one begin. One that grows meanwhile may come once more or not at all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupPlace(i64, DateTime<Utc>, String, Fingerprint);
+
+impl GroupPlace {
+    /// Says whether Postgres can read it.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        !self.2.contains('\0')
+    }
+}
+
+impl DeadGroup {
+    /// Returns where the groups after this one begin.
+    #[must_use]
+    pub fn place(&self) -> GroupPlace {
+        let kind = self.kind.clone();
+        GroupPlace(self.n_letters, self.last_died_at, kind, self.fingerprint)
+    }
+}
+
+/// As [`groups`], from a place on.
+///
+/// # Errors
+///
+/// What Postgres says.
+pub async fn groups_after(
+    db: impl PgExecutor<'_>,
+    kind: Option<&str>,
+    after: Option<&GroupPlace>,
+    limit: i64,
+) -> sqlx::Result<Vec<DeadGroup>> {
     sqlx::query_as(include_str!("groups.sql"))
         .bind(kind.unwrap_or_default())
         .bind(kind)
         .bind(MAX_GROUPS)
         .bind(limit)
+        .bind(after.map(|place| place.0))
+        .bind(after.map(|place| place.1))
+        .bind(after.map(|place| &place.2))
+        .bind(after.map(|place| place.3))
         .fetch_all(db)
         .await
 }

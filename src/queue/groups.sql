@@ -1,5 +1,6 @@
 -- Groups of dead letters that nobody replayed, the largest first.
--- $1 kind, or '' for all; $2 kind, or null for all; $3 groups to look for, $4 rows.
+-- $1 kind, or '' for all; $2 kind, or null for all; $3 groups to look for, $4 rows; $5 to $8 count,
+-- last death, kind and fingerprint of the last group seen, or nulls.
 -- The walk jumps from group to group in dead_jobs_group, one descent each, however large they are;
 -- the count stops at 10,001 entries; first and last are the ends of dead_jobs_group_time. With $1
 -- beside $2 the walk begins at the kind, under a plan for any value too.
@@ -35,5 +36,8 @@ CROSS JOIN LATERAL (
   SELECT d.id, left(d.error, 1000) AS error FROM ingestd.dead_jobs d
   WHERE d.replayed_at IS NULL AND d.kind = f.kind AND d.fingerprint = f.fingerprint
   ORDER BY d.id DESC LIMIT 1) newest
-ORDER BY counted.n_letters DESC, last.died_at DESC
+WHERE $5::bigint IS NULL
+   OR (counted.n_letters, last.died_at, f.kind, f.fingerprint)
+      < ($5, $6::timestamptz, $7::text, $8::bigint)
+ORDER BY counted.n_letters DESC, last.died_at DESC, f.kind DESC, f.fingerprint DESC
 LIMIT $4

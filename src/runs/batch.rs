@@ -3,7 +3,7 @@
 use serde_json::Value;
 use sqlx::PgConnection;
 
-use super::run::{Run, RunId};
+use super::run::{Run, RunId, RunState};
 use crate::queue::JobError;
 
 /// What one chunk adds to a run.
@@ -41,25 +41,75 @@ pub async fn begin(conn: &mut PgConnection, id: RunId) -> sqlx::Result<Option<Ru
     .await
 }
 
-/// Adds a chunk's progress in the chunk's own transaction.
+/// Where a driver knows its run to be: the cursor that it read when it began, or wrote last.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Place(Option<Value>);
+
+impl Place {
+    /// Returns where a run is that was read just now, as by [`begin`].
+    #[must_use]
+    pub fn of(run: &Run) -> Self {
+        Self(run.cursor.clone())
+    }
+}
+
+/// Why a run did not move: what was found in place of a running run where its driver knew it.
+///
+/// No [`std::error::Error`]: it becomes a [`JobError`] by the rule below, not as others do.
+#[derive(Debug)]
+pub enum Unmoved {
+    /// It is in another state: somebody cancelled or paused it, or it failed meanwhile.
+    Stopped(RunState),
+    /// It is running, and another driver has moved it: to this cursor.
+    Elsewhere(Option<Value>),
+    /// There is no such run.
+    Gone,
+    /// What Postgres says.
+    Db(sqlx::Error),
+}
+
+impl From<sqlx::Error> for Unmoved {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Db(error)
+    }
+}
+
+impl From<Unmoved> for JobError {
+    /// The job ends, and what it did since its last chunk is undone. A second driver leaves the run
+    /// to the first: its own death would fail a run that goes on.
+    fn from(unmoved: Unmoved) -> Self {
+        match unmoved {
+            Unmoved::Db(error) => error.into(),
+            Unmoved::Stopped(_) | Unmoved::Gone => Self::Cancelled,
+            Unmoved::Elsewhere(cursor) => {
+                let cursor = cursor.unwrap_or_default();
+                tracing::warn!(%cursor, "another job drives this run too, and was first; this one ends");
+                Self::Cancelled
+            }
+        }
+    }
+}
+
+/// Moves a run on from `place` in a chunk's own transaction; returns where it is then, which holds
+/// once that has committed.
 ///
 /// # Errors
 ///
-/// [`JobError::Cancelled`] where the run is not running any more, because
-/// somebody cancelled or paused it or it failed meanwhile: roll back and end
-/// the job; else what Postgres says.
+/// What was found instead, see [`Unmoved`]: roll back and end the job, which a [`JobError`] made of
+/// it does.
 pub async fn advance(
     conn: &mut PgConnection,
     id: RunId,
+    place: &Place,
     progress: &Progress,
-) -> Result<(), JobError> {
+) -> Result<Place, Unmoved> {
     let advanced = sqlx::query(
         "UPDATE ingestd.runs SET heartbeat_at = clock_timestamp(),
            items_ok = items_ok + $2, items_failed = items_failed + $3,
            items_skipped = items_skipped + $4, cursor = coalesce($5, cursor),
            items_total = coalesce($6, items_total), stage = coalesce($7, stage),
            details = details || coalesce($8, '{}')
-         WHERE id = $1 AND state = 'running'",
+         WHERE id = $1 AND state = 'running' AND cursor IS NOT DISTINCT FROM $9",
     )
     .bind(id)
     .bind(progress.ok)
@@ -69,13 +119,28 @@ pub async fn advance(
     .bind(progress.items_total)
     .bind(&progress.stage)
     .bind(&progress.details)
-    .execute(conn)
+    .bind(&place.0)
+    .execute(&mut *conn)
     .await?;
     if advanced.rows_affected() == 1 {
-        Ok(())
-    } else {
-        Err(JobError::Cancelled)
+        let cursor = progress.cursor.clone().or_else(|| place.0.clone());
+        return Ok(Place(cursor));
     }
+    Err(found(conn, id).await?)
+}
+
+/// Says what is there instead of what a driver knew.
+async fn found(conn: &mut PgConnection, id: RunId) -> sqlx::Result<Unmoved> {
+    let found: Option<(RunState, Option<Value>)> =
+        sqlx::query_as("SELECT state, cursor FROM ingestd.runs WHERE id = $1")
+            .bind(id)
+            .fetch_optional(conn)
+            .await?;
+    Ok(match found {
+        None => Unmoved::Gone,
+        Some((RunState::Running, cursor)) => Unmoved::Elsewhere(cursor),
+        Some((state, _)) => Unmoved::Stopped(state),
+    })
 }
 
 /// Completes a running run in the transaction that completes its job.

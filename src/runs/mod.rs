@@ -17,7 +17,7 @@ pub mod fan_out;
 mod run;
 mod stale;
 
-pub use batch::{Progress, advance, begin, complete, fail};
+pub use batch::{Place, Progress, Unmoved, advance, begin, complete, fail};
 pub use control::{Driver, cancel, pause, reset, resume};
 pub use driver::{cancel_job, replay, replay_with, retry_job};
 pub use run::{NewRun, Run, RunId, RunState, create, get, list, list_of};

@@ -97,6 +97,20 @@ pub(super) fn read(
     }
 }
 
+/// Says whether a secret is there and its file says that it is that tenant's and nobody else's.
+#[must_use]
+pub fn is_secret_of(folder: Option<&Path>, name: &str, tenant: &str) -> bool {
+    let name = name.strip_prefix("secret://").unwrap_or(name);
+    let path = folder
+        .filter(|_| is_name(name))
+        .map(|folder| folder.join(name));
+    let text = path.and_then(|path| load(&path).ok());
+    text.is_some_and(|text| {
+        let parsed = Parsed::of(text.expose_secret());
+        parsed.is_ok_and(|parsed| parsed.tenant.as_deref() == Some(tenant))
+    })
+}
+
 fn load(path: &Path) -> io::Result<SecretString> {
     if std::fs::metadata(path)?.len() > LARGEST_FILE {
         return Err(io::ErrorKind::FileTooLarge.into());
@@ -234,6 +248,25 @@ mod tests {
         ] {
             assert!(of(text, tenant, url).is_err(), "{tenant} {url}");
         }
+    }
+
+    #[test]
+    fn a_secret_without_a_tenant_is_no_tenants_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let line = "bearer sesame\nfor https://files.example.com";
+        for (name, text) in [
+            ("all", line.to_owned()),
+            ("acme", format!("{line}\ntenant acme")),
+        ] {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        let is_of = |name: &str| is_secret_of(Some(folder.path()), name, "acme");
+        assert!(is_of("acme") && is_of("secret://acme"));
+        for name in ["all", "none", "../acme", ""] {
+            assert!(!is_of(name), "{name}");
+        }
+        assert!(!is_secret_of(Some(folder.path()), "acme", "other"));
+        assert!(!is_secret_of(None, "acme", "acme"));
     }
 
     #[test]

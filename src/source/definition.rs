@@ -158,6 +158,7 @@ impl Definition {
             args,
             missed: Missed::Once,
             overlap: Overlap::Skip,
+            tenant: Some(self.tenant.clone()),
             ..schedule::Definition::new(self.cron.clone()?, FetchSource::KIND)
         })
     }
@@ -206,9 +207,9 @@ impl Definition {
         demand("secret_ref", self.check_secret());
         demand("options", options::check(&self.options));
         if let Some(schedule) = self.schedule("x") {
-            for Wrong { field, why } in schedule.check().err().unwrap_or_default() {
-                wrong.push(Wrong { field, why });
-            }
+            let of_schedule = schedule.check().err().unwrap_or_default();
+            // Its tenant is the source's, of which all is said above.
+            wrong.extend(of_schedule.into_iter().filter(|w| w.field != "tenant"));
         }
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
     }

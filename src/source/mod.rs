@@ -39,6 +39,7 @@ mod store;
 mod sync;
 mod take;
 
+pub use credential::is_secret_of;
 pub use definition::{Definition, Kind, Ready, check_name, schedule_name};
 pub(crate) use definition::{default_tenant, utc};
 pub use file::{SourceFile, files};

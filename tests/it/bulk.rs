@@ -85,6 +85,36 @@ async fn letters(rig: &Rig, n_letters: i64) {
 }
 
 #[tokio::test]
+async fn many_letters_begin_after_their_steps_or_afresh() {
+    let (rig, dir) = rig().await;
+    letters(&rig, 3).await;
+    // Of a kind that no daemon here has, so that what they become stays.
+    rig.sql(
+        "INSERT INTO ingestd.job_kinds (kind, queue, max_attempts, timeout_secs)
+         VALUES ('t.other', 'default', 3, 60)",
+    )
+    .await;
+    rig.sql("UPDATE ingestd.dead_jobs SET kind = 't.other', fingerprint = 40 + 2 * (id % 3)::int")
+        .await;
+    let other = json!({ "fingerprint": "0000000000000028" });
+    let afresh = submit(&rig, Action::ReplayAfresh, other, None).await;
+    let engine = engine(&rig, dir.path()).await;
+    until(&rig, afresh, "completed").await;
+    let rest = submit(&rig, Action::Replay, json!({}), None).await;
+    until(&rig, rest, "completed").await;
+    stop(engine).await;
+    // What begins afresh is its own origin; the others go on for the letter's.
+    let origins: String = rig
+        .ask(
+            "SELECT string_agg(concat(d.fingerprint, ':', coalesce(j.origin_id = d.id, false)), ' '
+               ORDER BY d.fingerprint)
+             FROM ingestd.dead_jobs d JOIN ingestd.jobs j ON j.id = d.replayed_to",
+        )
+        .await;
+    assert_eq!(origins, "40:f 42:t 44:t");
+}
+
+#[tokio::test]
 async fn what_fits_is_cancelled_and_nothing_else() {
     let (rig, dir) = rig().await;
     rig.sql(

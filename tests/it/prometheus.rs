@@ -43,6 +43,25 @@ fn alerts_name_only_what_exists() {
     assert!(unknown.is_empty(), "not recorded: {unknown:?}");
 }
 
+/// Also where there is no promtool: an alert that nobody saw fire may never do.
+#[test]
+fn every_alert_has_a_test_in_which_it_fires() {
+    let rules = std::fs::read_to_string(file("alerts.yml")).unwrap();
+    let tests = std::fs::read_to_string(file("alerts_test.yml")).unwrap();
+    let alerts = rules
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- alert: "));
+    let mut n_alerts = 0;
+    for alert in alerts {
+        let named = format!("alertname: {alert}\n");
+        let fires = |rest: &str| rest.trim_start().starts_with("exp_alerts:\n");
+        let is_seen = tests.split(&named).skip(1).any(fires);
+        assert!(is_seen, "no test sees {alert} fire");
+        n_alerts += 1;
+    }
+    assert!(n_alerts > 20, "{n_alerts}");
+}
+
 #[test]
 fn alerts_fire_when_they_should() {
     let rules = file("alerts.yml");

@@ -11,12 +11,13 @@ use std::{
 use ingestd::{
     queue::{Done, JobError, NewJob, enqueue_raw},
     runs::{
-        self, NewRun, Progress, Recovered, RunId, RunState,
+        self, NewRun, Place, Progress, Recovered, RunId, RunState, Unmoved,
         fan_out::{self, ItemOutcome},
     },
 };
 use serde_json::json;
-use tokio::sync::Semaphore;
+use sqlx::Connection as _;
+use tokio::sync::{Barrier, Semaphore};
 
 use crate::queue_rig::{Ctx, Outcome, Play, Rig, Setup, args, play, stop};
 
@@ -68,10 +69,15 @@ async fn only_a_running_run_moves() {
     let id = create(&rig, Some("t.batch")).await;
     let mut conn = rig.pool().acquire().await.unwrap();
     let refused = |moved| matches!(moved, Err(JobError::Cancelled));
-    assert!(
-        refused(runs::advance(&mut conn, id, &chunk(1)).await),
-        "it is pending"
-    );
+    let stopped = |moved: Result<Place, Unmoved>, state| match moved {
+        Err(Unmoved::Stopped(found)) => assert_eq!(found, state),
+        other => panic!("{other:?}"),
+    };
+    let place = Place::default();
+    let moved = runs::advance(&mut conn, id, &place, &chunk(1)).await;
+    stopped(moved, RunState::Pending);
+    let gone = runs::advance(&mut conn, RunId(0), &place, &chunk(1)).await;
+    assert!(matches!(gone, Err(Unmoved::Gone)), "{gone:?}");
     assert!(refused(runs::complete(&mut conn, id).await));
     assert_eq!(
         runs::begin(&mut conn, id).await.unwrap().unwrap().state,
@@ -81,9 +87,12 @@ async fn only_a_running_run_moves() {
         runs::begin(&mut conn, id).await.unwrap().is_some(),
         "a second attempt goes on"
     );
-    runs::advance(&mut conn, id, &chunk(1)).await.unwrap();
+    let place = runs::advance(&mut conn, id, &place, &chunk(1))
+        .await
+        .unwrap();
     rig.sql("UPDATE ingestd.runs SET state = 'paused'").await;
-    assert!(refused(runs::advance(&mut conn, id, &chunk(2)).await));
+    let moved = runs::advance(&mut conn, id, &place, &chunk(2)).await;
+    stopped(moved, RunState::Paused);
     assert!(runs::begin(&mut conn, id).await.unwrap().is_none());
     rig.sql("UPDATE ingestd.runs SET state = 'running'").await;
     runs::complete(&mut conn, id).await.unwrap();
@@ -96,12 +105,72 @@ async fn only_a_running_run_moves() {
         (run.state, run.cursor),
         (RunState::Completed, Some(json!({ "chunk": 1 })))
     );
-    assert!(refused(runs::advance(&mut conn, id, &chunk(2)).await));
+    let moved = runs::advance(&mut conn, id, &place, &chunk(2)).await;
+    stopped(moved, RunState::Completed);
     assert!(runs::begin(&mut conn, id).await.unwrap().is_none());
     assert!(!runs::fail(&mut conn, id, "too late").await.unwrap());
     assert!(!runs::cancel(&mut conn, id).await.unwrap());
     assert!(!runs::reset(&mut conn, id).await.unwrap());
     assert!(!runs::cancel(&mut conn, RunId(0)).await.unwrap());
+}
+
+/// Drives a run of fifty chunks without a fence; starts over from what it finds where another was
+/// first. Both read their first place before either moves. Returns how often it came too late.
+async fn race(rig: &Rig, id: RunId, ready: &Barrier) -> usize {
+    let mut n_late = 0;
+    let mut conn = rig.pool().acquire().await.unwrap();
+    let mut run = runs::begin(&mut conn, id).await.unwrap().unwrap();
+    ready.wait().await;
+    loop {
+        let mut place = Place::of(&run);
+        let done = run.cursor.and_then(|cursor| cursor.get("chunk")?.as_i64());
+        for n in done.unwrap_or(0) + 1.. {
+            if n > 50 {
+                return n_late;
+            }
+            let mut tx = conn.begin().await.unwrap();
+            sqlx::query("INSERT INTO ledger VALUES ($1, $2)")
+                .bind(id)
+                .bind(n)
+                .execute(&mut *tx)
+                .await
+                .unwrap();
+            match runs::advance(&mut tx, id, &place, &chunk(n)).await {
+                Ok(moved) => {
+                    tx.commit().await.unwrap();
+                    place = moved;
+                }
+                Err(Unmoved::Elsewhere(found)) => {
+                    tx.rollback().await.unwrap();
+                    assert_ne!(found, None, "the other was first");
+                    n_late += 1;
+                    break;
+                }
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+        run = runs::get(rig.pool(), id).await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_that_drive_a_run_one_moves_it() {
+    let rig = Rig::new().await;
+    let id = create(&rig, Some("t.batch")).await;
+    rig.sql("CREATE TABLE ledger (run bigint, n bigint)").await;
+    let ready = Barrier::new(2);
+    let (one, other) = tokio::join!(race(&rig, id, &ready), race(&rig, id, &ready));
+    assert!(one + other > 0, "they raced");
+    let counts = "SELECT concat_ws(' ', count(*), count(DISTINCT n)) FROM ledger";
+    assert_eq!(rig.ask::<String>(counts).await, "50 50");
+    let run = runs::get(rig.pool(), id).await.unwrap().unwrap();
+    assert_eq!((run.items_ok, run.items_failed), (100, 50));
+    assert_eq!(run.cursor, Some(json!({ "chunk": 50 })));
+    // The job of who came too late ends, and fails neither itself nor the run.
+    let mut conn = rig.pool().acquire().await.unwrap();
+    let late = runs::advance(&mut conn, id, &Place::default(), &chunk(1)).await;
+    let late = late.map_err(JobError::from);
+    assert!(matches!(late, Err(JobError::Cancelled)), "{late:?}");
 }
 
 /// Walks six chunks, each committed with its cursor and a line of the ledger; `gate` is passed
@@ -118,6 +187,7 @@ async fn walk(ctx: Ctx, gate: Arc<Semaphore>, broken: Arc<AtomicBool>) -> Outcom
     let Some(run) = runs::begin(&mut *db.acquire().await?, id).await? else {
         return Ok(Done::new());
     };
+    let mut place = Place::of(&run);
     let done = run.cursor.and_then(|cursor| cursor.get("chunk")?.as_i64());
     for n in done.map_or(1, |n| n + 1)..=6 {
         gate.acquire().await?.forget();
@@ -132,8 +202,9 @@ async fn walk(ctx: Ctx, gate: Arc<Semaphore>, broken: Arc<AtomicBool>) -> Outcom
             .bind(n)
             .execute(&mut *tx)
             .await?;
-        runs::advance(&mut tx, id, &chunk(n)).await?;
+        let moved = runs::advance(&mut tx, id, &place, &chunk(n)).await?;
         tx.commit().await?;
+        place = moved;
     }
     let mut tx = db.begin().await?;
     runs::complete(&mut tx, id).await?;

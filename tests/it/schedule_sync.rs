@@ -30,6 +30,82 @@ async fn rows(rig: &Rig) -> String {
     .await
 }
 
+#[tokio::test]
+async fn a_tick_makes_a_job_of_the_schedules_tenant() {
+    let rig = Rig::new().await;
+    let engine = rig.play([done("t.kind")]).await;
+    let wanted = [Some("acme"), None].map(|tenant| {
+        let definition = Definition {
+            tenant: tenant.map(str::to_owned),
+            ..Definition::new("* * * * * *", "t.kind")
+        };
+        (tenant.unwrap_or("nobodys").to_owned(), definition, false)
+    });
+    let mut conn = rig.pool().acquire().await.unwrap();
+    let synced = sync(&mut conn, "s", &wanted).await.unwrap();
+    assert_eq!(synced.added.len(), 2);
+    assert_eq!(
+        sync(&mut conn, "s", &wanted).await.unwrap(),
+        Synced::default()
+    );
+    let mut moved = wanted.clone();
+    moved[0].1.tenant = None;
+    let synced = sync(&mut conn, "s", &moved).await.unwrap();
+    assert_eq!(synced.changed, names(&["acme"]));
+    sync(&mut conn, "s", &wanted).await.unwrap();
+    rig.until(
+        "(SELECT count(DISTINCT t.schedule) = 2
+          FROM ingestd.schedule_ticks t JOIN ingestd.job_history h ON h.id = t.job_id
+          WHERE h.tenant IS NOT DISTINCT FROM nullif(t.schedule, 'nobodys'))",
+    )
+    .await;
+    stop(engine).await;
+}
+
+/// A daemon that does not know the column enqueues a tick's job as this does, and adds a source's
+/// schedule as this does.
+#[tokio::test]
+async fn what_an_older_daemon_makes_gets_its_schedules_tenant() {
+    let rig = Rig::new().await;
+    rig.sql(
+        "INSERT INTO ingestd.job_kinds (kind, queue, max_attempts, timeout_secs)
+         VALUES ('t.kind', 'default', 3, 60), ('catalog.fetch_source', 'sources', 3, 60)",
+    )
+    .await;
+    rig.sql(
+        "INSERT INTO ingestd.schedules (name, cron, kind, tenant)
+         VALUES ('n', '0 9 * * *', 't.kind', 'acme')",
+    )
+    .await;
+    rig.sql(
+        "INSERT INTO catalog.sources (name, tenant, kind, location)
+         VALUES ('feed', 'acme', 'url', 'https://example.com/a.csv')",
+    )
+    .await;
+    rig.sql(
+        r#"INSERT INTO ingestd.schedules (name, cron, kind, args)
+           VALUES ('source:feed', '0 9 * * *', 'catalog.fetch_source', '{"source": "feed"}')"#,
+    )
+    .await;
+    for enqueue in [
+        r#"'t.kind', meta => '{"schedule": "n", "source": "cron"}'"#,
+        r#"'t.kind', meta => '{"schedule": "n"}', tenant => 'other'"#,
+        r#"'t.kind', meta => '{"schedule": "gone"}'"#,
+        r#"'t.kind', meta => '{"schedule": "source:feed"}'"#,
+        r#"'catalog.fetch_source', meta => '{"schedule": "source:feed"}'"#,
+        "'t.kind'",
+    ] {
+        rig.sql(&format!("SELECT ingestd.enqueue({enqueue})")).await;
+    }
+    let whose: String = rig
+        .ask(
+            "SELECT string_agg(coalesce(tenant, 'none'), ' ' ORDER BY id)
+             FROM ingestd.jobs WHERE shard = 0",
+        )
+        .await;
+    assert_eq!(whose, "acme other none none acme none");
+}
+
 fn names(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }

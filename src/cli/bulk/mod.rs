@@ -90,6 +90,7 @@ const fn word(action: Action) -> &'static str {
         Action::Cancel => "bulk.cancel",
         Action::Retry => "bulk.retry",
         Action::Replay => "bulk.replay",
+        Action::ReplayAfresh => "bulk.replay_afresh",
         Action::Purge => "bulk.purge",
     }
 }
@@ -102,7 +103,7 @@ fn refused(error: BadOrder) -> Failure {
 fn count(action: Action, found: &Preview) -> String {
     let what = match action {
         Action::Cancel | Action::Retry => "jobs",
-        Action::Replay | Action::Purge => "dead letters",
+        Action::Replay | Action::ReplayAfresh | Action::Purge => "dead letters",
     };
     let least = if found.is_all { "" } else { "at least " };
     format!("{least}{} {what}", found.n_found)

@@ -15,7 +15,8 @@ use crate::{
 #[command(after_help = r#"Examples:
   ingestd schedules add nightly '0 3 * * *' system.noop --timezone Europe/Prague
   ingestd schedules add often '*/10 * * * * *' system.noop --args '{"sleep_ms": 5}' --overlap skip
-  ingestd schedules add hourly '@hourly' system.noop --jitter 5m --missed all --missed-max 24"#)]
+  ingestd schedules add hourly '@hourly' system.noop --jitter 5m --missed all --missed-max 24
+  ingestd schedules add acmes '@daily' acme.report --tenant acme"#)]
 pub(in crate::cli) struct AddArgs {
     /// Its name.
     pub(super) name: String,
@@ -41,6 +42,7 @@ impl AddArgs {
 #[command(after_help = "Examples:
   ingestd schedules set nightly --cron '30 3 * * *'
   ingestd schedules set nightly --overlap skip --jitter 10m
+  ingestd schedules set nightly --tenant acme
 
 Where line and zone stay, so does the next due time. A schedule of the configuration is changed
 there.")]
@@ -94,6 +96,9 @@ struct Details {
     /// Each job is due up to this much after its tick, at most a day.
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     jitter: Option<Duration>,
+    /// Owner of the schedule and of its jobs; an empty one makes it the whole installation's.
+    #[arg(long)]
+    tenant: Option<String>,
 }
 
 impl Details {
@@ -108,6 +113,10 @@ impl Details {
         definition.queue = match &self.queue {
             Some(none) if none.is_empty() => None,
             queue => queue.clone().or(definition.queue),
+        };
+        definition.tenant = match &self.tenant {
+            Some(none) if none.is_empty() => None,
+            tenant => tenant.clone().or(definition.tenant),
         };
         definition.priority = self.priority.or(definition.priority);
         definition.missed = self.missed.map_or(definition.missed, Into::into);

@@ -83,6 +83,7 @@ fn fields(explained: &Explained) -> Vec<(&'static str, String)> {
         ("overlap", overlap_in_words(definition.overlap).to_owned()),
         ("jitter", jitter_in_words(definition)),
         ("due now", explained.if_due_now.clone()),
+        ("tenant", or_none(definition.tenant.as_ref())),
         ("origin", origin(explained)),
         ("error", or_none(row.last_error.as_ref())),
     ];

@@ -11,7 +11,7 @@ use sqlx::PgConnection;
 
 use super::{
     Exit, Failure, Session,
-    output::{Listed, at_or_none, brief},
+    output::{Listed, at_or_none, brief, or_none},
 };
 use crate::queue::{
     Timetable,
@@ -27,8 +27,14 @@ pub(super) const EXAMPLES: &str = "Examples:
 #[derive(Debug, Subcommand)]
 pub(super) enum SchedulesCommand {
     /// Lists the schedules with their next and last ticks.
-    #[command(after_help = "Examples:\n  ingestd schedules ls")]
-    Ls,
+    #[command(after_help = "Examples:
+  ingestd schedules ls
+  ingestd schedules ls --tenant acme --json")]
+    Ls {
+        /// Only those of this owner.
+        #[arg(long)]
+        tenant: Option<String>,
+    },
     /// Prints the next due times of a schedule, in UTC and in its own zone.
     #[command(after_help = "Examples:\n  ingestd schedules next nightly -n 5")]
     Next {
@@ -92,7 +98,7 @@ pub(super) enum SchedulesCommand {
 
 pub(super) async fn run(command: SchedulesCommand, session: &mut Session) -> Result<Exit, Failure> {
     match command {
-        SchedulesCommand::Ls => list(session).await,
+        SchedulesCommand::Ls { tenant } => list(tenant, session).await,
         SchedulesCommand::Next { name, n } => explain::next(&name, n.into(), session).await,
         SchedulesCommand::Explain { name, n } => explain::run(&name, n.into(), session).await,
         SchedulesCommand::Pause { name } => act::pause(&name, session).await,
@@ -113,6 +119,7 @@ impl Listed for ScheduleRow {
         "kind",
         "next (UTC)",
         "last (UTC)",
+        "tenant",
         "origin",
         "error",
     ];
@@ -130,14 +137,16 @@ impl Listed for ScheduleRow {
             self.definition.kind.clone(),
             next,
             at_or_none(self.last_at),
+            or_none(self.definition.tenant.as_ref()),
             self.origin.clone(),
             brief(self.last_error.as_deref().unwrap_or_default()),
         ]
     }
 }
 
-async fn list(session: &mut Session) -> Result<Exit, Failure> {
-    let rows = known::list(&mut session.conn).await?;
+async fn list(tenant: Option<String>, session: &mut Session) -> Result<Exit, Failure> {
+    let tenants = tenant.map(|tenant| vec![tenant]);
+    let rows = known::page(&mut session.conn, tenants.as_deref(), None, known::MOST).await?;
     session.output.list(&rows, "no schedules")?;
     for row in &rows {
         if let Some(text) = shadowed(row) {

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use axum::{Extension, Json, extract::State};
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::super::{AppState, Caller, Cursor, Limit, Page, Problem, Query};
+use super::super::{AppState, Caller, Cursor, Limit, Page, Problem, Query, TextCursor, Trouble};
 use crate::queue::{
     JobId, Reason,
-    dead::{self, DeadLetter},
+    dead::{self, DeadGroup, DeadLetter, GroupPlace},
     filter::{DeadFilter, Fingerprint},
 };
 
@@ -60,20 +60,32 @@ pub(in crate::http) async fn list(
     Ok(Json(Page::new(rows, params.limit, |letter| letter.id.0)))
 }
 
+/// Reads a place that a page gave.
+fn read(place: &str) -> Result<GroupPlace, Problem> {
+    let place = serde_json::from_str(place).ok();
+    place
+        .filter(GroupPlace::is_sound)
+        .ok_or_else(|| Problem::new(Trouble::BadRequest).detail("cursor is none that a page gave"))
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct GroupParams {
     kind: Option<String>,
     #[serde(default)]
     limit: Limit,
+    cursor: Option<TextCursor>,
 }
 
 /// `GET /dead/groups`: what failed alike, the largest group first.
 pub(in crate::http) async fn groups(
     State(app): State<Arc<AppState>>,
     Query(params): Query<GroupParams>,
-) -> Result<Json<Value>, Problem> {
-    let n_groups = params.limit.n_read() - 1;
-    let groups = dead::groups(&app.db, params.kind.as_deref(), n_groups).await?;
-    Ok(Json(json!({ "items": groups })))
+) -> Result<Json<Page<DeadGroup, TextCursor>>, Problem> {
+    let after = params.cursor.map(|TextCursor(place)| read(&place));
+    let after = after.transpose()?;
+    let (kind, n_read) = (params.kind.as_deref(), params.limit.n_read());
+    let groups = dead::groups_after(&app.db, kind, after.as_ref(), n_read).await?;
+    let place = |group: &DeadGroup| TextCursor(json!(group.place()).to_string());
+    Ok(Json(Page::by(groups, params.limit, place)))
 }

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use axum::{Extension, extract::State};
 use serde_json::{Value, json};
 
-use super::super::{self as http, AppState, Caller, Path, Problem, Trouble, audit};
+use super::super::{
+    self as http, AppState, ByName, Caller, Page, Path, Problem, Query, TextCursor, Trouble, audit,
+};
 use crate::{
-    observe::gauge,
+    observe::gauge::{self, GateDepth},
     queue::gate::define::{self, Limits},
 };
 
@@ -15,9 +17,12 @@ use crate::{
 /// no gate fits.
 pub(in crate::http) async fn list(
     State(app): State<Arc<AppState>>,
-) -> Result<axum::Json<Value>, Problem> {
-    let gates = gauge::gates(&app.db).await?;
-    Ok(axum::Json(json!({ "items": gates })))
+    Query(ask): Query<ByName>,
+) -> Result<axum::Json<Page<GateDepth, TextCursor>>, Problem> {
+    let gates = gauge::gates_after(&app.db, ask.after(), ask.limit.n_read()).await?;
+    // What has no pattern is the last.
+    let place = |gate: &GateDepth| TextCursor(gate.pattern.clone().unwrap_or_default());
+    Ok(axum::Json(Page::by(gates, ask.limit, place)))
 }
 
 /// `PUT /gates/{pattern}`: its limits from now on; what is left out is not limited.

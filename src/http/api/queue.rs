@@ -6,7 +6,9 @@ use axum::{Extension, extract::State};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::super::{self as http, AppState, Caller, Path, Problem, Trouble, audit};
+use super::super::{
+    self as http, AppState, ByName, Caller, Page, Path, Problem, Query, TextCursor, Trouble, audit,
+};
 use crate::{
     observe::{QueueDepth, gauge},
     queue::{control, read, rule},
@@ -15,9 +17,16 @@ use crate::{
 /// `GET /queues`: depth by state, ages and pause of every known queue, by name.
 pub(in crate::http) async fn list(
     State(app): State<Arc<AppState>>,
-) -> Result<axum::Json<Value>, Problem> {
-    let queues: Vec<QueueDepth> = gauge::queues(&app.db).await?;
-    Ok(axum::Json(json!({ "items": queues })))
+    Query(ask): Query<ByName>,
+) -> Result<axum::Json<Page<QueueDepth, TextCursor>>, Problem> {
+    let mut queues = gauge::queues(&app.db).await?;
+    // Its own order, so that a cursor holds without the queue that it is of.
+    queues.sort_by(|one, other| one.queue.cmp(&other.queue));
+    if let Some(after) = ask.after() {
+        queues.retain(|depth| depth.queue.as_str() > after);
+    }
+    let place = |depth: &QueueDepth| TextCursor(depth.queue.clone());
+    Ok(axum::Json(Page::by(queues, ask.limit, place)))
 }
 
 /// `POST /queues/{queue}/pause`: nothing more is claimed from it. Again is no error.

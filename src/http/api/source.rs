@@ -12,13 +12,14 @@ use serde_json::{Value, json};
 
 use super::super::{AppState, Caller, Json, Limit, Path, Problem, Query, Trouble, audit};
 use crate::{
+    access::Tenants,
     queue::schedule::{
         Wrong,
         control::{self, Paused},
     },
     source::{
-        self, Added, Definition, FetchFile, MOST_SOURCES, Options, Ready, Removed, Source,
-        SourceFile, check_name, schedule_name,
+        self, Added, Definition, FetchFile, Kind, MOST_SOURCES, Options, Ready, Removed, Source,
+        SourceFile, check_name, default_tenant, schedule_name,
     },
 };
 
@@ -253,15 +254,61 @@ pub(in crate::http) async fn run(
     Ok((StatusCode::ACCEPTED, axum::Json(answer)))
 }
 
+/// A file to be fetched once.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct Once {
+    location: String,
+    tenant: Option<String>,
+    endpoint: Option<String>,
+    region: Option<String>,
+    secret_ref: Option<String>,
+    #[serde(default)]
+    options: Options,
+}
+
+/// Keeps callers bound to tenants from what the whole installation may fetch: files of its machines,
+/// and secrets that are not their tenant's alone.
+fn may_fetch(app: &AppState, caller: &Caller, wanted: &Definition) -> Result<(), Problem> {
+    if caller.tenants == Tenants::All {
+        return Ok(());
+    }
+    let forbidden = |text: String| Problem::new(Trouble::Forbidden).detail(text);
+    if !matches!(wanted.kind(), Kind::Url | Kind::S3) {
+        let text = "paths are fetched for callers of all tenants only; name a URL or an S3 object";
+        return Err(forbidden(text.to_owned()));
+    }
+    let folder = app.config.sources.secrets_dir.as_deref();
+    match &wanted.secret_ref {
+        Some(name) if !source::is_secret_of(folder, name, &wanted.tenant) => {
+            let tenant = &wanted.tenant;
+            Err(forbidden(format!(
+                "its secret is not that tenant's alone: its file needs a line `tenant {tenant}`"
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// `POST /import/fetch`: 202 and the job that fetches the file.
 pub(in crate::http) async fn fetch(
     State(app): State<Arc<AppState>>,
     Extension(caller): Extension<Caller>,
-    Json(file): Json<FetchFile>,
+    Json(once): Json<Once>,
 ) -> Result<(StatusCode, axum::Json<Value>), Problem> {
+    let tenant = caller.owner(once.tenant)?.unwrap_or_else(default_tenant);
+    let file = FetchFile {
+        location: once.location,
+        tenant,
+        endpoint: once.endpoint,
+        region: once.region,
+        secret_ref: once.secret_ref,
+        options: once.options,
+    };
     let definition = file.definition();
     let checked = definition.check(&app.config.fetch, &app.config.sources);
     checked.map_err(|wrong| invalid(&wrong))?;
+    may_fetch(&app, &caller, &definition)?;
     let mut tx = app.db.begin().await?;
     let enqueued = file.enqueue(&mut tx).await?;
     let id = enqueued.id.map(|id| id.0);

@@ -1,5 +1,6 @@
 //! The interface as OpenAPI 3.1, made from the table of routes and [`shape`].
 
+mod answer;
 mod shape;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,9 @@ pub fn document() -> Value {
         let operations = paths.entry(route.path).or_default();
         operations.insert(method, operation(route));
     }
+    let mut schemas: Map<String, Value> = answer::schemas().collect();
+    schemas.insert("Problem".to_owned(), problem());
+    schemas.insert("DocumentError".to_owned(), document_error());
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -43,7 +47,7 @@ pub fn document() -> Value {
                 "cookie": { "type": "apiKey", "in": "cookie", "name": "token",
                             "description": "The same, as POST /api/v1/session sets it." },
             },
-            "schemas": { "Problem": problem(), "DocumentError": document_error() },
+            "schemas": schemas,
         },
     })
 }
@@ -203,16 +207,22 @@ fn schema(of: &str) -> Value {
     }
 }
 
+/// What a workbook is sent as.
+const WORKBOOK: &str = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet";
+
+/// Returns what a route's answers are sent as.
+fn media(path: &str) -> &'static str {
+    match path.rsplit(['/', '.']).next() {
+        Some("events") => "text/event-stream",
+        Some("healthz" | "metrics") => "text/plain",
+        Some("csv") => "text/csv",
+        Some("xlsx") => WORKBOOK,
+        _ => "application/json",
+    }
+}
+
 fn responses(route: &Route, shape: Shape) -> Map<String, Value> {
-    let is_stream = route.path.ends_with("/events");
-    let is_text = is_stream || ["/healthz", "/metrics"].contains(&route.path);
-    let media = if is_stream {
-        "text/event-stream"
-    } else if is_text {
-        "text/plain"
-    } else {
-        "application/json"
-    };
+    let media = media(route.path);
     let mut responses = Map::new();
     for status in shape.answers {
         let mut answer = json!({ "description": "It went well." });
@@ -222,10 +232,11 @@ fn responses(route: &Route, shape: Shape) -> Map<String, Value> {
         if *status != 204
             && let Some(members) = answer.as_object_mut()
         {
-            let schema = if is_text {
-                json!({ "type": "string" })
-            } else {
-                json!({ "type": "object" })
+            let schema = match media {
+                "application/json" => answer::schema(route.method.as_str(), route.path, *status)
+                    .unwrap_or_else(|| json!({ "type": "object" })),
+                WORKBOOK => json!({}),
+                _ => json!({ "type": "string" }),
             };
             members.insert("content".to_owned(), json!({ media: { "schema": schema } }));
         }
@@ -368,6 +379,24 @@ mod tests {
             let of_path = parameters.iter().filter(|of| of["in"] == "path").count();
             assert_eq!(of_path, n_params, "{route:?}");
             assert!(n_params == 0 || responses.contains_key("404"), "{route:?}");
+        }
+    }
+
+    #[test]
+    fn every_answer_is_described() {
+        for route in ROUTES
+            .iter()
+            .filter(|route| media(route.path) == "application/json")
+        {
+            for status in shape_of(route)
+                .answers
+                .iter()
+                .filter(|status| **status != 204)
+            {
+                let schema = answer::schema(route.method.as_str(), route.path, *status);
+                let is_itself = route.path == "/openapi.json";
+                assert!(schema.is_some() || is_itself, "{route:?} {status}");
+            }
         }
     }
 

@@ -28,7 +28,7 @@ const fn shape(
 }
 
 const SCHEDULE: &str = "cron! kind! timezone args:object queue? priority:int? \
-    missed:skip|once|all missed_max:int overlap:allow|skip|queue jitter_ms:int";
+    missed:skip|once|all missed_max:int overlap:allow|skip|queue jitter_ms:int tenant?";
 
 /// The routes whose answer is not simply 200, or that read a query or a body.
 #[rustfmt::skip]
@@ -46,11 +46,14 @@ pub(super) const SHAPES: &[Shape] = &[
     shape("POST /api/v1/jobs/{id}/cancel", "", "", &[200, 202]),
     shape("POST /api/v1/jobs/{id}/retry", "", "args:object? afresh:bool", &[200, 201]),
     shape("GET /api/v1/dead", "queue kind reason fingerprint error tenant run_id:int died_after:time died_before:time replayed:bool limit:limit cursor", "", &[200]),
-    shape("GET /api/v1/dead/groups", "kind limit:limit", "", &[200]),
-    shape("POST /api/v1/bulk", "", "action:cancel|retry|replay|purge! filter:object all:bool rate_per_sec:int? dry_run:bool", &[200, 202]),
+    shape("GET /api/v1/queues", "limit:limit cursor", "", &[200]),
+    shape("GET /api/v1/gates", "limit:limit cursor", "", &[200]),
+    shape("GET /api/v1/dead/groups", "kind limit:limit cursor", "", &[200]),
+    shape("POST /api/v1/bulk", "", "action:cancel|retry|replay|replay_afresh|purge! filter:object all:bool rate_per_sec:int? dry_run:bool", &[200, 202]),
     shape("GET /api/v1/runs", "system limit:limit cursor", "", &[200]),
     shape("GET /api/v1/runs/{id}/events", "", "", &[200, 204]),
     shape("GET /api/v1/import/{id}/events", "", "", &[200, 204]),
+    shape("GET /api/v1/schedules", "tenant limit:limit cursor", "", &[200]),
     shape("POST /api/v1/schedules", "", "name! paused:bool SCHEDULE", &[201]),
     shape("GET /api/v1/schedules/{name}", "n:int", "", &[200]),
     shape("PUT /api/v1/schedules/{name}", "", "SCHEDULE", &[200, 201]),
@@ -64,6 +67,16 @@ pub(super) const SHAPES: &[Shape] = &[
     shape("DELETE /api/v1/session", "", "", &[204]),
     shape("GET /api/v1/tokens", "limit:limit cursor", "", &[200]),
     shape("POST /api/v1/tokens", "", "name! role:viewer|operator|admin! tenants:strings? expires_secs:int?", &[201]),
+    shape("GET /api/v1/imports", "tenant limit:limit cursor", "", &[200]),
+    shape("POST /api/v1/imports/{id}/rollback", "", "", &[202]),
+    shape("POST /api/v1/search/sync", "", "", &[202]),
+    shape("POST /api/v1/search/rebuild", "", "", &[202]),
+    shape("GET /api/v1/search/failures", "limit:limit cursor", "", &[200]),
+    shape("POST /api/v1/search/retry", "", "", &[202]),
+    shape("GET /api/v1/sources", "limit:limit after", "", &[200]),
+    shape("POST /api/v1/sources", "", "name! location! tenant? pattern? ready:stable|marker|at_once? endpoint? region? secret_ref? options:object cron? timezone? paused:bool", &[201]),
+    shape("POST /api/v1/sources/{name}/run", "force:bool", "", &[202]),
+    shape("POST /api/v1/import/fetch", "", "location! tenant? endpoint? region? secret_ref? options:object", &[202]),
     shape("POST /import/products", "", "", &[202]),
     shape("POST /api/v1/import/products", "", "", &[202]),
 ];

@@ -31,7 +31,7 @@ const LINKS: [(&str, &str, bool); 6] = [
     ("/runs", "Runs", false),
     ("/queues", "Queues", true),
     ("/dead", "Dead letters", false),
-    ("/schedules", "Schedules", true),
+    ("/schedules", "Schedules", false),
 ];
 
 impl Frame {

@@ -65,6 +65,7 @@ pub(super) struct Shown {
 impl From<Import> for Shown {
     fn from(import: Import) -> Self {
         let is_parts = import.import_type == ImportType::Parts;
+        let is_kept = import.traces == "kept";
         Self {
             id: import.id,
             holds: if is_parts { "products" } else { "dealers" },
@@ -78,9 +79,9 @@ impl From<Import> for Shown {
             created_at: At(import.created_at),
             size: Size(import.file_size_bytes),
             undone_by: import.rollback_run_id,
-            has_rejected: is_parts && import.error_count > 0,
-            has_results: is_parts && import.success_count > 0 && !import.dry_run,
-            is_undoable: is_parts && !import.dry_run && import.rollback_run_id.is_none(),
+            has_rejected: is_parts && is_kept && import.error_count > 0,
+            has_results: is_parts && is_kept && import.success_count > 0 && !import.dry_run,
+            is_undoable: is_parts && is_kept && !import.dry_run && import.rollback_run_id.is_none(),
             mode: import.mode.replace('_', " "),
             file_name: import.file_name,
             tenant: import.tenant,
@@ -106,6 +107,8 @@ struct ListPage {
     frame: Frame,
     trouble: Option<String>,
     max_drop_percent: u8,
+    /// Of a caller who has several: one is to be chosen.
+    tenants: Vec<String>,
     imports: Vec<Shown>,
     next: Option<String>,
 }
@@ -134,6 +137,11 @@ async fn page(
     let page = ListPage {
         frame: Frame::of(caller, "/imports"),
         trouble,
+        tenants: caller
+            .tenants
+            .list()
+            .map(<[String]>::to_vec)
+            .unwrap_or_default(),
         max_drop_percent: app.config.product_import.max_drop_percent,
         imports: rows.into_iter().map(Shown::from).collect(),
         next: older("/imports", next),

@@ -9,8 +9,9 @@ use serde::Deserialize;
 
 use super::{
     super::{
-        AppState, Caller, Path, Problem, Query,
+        AppState, ByName, Caller, Page, Path, Problem, Query, Reach, TextCursor,
         api::schedule::act::{self as api, Force},
+        reach,
     },
     Redirect,
     form::Form,
@@ -36,6 +37,7 @@ struct Shown {
     cron: String,
     timezone: String,
     kind: String,
+    tenant: Option<String>,
     origin: String,
     is_paused: bool,
     next: Vec<String>,
@@ -60,6 +62,7 @@ impl Shown {
             cron: row.definition.cron,
             timezone: row.definition.timezone,
             kind: row.definition.kind,
+            tenant: row.definition.tenant,
             error: row.last_error,
         }
     }
@@ -70,19 +73,25 @@ impl Shown {
 struct ListPage {
     frame: Frame,
     schedules: Vec<Shown>,
+    next: Option<String>,
 }
 
 /// `GET /schedules`.
 pub(in crate::http) async fn list(
     State(app): State<Arc<AppState>>,
     Extension(caller): Extension<Caller>,
+    Query(ask): Query<ByName>,
 ) -> Result<Response, Problem> {
     let now: DateTime<Utc> = sqlx::query_scalar("SELECT clock_timestamp()")
         .fetch_one(&app.db)
         .await?;
-    let rows = explain::list(&app.db).await?;
+    let (tenants, n_read) = (caller.tenants.list(), ask.limit.n_read());
+    let rows = explain::page(&app.db, tenants, ask.after(), n_read).await?;
+    let page = Page::by(rows, ask.limit, |row| TextCursor(row.name.clone()));
+    let (rows, next) = page.into_parts();
     ok(&ListPage {
         frame: Frame::of(&caller, "/schedules"),
+        next: next.map(|cursor| format!("/schedules?cursor={cursor}")),
         schedules: rows.into_iter().map(|row| Shown::of(row, now)).collect(),
     })
 }
@@ -100,6 +109,7 @@ pub(in crate::http) async fn act(
     Extension(caller): Extension<Caller>,
     Form(Wish { name, act }): Form<Wish>,
 ) -> Result<Redirect, Problem> {
+    reach::check(&app, &caller, Reach::Schedule, Some(&name)).await?;
     let (app, caller, name) = (State(app), Extension(caller), Path(name));
     match act.as_str() {
         "run" => drop(api::run(app, caller, name, Query(Force::default())).await?),

@@ -30,7 +30,7 @@ use crate::{
     notify::{mail, search},
     observe::{RowResult, RowsIngested},
     queue::{ByName, DeadJob, Done, Job, JobContext, JobError, Retry},
-    runs::{self, Driver, Progress, RunId},
+    runs::{self, Driver, Place, Progress, RunId},
 };
 
 /// How many chunks wait for the database, beside the one it has and the one the reader makes: each
@@ -177,6 +177,7 @@ struct Import<'a> {
     path: PathBuf,
     options: sheet::Options,
     cursor: Cursor,
+    place: Place,
     preview: Preview,
 }
 
@@ -204,6 +205,7 @@ impl<'a> Import<'a> {
             )));
         }
         tx.commit().await?;
+        let place = Place::of(&run);
 
         let params: Params = serde_json::from_value(run.params)
             .map_err(|error| JobError::Fatal(anyhow::anyhow!("params of run {run_id}: {error}")))?;
@@ -247,6 +249,7 @@ impl<'a> Import<'a> {
             path,
             options,
             cursor,
+            place,
         }))
     }
 
@@ -337,9 +340,9 @@ impl<'a> Import<'a> {
                 cursor: Some(serde_json::to_value(&cursor)?),
                 ..Progress::default()
             };
-            runs::advance(&mut tx, self.run_id, &progress).await?;
+            let place = runs::advance(&mut tx, self.run_id, &self.place, &progress).await?;
             tx.commit().await?;
-            self.cursor = cursor;
+            (self.cursor, self.place) = (cursor, place);
         }
     }
 
@@ -437,8 +440,9 @@ impl<'a> Import<'a> {
             details: self.details()?,
             ..Progress::default()
         };
-        runs::advance(&mut tx, self.run_id, &progress).await?;
+        let place = runs::advance(&mut tx, self.run_id, &self.place, &progress).await?;
         tx.commit().await?;
+        self.place = place;
         if !self.plan.dry_run {
             report(&loaded);
         }
@@ -466,7 +470,7 @@ impl<'a> Import<'a> {
             details: self.details()?,
             ..Progress::default()
         };
-        runs::advance(&mut tx, self.run_id, &total).await?;
+        runs::advance(&mut tx, self.run_id, &self.place, &total).await?;
         runs::complete(&mut tx, self.run_id).await?;
         if !self.plan.dry_run {
             search::after_import(&mut tx, &self.ctx.state().config, self.run_id.0).await?;

@@ -26,6 +26,7 @@ pub mod plan;
 pub mod preview;
 mod rejected;
 mod replace;
+pub mod retention;
 pub(crate) mod routes;
 pub(crate) mod routes_dealers;
 pub(crate) mod routes_export;

@@ -19,7 +19,7 @@ use super::{
     submit::{self, Origin, SYSTEM, SubmitError},
 };
 use crate::{
-    access::DEFAULT_TENANT,
+    access::{DEFAULT_TENANT, INSTALLATION},
     db,
     http::{self, AppState, Caller, Upload, UploadError},
     queue::KeyTaken,
@@ -57,7 +57,7 @@ pub(crate) async fn upload(
 /// An import that is asked for before its file has come.
 #[derive(Debug)]
 pub(crate) struct Order {
-    tenant: String,
+    tenant: Option<String>,
     wish: Wish,
 }
 
@@ -73,9 +73,12 @@ pub(crate) struct Taken {
 impl Order {
     /// Takes the options of the query string.
     pub(crate) fn new(app: &AppState, caller: &Caller, uri: &Uri) -> Result<Self, Refused> {
-        let tenant = owner(caller)?;
+        let (tenant, options) = asked(uri)?;
+        if tenant.is_some() {
+            owner(caller, tenant.clone())?; // before the file comes
+        }
         let mut wish = Wish::from(&app.config.product_import);
-        ask(&mut wish, uri)?;
+        ask(&mut wish, &options)?;
         Ok(Self { tenant, wish })
     }
 
@@ -89,7 +92,8 @@ impl Order {
         for (name, value) in &upload.fields {
             self.wish.set(name, value)?; // forms have fields of their own
         }
-        let (tenant, plan) = (self.tenant, self.wish.plan);
+        let tenant = owner(caller, of_form(self.tenant, &upload.fields)?)?;
+        let plan = self.wish.plan;
         let (name, file) = (&upload.file_name, upload.file);
         let accepted = submit::accept(&app.blobs, &app.config, file, name, self.wish).await?;
         let origin = Origin {
@@ -112,30 +116,85 @@ impl Order {
     }
 }
 
-/// Returns whose data an upload becomes: the document's form does not say, so the caller must have
-/// one tenant or all of them.
-pub(super) fn owner(caller: &Caller) -> Result<String, Refused> {
-    let owner = caller.tenants.owner(None).map_err(|mine| Refused {
-        status: StatusCode::BAD_REQUEST,
-        code: "ambiguous_tenant",
-        message: format!(
-            "one credential imports for one tenant, and yours has {}",
-            mine.len()
-        ),
+/// Whose data an upload becomes: a parameter of the query or a field of the form.
+const TENANT: &str = "tenant";
+
+/// Longest name of a tenant, in characters.
+const LONGEST_TENANT: usize = 200;
+
+/// Names and values, in their order.
+pub(super) type Options = Vec<(String, String)>;
+
+/// Reads a query string: the tenant in it, and what else it asks for.
+pub(super) fn asked(uri: &Uri) -> Result<(Option<String>, Options), Refused> {
+    let options = Query::<Options>::try_from_uri(uri);
+    let Query(options) = options.map_err(|bad| bad_option(bad.body_text()))?;
+    let (tenants, options): (Options, Options) =
+        options.into_iter().partition(|(name, _)| name == TENANT);
+    Ok((one(tenants.into_iter().map(|(_, tenant)| tenant))?, options))
+}
+
+/// Returns the tenant that query and form name.
+pub(super) fn of_form(
+    asked: Option<String>,
+    fields: &[(String, String)],
+) -> Result<Option<String>, Refused> {
+    let fields = fields.iter().filter(|(name, _)| name == TENANT);
+    let fields = fields.map(|(_, tenant)| tenant.trim().to_owned());
+    one(asked.into_iter().chain(fields))
+}
+
+fn one(mut tenants: impl Iterator<Item = String>) -> Result<Option<String>, Refused> {
+    let first = tenants.next();
+    let is_other = |other: String| first.as_ref() != Some(&other);
+    if tenants.any(is_other) {
+        return Err(bad_option(format!("two values for {TENANT}")));
+    }
+    Ok(first)
+}
+
+/// Returns whose data an upload becomes: the tenant that is asked for, or the only one that the
+/// caller has; of a caller of all tenants who asks for none, `default`.
+///
+/// # Errors
+///
+/// 422 where the caller has several and names none, 403 where it is none of theirs.
+pub(super) fn owner(caller: &Caller, asked: Option<String>) -> Result<String, Refused> {
+    if let Some(asked) = &asked {
+        let is_fine = (1..=LONGEST_TENANT).contains(&asked.chars().count());
+        if !is_fine || asked == INSTALLATION || asked.contains('\0') {
+            return Err(bad_option(format!(
+                "{TENANT} is a tenant's name, 1 to {LONGEST_TENANT} characters"
+            )));
+        }
+    }
+    let is_named = asked.is_some();
+    let owner = caller.tenants.owner(asked).map_err(|mine| {
+        let mine = mine.join(", ");
+        if is_named {
+            return Refused {
+                status: StatusCode::FORBIDDEN,
+                code: "forbidden",
+                message: format!("{TENANT} must be one of yours: {mine}"),
+            };
+        }
+        Refused {
+            status: StatusCode::UNPROCESSABLE_ENTITY,
+            code: "ambiguous_tenant",
+            message: format!("say whose data it is: {TENANT} is one of {mine}"),
+        }
     })?;
     Ok(owner.unwrap_or_else(|| DEFAULT_TENANT.to_owned()))
 }
 
 /// Takes the options of a query string; one that is none is refused, since a dry run with a
 /// misspelt name would write.
-fn ask(wish: &mut Wish, uri: &Uri) -> Result<(), Refused> {
-    let options = Query::<Vec<(String, String)>>::try_from_uri(uri);
-    let Query(options) = options.map_err(|bad| bad_option(bad.body_text()))?;
-    for (name, value) in &options {
+fn ask(wish: &mut Wish, options: &[(String, String)]) -> Result<(), Refused> {
+    for (name, value) in options {
         if !wish.set(name, value)? {
             let known = NAMES.join(", ");
             return Err(bad_option(format!(
-                "there is no option {name}; there are {known}"
+                "there is no option {name}; there are {TENANT}, {known}"
             )));
         }
     }

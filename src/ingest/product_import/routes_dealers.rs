@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{
     dealers::{self, DealersError},
     plan::Wish,
-    routes::{Refused, bad_option, owner},
+    routes::{Refused, asked, bad_option, of_form, owner},
     submit::{Origin, SubmitError},
 };
 use crate::http::{self, AppState, Caller};
@@ -25,9 +25,12 @@ pub(crate) async fn upload(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Json<Value>, Refused> {
-    let tenant = owner(&caller)?;
-    if request.uri().query().is_some_and(|query| !query.is_empty()) {
-        return Err(no_options("parameters"));
+    let (tenant, options) = asked(request.uri())?;
+    if let Some((name, _)) = options.first() {
+        return Err(no_options(name));
+    }
+    if tenant.is_some() {
+        owner(&caller, tenant.clone())?; // before the file comes
     }
     let upload = http::receive(&app, request, FIELD).await?;
     let mut wish = Wish::from(&app.config.product_import);
@@ -37,6 +40,7 @@ pub(crate) async fn upload(
             return Err(no_options(name));
         }
     }
+    let tenant = owner(&caller, of_form(tenant, &upload.fields)?)?;
     let name = upload.file_name;
     let read = dealers::read(&app.blobs, &app.config, upload.file, &name).await?;
     let origin = Origin {
@@ -60,7 +64,7 @@ pub(crate) async fn upload(
 /// Refuses what would be passed over: a dry run that writes is worse than none.
 fn no_options(what: &str) -> Refused {
     bad_option(format!(
-        "the import of dealers has no options, and {what} came; it always writes, new and changed \
+        "the import of dealers has no options but tenant, and {what} came; it always writes, new and changed \
          dealers"
     ))
 }

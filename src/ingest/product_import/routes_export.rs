@@ -178,7 +178,7 @@ impl From<ExportError> for Problem {
     fn from(error: ExportError) -> Self {
         match error {
             ExportError::Database(error) => error.into(),
-            ExportError::NotFound(_) | ExportError::Gone => {
+            ExportError::NotFound(_) | ExportError::Gone | ExportError::Forgotten(_) => {
                 Self::new(Trouble::NotFound).detail(error.to_string())
             }
             ExportError::Refused(_) | ExportError::Output(_) => {

@@ -33,13 +33,9 @@ pub(crate) async fn list(
 ) -> Result<Json<Page<Import>>, Problem> {
     let before = params.cursor.map(|Cursor(id)| id);
     let limit = params.limit.n_read();
-    let theirs = params.tenant.map(|asked| {
-        let may = caller.tenants.has(Some(&asked));
-        Vec::from_iter(may.then_some(asked))
-    });
-    let tenants = theirs.as_deref().or(caller.tenants.list());
+    let tenants = caller.tenants.among(params.tenant);
     let mut conn = app.db.acquire().await?;
-    let rows = store::list(&mut conn, tenants, None, before, limit).await?;
+    let rows = store::list(&mut conn, tenants.as_deref(), None, before, limit).await?;
     Ok(Json(Page::new(rows, params.limit, |import| import.id)))
 }
 
@@ -108,9 +104,10 @@ impl From<UndoError> for Problem {
         let trouble = match error {
             UndoError::Database(error) => return error.into(),
             UndoError::NotFound(_) => Trouble::NotFound,
-            UndoError::Unfinished(_) | UndoError::DryRun(_) | UndoError::Asked { .. } => {
-                Trouble::Conflict
-            }
+            UndoError::Unfinished(_)
+            | UndoError::DryRun(_)
+            | UndoError::Forgotten(_)
+            | UndoError::Asked { .. } => Trouble::Conflict,
         };
         Self::new(trouble).detail(error.to_string())
     }

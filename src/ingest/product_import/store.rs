@@ -79,6 +79,9 @@ pub struct Import {
     pub dry_run: bool,
     /// The run that undoes, or has undone, it.
     pub rollback_run_id: Option<i64>,
+    /// Whether it can be undone and its rejected rows be downloaded: `kept`; `going` or `gone` once
+    /// `product_import.retention_days` are over.
+    pub traces: String,
     /// When it was uploaded.
     pub created_at: DateTime<Utc>,
 }
@@ -209,7 +212,7 @@ pub async fn list(
     const LIST: &str = "SELECT i.id, i.tenant, i.type, i.file_name, i.file_size_bytes,
           encode(i.file_sha256, 'hex') AS file_sha256, i.success_count, i.error_count,
           i.created_count, i.updated_count, i.unchanged_count, i.archived_count, i.mode, i.dry_run,
-          i.rollback_run_id, i.created_at, r.state
+          i.rollback_run_id, i.traces, i.created_at, r.state
         FROM catalog.imports i JOIN ingestd.runs r USING (id)
         WHERE ($1::text[] IS NULL OR i.tenant = ANY ($1)) AND ($2::int8 IS NULL OR i.id = $2)
           AND ($3::int8 IS NULL OR i.id < $3) ORDER BY i.id DESC LIMIT $4";

@@ -19,11 +19,11 @@ use crate::{
     queue::{
         self, ByName, DeadJob, Done, Job, JobContext, JobError, JobId, NewJob, Retry,
         control::{self, Cancelled},
-        dead,
+        dead::{self, Begin},
         filter::{DeadFilter, Filter, LiveFilter, Preview},
         read::JobState,
     },
-    runs::{self, NewRun, Progress, RunId},
+    runs::{self, NewRun, Place, Progress, RunId},
 };
 
 /// The system's name in `ingestd.runs`.
@@ -54,6 +54,10 @@ pub enum Action {
     Retry,
     /// Dead letters become new jobs.
     Replay,
+    /// The same, and each begins as if nothing had been done. A word of its own: an older daemon that
+    /// passed over it would begin after the steps.
+    #[serde(rename = "replay_afresh")]
+    ReplayAfresh,
     /// Dead letters are deleted for good.
     Purge,
 }
@@ -66,6 +70,7 @@ impl Action {
             Self::Cancel => "cancel",
             Self::Retry => "retry",
             Self::Replay => "replay",
+            Self::ReplayAfresh => "replay_afresh",
             Self::Purge => "purge",
         }
     }
@@ -110,7 +115,9 @@ impl Order {
                     ..filter
                 })
             }
-            Action::Replay | Action::Purge => Filter::Dead(serde_json::from_value(filter)?),
+            Action::Replay | Action::ReplayAfresh | Action::Purge => {
+                Filter::Dead(serde_json::from_value(filter)?)
+            }
         };
         if let Filter::Live(LiveFilter {
             state: Some(state), ..
@@ -299,6 +306,7 @@ struct Walk<'a> {
     order: Order,
     last: JobId,
     after: JobId,
+    place: Place,
 }
 
 /// What became of a chunk.
@@ -326,6 +334,7 @@ impl<'a> Walk<'a> {
             return Ok(None);
         };
         tx.commit().await?;
+        let place = Place::of(&run);
         let params: Params = serde_json::from_value(run.params)
             .with_context(|| format!("params of run {run_id}"))
             .map_err(JobError::Fatal)?;
@@ -341,6 +350,7 @@ impl<'a> Walk<'a> {
             order,
             last: JobId(params.last_id),
             after: JobId(cursor.after),
+            place,
         }))
     }
 
@@ -373,7 +383,7 @@ impl<'a> Walk<'a> {
                 }
             }
         }
-        runs::advance(&mut tx, self.run_id, &progress).await?;
+        let place = runs::advance(&mut tx, self.run_id, &self.place, &progress).await?;
         let done = if found.is_end {
             runs::complete(&mut tx, self.run_id).await?;
             Some(self.ctx.complete_in(&mut tx).await?)
@@ -381,7 +391,7 @@ impl<'a> Walk<'a> {
             None
         };
         tx.commit().await?;
-        self.after = found.after;
+        (self.after, self.place) = (found.after, place);
         let n_actions = u32::try_from(found.ids.len())?;
         Ok(done.map_or(Chunk::Done(n_actions), Chunk::Last))
     }
@@ -401,10 +411,8 @@ impl<'a> Walk<'a> {
             Action::Retry => control::run_now(&mut savepoint, id)
                 .await
                 .map(done_or_needless),
-            Action::Replay => runs::replay(&mut savepoint, id).await.map(|new| match new {
-                Some(_) => Acted::Done,
-                None => Acted::Refused("an unfinished job has its unique key".to_owned()),
-            }),
+            Action::Replay => self.replay(&mut savepoint, id, Begin::AfterItsSteps).await,
+            Action::ReplayAfresh => self.replay(&mut savepoint, id, Begin::Afresh).await,
             Action::Purge => dead::purge(&mut savepoint, id).await.map(done_or_needless),
         };
         match acted {
@@ -418,6 +426,20 @@ impl<'a> Walk<'a> {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Replays one dead letter.
+    async fn replay(
+        &self,
+        conn: &mut PgConnection,
+        id: JobId,
+        begin: Begin,
+    ) -> sqlx::Result<Acted> {
+        let new = runs::replay_with(conn, id, None, begin).await?;
+        Ok(match new {
+            Some(_) => Acted::Done,
+            None => Acted::Refused("an unfinished job has its unique key".to_owned()),
+        })
     }
 
     /// Waits until the rate allows the next chunk.

@@ -1,4 +1,5 @@
 -- Every gate with what is behind it, and in a row without a pattern what no gate fits.
+-- $1 the pattern to go on after, or null; $2 rows.
 -- Counts the jobs that have a key: held ones by jobs_held, the others by jobs_gated.
 WITH behind AS (
   SELECT gate_key, count(*) AS held, 0::bigint AS admitted, 0::bigint AS running
@@ -20,11 +21,13 @@ counted AS (
   FROM keyed k CROSS JOIN LATERAL ingestd.gate_of(k.gate_key) g
   GROUP BY g.pattern
 )
+SELECT * FROM (
 SELECT g.pattern, g.max_running, g.rate_per_sec, g.burst, g.origin, g.paused_at,
        coalesce(c.keys, 0) AS keys, coalesce(c.held, 0) AS held,
        coalesce(c.admitted, 0) AS admitted, coalesce(c.running, 0) AS running
 FROM ingestd.gates g LEFT JOIN counted c USING (pattern)
 UNION ALL
 SELECT NULL, 1, NULL, NULL, NULL, NULL, keys, held, admitted, running
-FROM counted WHERE pattern IS NULL
-ORDER BY pattern NULLS LAST LIMIT 1000
+FROM counted WHERE pattern IS NULL) gates
+WHERE $1::text IS NULL OR pattern IS NULL OR pattern > $1
+ORDER BY pattern NULLS LAST LIMIT $2

@@ -20,7 +20,7 @@ use super::metric;
 use read::{Schedule, Workers};
 
 pub(crate) use read::DEPTH;
-pub use read::{GateDepth, MOST_COUNTED, QueueDepth, gates, queues};
+pub use read::{GateDepth, MOST_COUNTED, QueueDepth, gates, gates_after, queues};
 
 /// How often the gauges are read.
 const INTERVAL: Duration = Duration::from_secs(5);

@@ -116,7 +116,22 @@ pub struct GateDepth {
 ///
 /// Those of the database.
 pub async fn gates(db: impl PgExecutor<'_>) -> sqlx::Result<Vec<GateDepth>> {
+    gates_after(db, None, 1000).await
+}
+
+/// As [`gates`], at most `limit` from the pattern after `after` on.
+///
+/// # Errors
+///
+/// Those of the database.
+pub async fn gates_after(
+    db: impl PgExecutor<'_>,
+    after: Option<&str>,
+    limit: i64,
+) -> sqlx::Result<Vec<GateDepth>> {
     sqlx::query_as(include_str!("gates.sql"))
+        .bind(after)
+        .bind(limit)
         .fetch_all(db)
         .await
 }

@@ -169,6 +169,7 @@ pub async fn backfill(
         args,
         queue,
         priority,
+        tenant,
         ..
     } = &target.definition;
     let spacing_ms = i64::try_from(range.spacing.as_millis()).unwrap_or(0);
@@ -183,6 +184,7 @@ pub async fn backfill(
         .bind(text)
         .bind(spacing_ms)
         .bind(actor)
+        .bind(tenant)
         .fetch_all(conn)
         .await?;
     if ids.len() != ticks.len() {
@@ -202,7 +204,7 @@ fn written(at: &DateTime<Utc>) -> String {
 async fn lock(conn: &mut PgConnection, name: &str) -> Result<Target, BackfillError> {
     let target = sqlx::query_as(
         "SELECT cron, timezone, kind, args, queue, priority, missed, missed_max, overlap, jitter_ms,
-                created_at, clock_timestamp() AS now
+                tenant, created_at, clock_timestamp() AS now
          FROM ingestd.schedules WHERE name = $1 FOR UPDATE",
     )
     .bind(name)

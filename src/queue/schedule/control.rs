@@ -53,8 +53,8 @@ pub async fn create(
     let made = sqlx::query(
         "INSERT INTO ingestd.schedules
            (name, cron, timezone, kind, args, queue, priority, missed, missed_max, overlap,
-            jitter_ms, paused_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, CASE WHEN $12 THEN now() END)
+            jitter_ms, tenant, paused_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, CASE WHEN $13 THEN now() END)
          ON CONFLICT (name) DO NOTHING",
     )
     .bind(name)
@@ -68,6 +68,7 @@ pub async fn create(
     .bind(definition.missed_max)
     .bind(definition.overlap)
     .bind(definition.jitter_ms)
+    .bind(&definition.tenant)
     .bind(is_paused)
     .execute(&mut *conn)
     .await?;
@@ -93,8 +94,8 @@ pub async fn change(
     let changed = sqlx::query(
         "UPDATE ingestd.schedules
          SET cron = $2, timezone = $3, kind = $4, args = $5, queue = $6, priority = $7,
-             missed = $8, missed_max = $9, overlap = $10, jitter_ms = $11, updated_at = now(),
-             last_error = NULL
+             missed = $8, missed_max = $9, overlap = $10, jitter_ms = $11, tenant = $12,
+             updated_at = now(), last_error = NULL
          WHERE name = $1 AND origin = 'user'",
     )
     .bind(name)
@@ -108,6 +109,7 @@ pub async fn change(
     .bind(definition.missed_max)
     .bind(definition.overlap)
     .bind(definition.jitter_ms)
+    .bind(&definition.tenant)
     .execute(&mut *conn)
     .await?;
     outcome(conn, name, changed.rows_affected()).await
@@ -232,7 +234,8 @@ pub async fn run_now(
 ) -> sqlx::Result<RunNow> {
     // The row's lock keeps the ticks out: they look for unfinished jobs, too.
     let definition: Option<Definition> = sqlx::query_as(
-        "SELECT cron, timezone, kind, args, queue, priority, missed, missed_max, overlap, jitter_ms
+        "SELECT cron, timezone, kind, args, queue, priority, missed, missed_max, overlap, jitter_ms,
+                tenant
          FROM ingestd.schedules WHERE name = $1 FOR UPDATE",
     )
     .bind(name)
@@ -252,6 +255,7 @@ pub async fn run_now(
         args: definition.args.into(),
         queue: definition.queue,
         priority: definition.priority,
+        tenant: definition.tenant,
         meta: Some(json!({ "schedule": name, "by_hand": true, "enqueued_by": actor })),
         ..NewJob::default()
     };

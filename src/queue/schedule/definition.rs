@@ -70,6 +70,10 @@ pub struct Definition {
     /// Each job is due up to this many milliseconds after its tick, 0 to a day.
     #[serde(default)]
     pub jitter_ms: i32,
+    /// Owner of the schedule and of its jobs, 1 to 200 characters; `None`: it is the whole
+    /// installation's, and its jobs name no owner.
+    #[serde(default)]
+    pub tenant: Option<String>,
 }
 
 fn utc() -> String {
@@ -104,6 +108,7 @@ impl Definition {
             missed_max: hundred(),
             overlap: Overlap::Allow,
             jitter_ms: 0,
+            tenant: None,
         }
     }
 
@@ -125,6 +130,15 @@ impl Definition {
             (1..=63).contains(&chars),
             "queue",
             "must be 1 to 63 characters",
+        );
+        let chars = self
+            .tenant
+            .as_ref()
+            .map_or(1, |tenant| tenant.chars().count());
+        demand(
+            (1..=200).contains(&chars),
+            "tenant",
+            "must be 1 to 200 characters",
         );
         let priority = self.priority.unwrap_or(1);
         demand(
@@ -178,6 +192,7 @@ mod tests {
         let wrong = Definition {
             timezone: "Mars/Base".to_owned(),
             queue: Some(String::new()),
+            tenant: Some(String::new()),
             priority: Some(4),
             missed_max: 0,
             jitter_ms: -1,
@@ -187,6 +202,7 @@ mod tests {
         let fields: Vec<_> = wrong.check().unwrap_err().iter().map(|w| w.field).collect();
         let expected = [
             "queue",
+            "tenant",
             "priority",
             "missed_max",
             "jitter_ms",

@@ -63,9 +63,15 @@ impl ScheduleRow {
 
 const SELECT: &str = "
     SELECT name, cron, timezone, kind, args, queue, priority, missed, missed_max, overlap, jitter_ms,
-           origin, config_set, shadows_set, paused_at, paused_in_config, next_at, last_at,
+           tenant, origin, config_set, shadows_set, paused_at, paused_in_config, next_at, last_at,
            last_error, created_at, updated_at
-    FROM ingestd.schedules WHERE $1::text IS NULL OR name = $1 ORDER BY name LIMIT 1000";
+    FROM ingestd.schedules
+    WHERE ($1::text IS NULL OR name = $1) AND ($2::text IS NULL OR name > $2)
+      AND ($3::text[] IS NULL OR tenant = ANY ($3))
+    ORDER BY name LIMIT $4";
+
+/// Most schedules that [`list`] reads.
+pub const MOST: i64 = 1000;
 
 /// Reads all schedules by name, at most 1,000.
 ///
@@ -73,8 +79,26 @@ const SELECT: &str = "
 ///
 /// What Postgres says.
 pub async fn list(db: impl PgExecutor<'_>) -> sqlx::Result<Vec<ScheduleRow>> {
+    page(db, None, None, MOST).await
+}
+
+/// Reads schedules by name from the one after `after` on, at most `limit`, of these tenants only,
+/// where some are named; then those of the whole installation are not among them.
+///
+/// # Errors
+///
+/// What Postgres says.
+pub async fn page(
+    db: impl PgExecutor<'_>,
+    tenants: Option<&[String]>,
+    after: Option<&str>,
+    limit: i64,
+) -> sqlx::Result<Vec<ScheduleRow>> {
     sqlx::query_as(SELECT)
         .bind(None::<&str>)
+        .bind(after)
+        .bind(tenants)
+        .bind(limit)
         .fetch_all(db)
         .await
 }
@@ -85,7 +109,26 @@ pub async fn list(db: impl PgExecutor<'_>) -> sqlx::Result<Vec<ScheduleRow>> {
 ///
 /// What Postgres says.
 pub async fn find(db: impl PgExecutor<'_>, name: &str) -> sqlx::Result<Option<ScheduleRow>> {
-    sqlx::query_as(SELECT).bind(name).fetch_optional(db).await
+    sqlx::query_as(SELECT)
+        .bind(name)
+        .bind(None::<&str>)
+        .bind(None::<&[String]>)
+        .bind(1_i64)
+        .fetch_optional(db)
+        .await
+}
+
+/// Locks one schedule against its ticks and other changes until the transaction ends, and reads it.
+///
+/// # Errors
+///
+/// What Postgres says.
+pub async fn lock(conn: &mut PgConnection, name: &str) -> sqlx::Result<Option<ScheduleRow>> {
+    sqlx::query("SELECT FROM ingestd.schedules WHERE name = $1 FOR UPDATE")
+        .bind(name)
+        .fetch_optional(&mut *conn)
+        .await?;
+    find(conn, name).await
 }
 
 /// What became of a tick, and of its job.

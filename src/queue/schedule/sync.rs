@@ -150,6 +150,7 @@ async fn put(
         .bind(wanted.jitter_ms)
         .bind(is_paused)
         .bind(set)
+        .bind(&wanted.tenant)
         .execute(tx)
         .await?;
     Ok(match (is_new, put.rows_affected()) {

@@ -27,7 +27,7 @@ use crate::{
 /// hundred ticks is unfinished.
 const DUE: &str = "
     SELECT name, cron, timezone, kind, args, queue, priority, missed, missed_max, overlap,
-           jitter_ms, next_at, clock_timestamp() AS now
+           jitter_ms, tenant, next_at, clock_timestamp() AS now
     FROM ingestd.schedules
     WHERE paused_at IS NULL AND NOT paused_in_config AND next_at <= now()
       AND NOT (overlap = 'queue' AND EXISTS (
@@ -202,6 +202,7 @@ pub(super) fn new_job(name: &str, definition: &Definition, at: DateTime<Utc>) ->
         args: definition.args.clone().into(),
         queue: definition.queue.clone(),
         priority: definition.priority,
+        tenant: definition.tenant.clone(),
         meta: Some(json!({ "schedule": name, "tick_at": at, "source": "cron" })),
         ..NewJob::default()
     }

@@ -197,22 +197,32 @@ async fn a_dead_letter_may_begin_afresh() {
         "INSERT INTO ingestd.dead_jobs (id, kind, args, queue, priority, attempt, crashes, reason,
            error, fingerprint, created_at)
          SELECT n, 'system.noop', '{}', 'default', 1, 3, 0, 'exhausted', 'no', 42, now()
-         FROM generate_series(900, 901) n",
+         FROM generate_series(900, 902) n",
     )
     .execute(world.db.pool())
     .await
     .unwrap();
     world.run("dead retry 900 --afresh").ok();
     world.run("dead retry 901").ok();
-    world.run("dead retry --all --afresh").code(64);
-    let origins: Vec<Option<i64>> =
-        sqlx::query_scalar("SELECT origin_id FROM ingestd.jobs ORDER BY id")
-            .fetch_all(world.db.pool())
+    let all = world.run("dead retry --all --kind system.noop --afresh --json");
+    let run = all.json()["run_id"].clone();
+    let action: String =
+        sqlx::query_scalar("SELECT params->>'action' FROM ingestd.runs WHERE id = $1")
+            .bind(run.as_i64())
+            .fetch_one(world.db.pool())
             .await
             .unwrap();
+    assert_eq!(action, "replay_afresh");
+    let origins: Vec<Option<i64>> = sqlx::query_scalar(
+        "SELECT origin_id FROM ingestd.jobs WHERE kind = 'system.noop' ORDER BY id",
+    )
+    .fetch_all(world.db.pool())
+    .await
+    .unwrap();
     assert_eq!(origins, [None, Some(901)]);
     let noted: Vec<bool> = sqlx::query_scalar(
-        "SELECT (detail -> 'afresh')::boolean FROM ingestd.audit_log ORDER BY object",
+        "SELECT (detail -> 'afresh')::boolean FROM ingestd.audit_log
+         WHERE action <> 'bulk.replay_afresh' ORDER BY object",
     )
     .fetch_all(world.db.pool())
     .await

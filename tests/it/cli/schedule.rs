@@ -38,6 +38,27 @@ async fn a_schedule_is_set_made_up_for_and_run_beside() {
         "{words}"
     );
 
+    run(
+        &world,
+        "schedules add acmes",
+        &["0 * * * *", "system.noop", "--tenant", "acme"],
+    )
+    .ok();
+    let names = |query: &str| {
+        let listed = world.run(&format!("schedules ls {query} --json")).json();
+        let names = listed.as_array().unwrap().iter();
+        names.map(|row| row["name"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(names("--tenant acme"), ["acmes"]);
+    assert_eq!(names("--tenant other"), [""; 0]);
+    assert!(names("").len() >= 2);
+    run(&world, "schedules set acmes --tenant", &["other"]).ok();
+    assert_eq!(names("--tenant other"), ["acmes"]);
+    run(&world, "schedules set acmes --tenant", &[""]).ok();
+    let nobodys = world.run("schedules explain acmes --json").json();
+    assert_eq!(nobodys["tenant"], serde_json::Value::Null);
+    run(&world, "schedules rm acmes --yes", &[]).ok();
+
     let from = "2026-01-01T00:00:00Z --to 2026-01-01T03:00:00Z";
     let backfill = format!("schedules backfill n --from {from}");
     world

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::server::{Server, problem};
+use super::server::{Server, pages, problem};
 
 /// Inserts five letters: three alike, one of another error, one of another kind.
 async fn letters(server: &Server) {
@@ -51,6 +51,15 @@ async fn letters_are_grouped_and_filtered() {
             "{query}"
         );
     }
+    let all = pages(&server, "/api/v1/dead/groups").await;
+    let all: Vec<_> = all.iter().map(|g| (&g["kind"], &g["n_letters"])).collect();
+    assert_eq!(all.len(), 3);
+    assert!(
+        all[0].1 == 3 && all[1].1 == 1 && all[1].0 != all[2].0,
+        "{all:?}"
+    );
+    let wrong = server.get("/api/v1/dead/groups?cursor=t31").send().await;
+    problem(wrong.unwrap(), 400, "bad-request").await;
     let response = server
         .get("/api/v1/dead?fingerprint=xyz")
         .send()

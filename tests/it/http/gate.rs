@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::server::{Server, problem};
+use super::server::{Server, pages, problem};
 
 const GATE: &str = "/api/v1/gates/host:%2A";
 
@@ -46,6 +46,41 @@ async fn a_gate_is_set_paused_resumed_and_removed() {
         done,
         ["gate.set", "gate.pause", "gate.resume", "gate.remove"]
     );
+}
+
+#[tokio::test]
+async fn lists_of_gates_and_of_queues_go_on_from_their_cursors() {
+    let server = Server::start().await;
+    let put = async |pattern: &str| {
+        let url = server.url(&format!("/api/v1/gates/{pattern}"));
+        let put = server.client.put(url).json(&json!({ "max_running": 3 }));
+        assert_eq!(put.send().await.unwrap().status(), 200);
+    };
+    for pattern in ["a", "b:%2A", "c"] {
+        put(pattern).await;
+    }
+    sqlx::query("INSERT INTO ingestd.jobs (kind, gate_key) VALUES ('system.noop', 'z')")
+        .execute(server.pool())
+        .await
+        .unwrap();
+    let gates = pages(&server, "/api/v1/gates").await;
+    let gates: Vec<_> = gates.iter().map(|gate| gate["pattern"].clone()).collect();
+    assert_eq!(gates, [json!("a"), json!("b:*"), json!("c"), Value::Null]);
+    let all = server.json("/api/v1/queues?limit=200").await;
+    assert_eq!(all["next_cursor"], Value::Null);
+    let names = |items: &[Value]| -> Vec<Value> {
+        items.iter().map(|item| item["queue"].clone()).collect()
+    };
+    let queues = names(&pages(&server, "/api/v1/queues").await);
+    assert!(queues.len() > 2, "{queues:?}");
+    assert_eq!(queues, names(all["items"].as_array().unwrap()));
+    for path in ["gates", "queues"] {
+        let wrong = server
+            .get(&format!("/api/v1/{path}?cursor=c1"))
+            .send()
+            .await;
+        problem(wrong.unwrap(), 400, "bad-request").await;
+    }
 }
 
 #[tokio::test]

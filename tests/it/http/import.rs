@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use ingestd::{
     config::Config,
     daemon::Daemon,
-    runs::{self, Progress, RunId},
+    runs::{self, Place, Progress, RunId},
 };
 use reqwest::{
     Body, Response,
@@ -217,7 +217,8 @@ async fn each_state_of_the_run_has_the_documents_word() {
         items_total: Some(700),
         ..Progress::default()
     };
-    runs::advance(&mut conn, id, &Progress { ok: 49, ..progress })
+    let progress = Progress { ok: 49, ..progress };
+    runs::advance(&mut conn, id, &Place::default(), &progress)
         .await
         .unwrap();
     let shown = status(&server, id).await;

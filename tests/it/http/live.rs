@@ -6,7 +6,7 @@ use futures::StreamExt as _;
 use ingestd::{
     access::Role,
     observe::Exporter,
-    runs::{self, Progress, RunId},
+    runs::{self, Place, Progress, RunId},
 };
 use reqwest::Response;
 use serde_json::{Value, json};
@@ -91,7 +91,10 @@ async fn advance(server: &Server, id: RunId, n_rows: i64) {
         ok: n_rows,
         ..Progress::default()
     };
-    runs::advance(&mut conn, id, &progress).await.unwrap();
+    let place = Place::default();
+    runs::advance(&mut conn, id, &place, &progress)
+        .await
+        .unwrap();
 }
 
 async fn complete(server: &Server, id: RunId) {

@@ -1,6 +1,7 @@
 //! The HTTP server as its clients see it: a real listener, a real database.
 
 mod access;
+mod answers;
 mod browser;
 mod change;
 mod connection;
@@ -19,6 +20,7 @@ mod problem;
 mod record;
 mod run;
 mod schedule;
+mod schedule_tenant;
 mod search;
 mod server;
 mod session;

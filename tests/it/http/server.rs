@@ -21,6 +21,23 @@ use sqlx::PgPool;
 use tempfile::TempDir;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+/// Reads a list one item a page, and returns them all.
+pub(super) async fn pages(server: &Server, path: &str) -> Vec<Value> {
+    let mut items = Vec::new();
+    let mut asked = format!("{path}?limit=1");
+    loop {
+        let page = server.json(&asked).await;
+        let found = page["items"].as_array().unwrap();
+        assert!(found.len() <= 1, "{page}");
+        items.extend(found.iter().cloned());
+        assert!(items.len() < 1000, "{path} has no end: {page}");
+        match page["next_cursor"].as_str() {
+            Some(cursor) => asked = format!("{path}?limit=1&cursor={cursor}"),
+            None => return items,
+        }
+    }
+}
+
 /// A server on a free port, with a database and a folder of its own; stops with this value.
 pub(super) struct Server {
     pub(super) db: Database,

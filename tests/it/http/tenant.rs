@@ -38,6 +38,23 @@ async fn theirs(server: &Server) -> (i64, i64, i64) {
     .unwrap()
 }
 
+/// Schedules of `acme`, of nobody and of a source of `acme`.
+async fn schedules(server: &Server) {
+    sqlx::raw_sql(
+        "INSERT INTO ingestd.schedules (name, cron, kind, args, tenant)
+         VALUES ('acmes', '0 3 * * *', 'system.noop', '{\"key\": \"canary\"}', 'acme'),
+                ('everybodys', '0 3 * * *', 'system.noop', '{}', NULL) ON CONFLICT DO NOTHING;
+         INSERT INTO catalog.sources (name, tenant, kind, location)
+         VALUES ('feed', 'acme', 'url', 'https://example.com/a.csv') ON CONFLICT DO NOTHING;
+         INSERT INTO ingestd.schedules (name, cron, kind, args)
+         VALUES ('source:feed', '0 4 * * *', 'catalog.fetch_source', '{\"source\": \"feed\"}')
+         ON CONFLICT DO NOTHING",
+    )
+    .execute(server.pool())
+    .await
+    .unwrap();
+}
+
 /// What each route answers to whom, committed: `INGESTD_BLESS=1` writes it anew.
 #[tokio::test]
 async fn every_route_answers_each_caller_as_the_table_says() {
@@ -81,6 +98,7 @@ async fn every_route_answers_each_caller_as_the_table_says() {
         write!(table, "| {} {} |", route.method, route.path).unwrap();
         for (_, token) in &callers {
             let (job, run, hook) = theirs(&server).await;
+            schedules(&server).await;
             let id = match route.access {
                 Access::Role(_, Reach::Run) => run,
                 Access::Role(_, Reach::Webhook) => hook,
@@ -88,7 +106,11 @@ async fn every_route_answers_each_caller_as_the_table_says() {
             };
             let path = route.path.replace("{id}", &id.to_string());
             let path = path.replace("{jobId}", &id.to_string());
-            let path = path.replace("{queue}", "default").replace("{name}", "none");
+            let name = match route.access {
+                Access::Role(_, Reach::Schedule) => "acmes",
+                _ => "none",
+            };
+            let path = path.replace("{queue}", "default").replace("{name}", name);
             let path = path.replace("{pattern}", "none:*");
             let mut ask = server
                 .client
@@ -121,16 +143,19 @@ async fn another_tenants_objects_are_not_there() {
     let server = Server::start().await;
     let (job, run, hook) = theirs(&server).await;
     let token = make(&server, "other", Role::Admin, &["other"]).await;
-    let before: (Value, Value, Value) = everything(&server).await;
+    schedules(&server).await;
+    let before = everything(&server).await;
     for route in every() {
         let id = match route.access {
             Access::Role(_, Reach::Job) => job,
             Access::Role(_, Reach::Run) => run,
             Access::Role(_, Reach::Webhook) => hook,
+            Access::Role(_, Reach::Schedule) => 0,
             _ => continue,
         };
         let path = route.path.replace("{id}", &id.to_string());
         let path = path.replace("{jobId}", &id.to_string());
+        let path = path.replace("{name}", "acmes");
         let ask = server
             .client
             .request(route.method.clone(), server.url(&path));
@@ -139,7 +164,7 @@ async fn another_tenants_objects_are_not_there() {
         refused(theirs, route, 404, "not-found").await;
     }
     assert_eq!(everything(&server).await, before, "nothing changed");
-    for list in ["jobs", "runs", "dead", "webhooks"] {
+    for list in ["jobs", "runs", "dead", "webhooks", "schedules"] {
         let page = server.get(&format!("/api/v1/{list}")).bearer_auth(&token);
         let page: Value = page.send().await.unwrap().json().await.unwrap();
         assert_eq!(page["items"], json!([]), "{list}");
@@ -182,15 +207,140 @@ async fn an_import_is_its_uploaders_tenants() {
     let file = Part::text("code,name\nA,Lamp\n").file_name("a.csv");
     let ask = server.post("/import/products").bearer_auth(&both);
     let whose = ask.multipart(Form::new().part("file", file)).send().await;
-    let whose: Value = whose.unwrap().json().await.unwrap();
+    let whose = whose.unwrap();
+    assert_eq!(whose.status(), 422);
+    let whose: Value = whose.json().await.unwrap();
     assert_eq!(whose["error"]["code"], "ambiguous_tenant", "{whose}");
+    let text = "say whose data it is: tenant is one of acme, other";
+    assert_eq!(whose["message"], text);
 }
 
-async fn everything(server: &Server) -> (Value, Value, Value) {
+/// Uploads for a caller, with a tenant in the query, in the form, or in neither; returns status,
+/// code and the import's tenant.
+async fn upload(
+    server: &Server,
+    (token, path): (&str, &str),
+    query: &[&str],
+    field: Option<&str>,
+) -> (u16, Value, Option<String>) {
+    let name = "email"; // dealers have one
+    let text = format!("code,name,{name}\nA,Lamp,a@example.com\n");
+    let mut form = Form::new().part("file", Part::text(text).file_name("a.csv"));
+    if let Some(tenant) = field {
+        form = form.text("tenant", tenant.to_owned());
+    }
+    let query: Vec<_> = query.iter().map(|of| format!("tenant={of}")).collect();
+    let path = format!("{path}?{}", query.join("&"));
+    let ask = server.post(&path).bearer_auth(token);
+    let answer = ask.multipart(form).send().await.unwrap();
+    let status = answer.status().as_u16();
+    let told: Value = answer.json().await.unwrap();
+    let whose = "SELECT tenant FROM catalog.imports ORDER BY id DESC LIMIT 1";
+    let whose = sqlx::query_scalar(whose).fetch_optional(server.pool());
+    (status, told["error"]["code"].clone(), whose.await.unwrap())
+}
+
+#[tokio::test]
+async fn who_has_several_tenants_says_whose_an_upload_is() {
+    let server = Server::start().await;
+    let both = make(&server, "both", Role::Operator, &["acme", "other"]).await;
+    let all = make(&server, "all", Role::Operator, &[]).await;
+    for (path, done) in [("/import/products", 202), ("/api/v1/import/dealers", 200)] {
+        let (both, all) = ((both.as_str(), path), (all.as_str(), path));
+        for (who, query, field, status, code, whose) in [
+            (both, &["acme"][..], None, done, json!(null), "acme"),
+            (both, &[], Some("other"), done, json!(null), "other"),
+            (both, &["acme"], Some("acme"), done, json!(null), "acme"),
+            (all, &["third"], None, done, json!(null), "third"),
+            (both, &[], None, 422, json!("ambiguous_tenant"), "third"),
+            (both, &["third"], None, 403, json!("forbidden"), "third"),
+            (both, &[], Some("third"), 403, json!("forbidden"), "third"),
+            (
+                both,
+                &["acme"],
+                Some("other"),
+                400,
+                json!("bad_option"),
+                "third",
+            ),
+            (
+                both,
+                &["acme", "other"],
+                None,
+                400,
+                json!("bad_option"),
+                "third",
+            ),
+            (all, &["*"], None, 400, json!("bad_option"), "third"),
+            (all, &[""], None, 400, json!("bad_option"), "third"),
+        ] {
+            let found = upload(&server, who, query, field).await;
+            let expected = (status, code, Some(whose.to_owned()));
+            assert_eq!(found, expected, "{path} {query:?} {field:?}");
+        }
+    }
+    let page = server
+        .get("/imports")
+        .header("cookie", format!("token={both}"));
+    let page = page.send().await.unwrap().text().await.unwrap();
+    assert!(page.contains("<option>acme</option>"), "{page}");
+}
+
+#[tokio::test]
+async fn a_bound_caller_fetches_for_their_tenants_and_by_their_secrets() {
+    let secrets = tempfile::tempdir().unwrap();
+    for (name, line) in [("all", ""), ("acmes", "tenant acme\n")] {
+        let text = format!("bearer sesame\nfor https://files.example.com\n{line}");
+        std::fs::write(secrets.path().join(name), text).unwrap();
+    }
+    let folder = secrets.path().to_path_buf();
+    let server = Server::with(|config| {
+        config.sources.secrets_dir = Some(folder.clone());
+        config.sources.allowed_dirs.push(folder);
+    })
+    .await;
+    let acme = make(&server, "acme", Role::Operator, &["acme"]).await;
+    let both = make(&server, "both", Role::Operator, &["acme", "other"]).await;
+    let all = make(&server, "all", Role::Operator, &[]).await;
+    let url = "https://files.example.com/a.csv";
+    let path = secrets.path().join("a.csv");
+    let path = path.to_str().unwrap();
+    for (token, location, tenant, secret, status) in [
+        (&acme, url, None, None, 202),
+        (&acme, url, None, Some("acmes"), 202),
+        (&acme, "s3://exports/a.csv", None, Some("acmes"), 202),
+        (&both, url, Some("other"), None, 202),
+        (&both, url, None, None, 422),
+        (&acme, url, Some("other"), None, 422),
+        (&acme, url, None, Some("all"), 403),
+        (&both, url, Some("other"), Some("acmes"), 403),
+        (&acme, path, None, None, 403),
+        (&all, path, Some("third"), None, 202),
+        (&all, url, None, Some("all"), 202),
+    ] {
+        let body = json!({ "location": location, "tenant": tenant, "secret_ref": secret });
+        let ask = server.post("/api/v1/import/fetch").bearer_auth(token);
+        let answer = ask.json(&body).send().await.unwrap();
+        let found = answer.status().as_u16();
+        let told: Value = answer.json().await.unwrap();
+        assert_eq!(found, status, "{body} {told}");
+    }
+    let whose: Vec<String> = sqlx::query_scalar(
+        "SELECT tenant || ' ' || (args->>'tenant') FROM ingestd.jobs ORDER BY id",
+    )
+    .fetch_all(server.pool())
+    .await
+    .unwrap();
+    let expected = ["acme", "acme", "acme", "other", "third", "default"];
+    assert_eq!(whose, expected.map(|tenant| format!("{tenant} {tenant}")));
+}
+
+async fn everything(server: &Server) -> (Value, Value, Value, Value) {
     sqlx::query_as(
         "SELECT (SELECT jsonb_agg(to_jsonb(j)) FROM ingestd.jobs j),
                 (SELECT jsonb_agg(to_jsonb(r)) FROM ingestd.runs r),
-                (SELECT jsonb_agg(to_jsonb(w)) FROM ingestd.webhooks w)",
+                (SELECT jsonb_agg(to_jsonb(w)) FROM ingestd.webhooks w),
+                (SELECT jsonb_agg(to_jsonb(s)) FROM ingestd.schedules s)",
     )
     .fetch_one(server.pool())
     .await

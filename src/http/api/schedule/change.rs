@@ -18,10 +18,11 @@ use super::{
     },
     no_schedule, object,
 };
+use crate::access::{INSTALLATION, Tenants};
 use crate::queue::schedule::{
     Definition, Wrong, check_name,
     control::{self, Change},
-    explain::{self, Explained},
+    explain::{self, Explained, ScheduleRow},
 };
 
 /// A schedule to be: a name, whether it begins paused, and what it says.
@@ -68,8 +69,7 @@ pub(in crate::http) async fn create(
         paused,
         definition,
     } = named;
-    check(&name, &definition)?;
-    made::kind(&caller, &definition.kind)?;
+    let definition = theirs(&app, &caller, &name, definition).await?;
     let mut tx = app.db.begin().await?;
     match control::create(&mut tx, &name, &definition, paused).await {
         Ok(Change::Made) => {}
@@ -95,21 +95,21 @@ pub(in crate::http) async fn put(
     Path(name): Path<String>,
     Body(definition): Body<Definition>,
 ) -> Result<Located, Problem> {
-    check(&name, &definition)?;
-    made::kind(&caller, &definition.kind)?;
+    let definition = theirs(&app, &caller, &name, definition).await?;
     let mut tx = app.db.begin().await?;
-    let changed = control::change(&mut tx, &name, &definition).await;
-    let (action, status) = match changed.map_err(refused)? {
-        Change::Made => ("schedule.change", StatusCode::OK),
-        Change::NotFound => {
-            let made = control::create(&mut tx, &name, &definition, false).await;
-            match made.map_err(refused)? {
-                Change::Made => ("schedule.add", StatusCode::CREATED),
-                other => return Err(impossible(&name, &other)),
-            }
-        }
-        other => return Err(impossible(&name, &other)),
+    let before = explain::lock(&mut tx, &name).await?;
+    let (action, status, made) = if let Some(before) = before {
+        may_change(&caller, &name, &before)?;
+        let changed = control::change(&mut tx, &name, &definition).await;
+        ("schedule.change", StatusCode::OK, changed)
+    } else {
+        let made = control::create(&mut tx, &name, &definition, false).await;
+        ("schedule.add", StatusCode::CREATED, made)
     };
+    match made.map_err(refused)? {
+        Change::Made => {}
+        other => return Err(impossible(&name, &other)),
+    }
     finish(tx, &caller, action, &name, &definition, status).await
 }
 
@@ -120,22 +120,16 @@ pub(in crate::http) async fn remove(
     Path(name): Path<String>,
 ) -> Result<Json<Value>, Problem> {
     let mut tx = app.db.begin().await?;
-    let row = explain::find(&mut *tx, &name).await?;
+    let row = explain::lock(&mut tx, &name).await?;
     let row = row.ok_or_else(|| no_schedule(&name))?;
+    may_change(&caller, &name, &row)?;
     match control::remove(&mut tx, &name).await? {
         Change::Made => {}
         other => return Err(impossible(&name, &other)),
     }
+    let (object, tenant) = (object(&name), row.definition.tenant.as_deref());
     let detail = Some(json!(row.definition));
-    audit::record(
-        &mut tx,
-        &caller,
-        "schedule.remove",
-        &object(&name),
-        None,
-        detail,
-    )
-    .await?;
+    audit::record(&mut tx, &caller, "schedule.remove", &object, tenant, detail).await?;
     tx.commit().await?;
     Ok(Json(json!({ "schedule": name, "removed": true })))
 }
@@ -149,8 +143,8 @@ async fn finish(
     definition: &Definition,
     status: StatusCode,
 ) -> Result<Located, Problem> {
-    let detail = Some(json!(definition));
-    audit::record(&mut tx, caller, action, &object(name), None, detail).await?;
+    let (tenant, detail) = (definition.tenant.as_deref(), Some(json!(definition)));
+    audit::record(&mut tx, caller, action, &object(name), tenant, detail).await?;
     let shown = explain::explain(&mut tx, name, 10).await?;
     tx.commit().await?;
     let shown = shown.ok_or_else(|| no_schedule(name))?;
@@ -166,6 +160,33 @@ pub(in crate::http) fn in_path(name: &str) -> String {
         byte => format!("%{byte:02X}"),
     });
     written.collect()
+}
+
+/// Checks a schedule to be and makes it the caller's.
+async fn theirs(
+    app: &AppState,
+    caller: &Caller,
+    name: &str,
+    mut definition: Definition,
+) -> Result<Definition, Problem> {
+    check(name, &definition)?;
+    let args = Value::Object(definition.args.clone());
+    made::with_args(app, caller, &definition.kind, &args).await?;
+    definition.tenant = caller.owner(definition.tenant)?;
+    Ok(definition)
+}
+
+/// Hides what is another's from a caller bound to tenants, and refuses what is theirs and comes with
+/// something else, as the schedule of a source does.
+fn may_change(caller: &Caller, name: &str, row: &ScheduleRow) -> Result<(), Problem> {
+    if caller.tenants == Tenants::All {
+        return Ok(());
+    }
+    let owner = row.definition.tenant.as_deref().unwrap_or(INSTALLATION);
+    if !caller.tenants.has(Some(owner)) {
+        return Err(no_schedule(name));
+    }
+    made::kind(caller, &row.definition.kind)
 }
 
 /// Points to everything that is wrong without asking the database.

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use axum::{Extension, Json, extract::State};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::super::{AppState, Caller, Path, Problem, Query, Trouble};
+use super::super::{AppState, Caller, Limit, Page, Path, Problem, Query, TextCursor, Trouble};
 use crate::queue::schedule::explain::{self, ScheduleRow};
 
 pub(in crate::http) mod act;
@@ -20,18 +20,33 @@ struct Schedule {
     row: ScheduleRow,
 }
 
-/// `GET /schedules`: all of them, by name.
+/// Which schedules are listed.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct Which {
+    tenant: Option<String>,
+    #[serde(default)]
+    limit: Limit,
+    cursor: Option<TextCursor>,
+}
+
+/// `GET /schedules`: the caller's, by name.
 pub(in crate::http) async fn list(
     State(app): State<Arc<AppState>>,
     Extension(caller): Extension<Caller>,
+    Query(which): Query<Which>,
 ) -> Result<Json<Value>, Problem> {
-    let rows = explain::list(&app.db).await?.into_iter();
-    let described = rows.map(|row| Schedule {
+    let tenants = caller.tenants.among(which.tenant);
+    let after = which.cursor.as_ref().map(|TextCursor(name)| name.as_str());
+    let n_read = which.limit.n_read();
+    let rows = explain::page(&app.db, tenants.as_deref(), after, n_read).await?;
+    let described = rows.into_iter().map(|row| Schedule {
         description: row.describe(),
         row,
     });
-    let schedules: Vec<Schedule> = described.collect();
-    caller.seen(json!({ "items": schedules })).map(Json)
+    let place = |schedule: &Schedule| TextCursor(schedule.row.name.clone());
+    let page = Page::by(described.collect(), which.limit, place);
+    caller.seen(page).map(Json)
 }
 
 #[derive(Debug, Deserialize)]

@@ -28,7 +28,7 @@ use crate::{
     blob,
     config::Config,
     queue::JobError,
-    runs::{self, Driver, NewRun, Progress, RunId},
+    runs::{self, Driver, NewRun, Place, Progress, RunId},
 };
 
 /// The system's name in `ingestd.runs`.
@@ -187,9 +187,9 @@ pub async fn import(
         items_total: i64::try_from(read.n_rows).ok(),
         ..Progress::default()
     };
-    runs::advance(&mut *conn, id, &progress)
+    runs::advance(&mut *conn, id, &Place::default(), &progress)
         .await
-        .map_err(lost)?;
+        .map_err(|unmoved| lost(unmoved.into()))?;
     runs::complete(conn, id).await.map_err(lost)?;
     Ok(id)
 }

@@ -23,7 +23,7 @@ pub(super) use table::unescaped;
 use super::{
     header::Mapping,
     job::{self, Params},
-    rejected,
+    rejected, retention,
     sheet::{self, Refusal},
 };
 use crate::{
@@ -106,6 +106,12 @@ pub enum ExportError {
          say how long it is"
     )]
     Gone,
+    /// Its rejected rows are deleted.
+    #[error(
+        "the rejected rows of import {0} are deleted; they are kept for \
+         product_import.retention_days after its end"
+    )]
+    Forgotten(RunId),
     /// The uploaded file cannot be read.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -134,7 +140,7 @@ impl Download {
     ///
     /// # Errors
     ///
-    /// [`ExportError::NotFound`], [`ExportError::Gone`], or what Postgres says.
+    /// [`ExportError::NotFound`], [`ExportError::Gone`], [`ExportError::Forgotten`], or what Postgres says.
     pub async fn find(
         conn: &mut PgConnection,
         blobs: &blob::Store,
@@ -142,12 +148,16 @@ impl Download {
         id: RunId,
         part: Part,
     ) -> Result<Self, ExportError> {
-        let run = runs::get(conn, id)
+        let run = runs::get(&mut *conn, id)
             .await?
             .ok_or(ExportError::NotFound(id))?;
         let params = serde_json::from_value::<Params>(run.params);
         // a run of another sort has other params
         let params = params.map_err(|_| ExportError::NotFound(id))?;
+        // Without them it could not be told what was imported, either.
+        if !retention::is_kept(&mut *conn, id.0).await? {
+            return Err(ExportError::Forgotten(id));
+        }
         let committed = job::chunks_committed(run.cursor);
         let file = match part {
             Part::Errors => None,

@@ -6,13 +6,19 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sqlx::PgConnection;
 
-use super::page::{Page, Stage, Subject};
+use super::{
+    UndoError,
+    page::{Page, Stage, Subject},
+};
 use crate::{
     db,
-    ingest::{Context, product_import::load},
+    ingest::{
+        Context,
+        product_import::{load, retention},
+    },
     notify::search,
     queue::{ByName, DeadJob, Done, Job, JobContext, JobError, Retry},
-    runs::{self, Driver, Progress, RunId},
+    runs::{self, Driver, Place, Progress, RunId},
 };
 
 /// How long to let the database recover before going on; no attempt is counted for that.
@@ -90,9 +96,14 @@ async fn undo(ctx: &JobContext<Context>, run_id: RunId) -> Result<Done, JobError
     let Some(run) = runs::begin(&mut tx, run_id).await? else {
         return Ok(Done::new()); // cancelled or finished meanwhile
     };
+    let mut place = Place::of(&run);
     let params: Params = serde_json::from_value(run.params).map_err(JobError::fatal)?;
     let cursor = run.cursor.map(serde_json::from_value).transpose();
     let mut cursor: Cursor = cursor.map_err(JobError::fatal)?.unwrap_or_default();
+    if !retention::is_kept(&mut tx, params.import_id.0).await? {
+        let error = UndoError::Forgotten(params.import_id);
+        return Err(JobError::fatal(error));
+    }
     let subject = subject(&mut tx, params.import_id, run.tenant).await?;
     tx.commit().await?;
     loop {
@@ -110,7 +121,8 @@ async fn undo(ctx: &JobContext<Context>, run_id: RunId) -> Result<Done, JobError
             search::note(&mut tx, &page.undoable).await?;
         }
         let is_over = cursor.advance(&page);
-        runs::advance(&mut tx, run_id, &cursor.progress(stage, &page)?).await?;
+        let progress = cursor.progress(stage, &page)?;
+        let moved = runs::advance(&mut tx, run_id, &place, &progress).await?;
         if is_over {
             runs::complete(&mut tx, run_id).await?;
             search::after_import(&mut tx, &ctx.state().config, run_id.0).await?;
@@ -119,6 +131,7 @@ async fn undo(ctx: &JobContext<Context>, run_id: RunId) -> Result<Done, JobError
             return Ok(done);
         }
         tx.commit().await?;
+        place = moved;
     }
 }
 

@@ -35,6 +35,12 @@ pub enum UndoError {
     /// It wrote nothing.
     #[error("import {0} was a dry run and wrote nothing")]
     DryRun(RunId),
+    /// What it changed is not known any more.
+    #[error(
+        "import {0} cannot be undone any more: what it changed is kept for \
+         product_import.retention_days after its end, and deleted since"
+    )]
+    Forgotten(RunId),
     /// Somebody has asked for it already.
     #[error(
         "import {import} is undone by run {run}; if that one failed or was cancelled, reset it"
@@ -72,14 +78,15 @@ async fn subject(conn: &mut PgConnection, id: RunId) -> Result<Subject, UndoErro
         Option<i64>,
         Option<i64>,
         RunState,
+        bool,
     );
     const FIND: &str = "SELECT i.tenant, i.dry_run, i.rollback_run_id, i.first_created_id,
-            i.last_created_id, r.state
+            i.last_created_id, r.state, i.traces = 'kept'
         FROM catalog.imports i JOIN ingestd.runs r USING (id)
         WHERE i.id = $1 AND i.type = 'PARTS' FOR UPDATE OF r";
     let found: Option<Found> = sqlx::query_as(FIND).bind(id).fetch_optional(conn).await?;
     let found = found.ok_or(UndoError::NotFound(id))?;
-    let (tenant, is_dry, asked, first, last, state) = found;
+    let (tenant, is_dry, asked, first, last, state, is_kept) = found;
     if let Some(run) = asked {
         return Err(UndoError::Asked { import: id, run });
     }
@@ -88,6 +95,9 @@ async fn subject(conn: &mut PgConnection, id: RunId) -> Result<Subject, UndoErro
     }
     if !state.is_final() {
         return Err(UndoError::Unfinished(id));
+    }
+    if !is_kept {
+        return Err(UndoError::Forgotten(id));
     }
     Ok(Subject {
         import_id: id.0,
