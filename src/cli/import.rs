@@ -25,7 +25,9 @@ use crate::{
     ingest::product_import::{
         dealers::{self, DealersError},
         plan::Wish,
+        sheet::SkippedSheet,
         submit::{self, Origin, SubmitError},
+        tally::{self, Tally},
     },
     runs::{Run, RunId},
 };
@@ -48,6 +50,8 @@ const N_SHOWN: i64 = 10;
   ingestd import dealers.xlsx --dealers
   ingestd import products.xlsx --mode replace-all --max-drop-percent 5
   ingestd import preise.csv --mode update-only --decimal comma --dates dmy
+  ingestd import catalogue.xlsx --sheets all
+  ingestd import catalogue.xlsx --sheets 'Lamps,Cables,3' --json
   ingestd import products.xlsx --json | jq .items_done
   ingestd import https://files.example.com/products.xlsx --secret supplier
   ingestd import s3://exports/products.csv --endpoint https://minio.example.com --secret minio
@@ -100,6 +104,10 @@ struct Options {
     /// The sheet to read by its place, from 1.
     #[arg(long, value_name = "N", conflicts_with = "sheet")]
     sheet_number: Option<String>,
+    /// Several sheets in one import: `all`, or names and places with commas between; names with
+    /// commas in a JSON list.
+    #[arg(long, value_name = "WHICH", conflicts_with_all = ["sheet", "sheet_number"])]
+    sheets: Option<String>,
     /// Look at hidden sheets, too.
     #[arg(long)]
     include_hidden_sheets: bool,
@@ -142,6 +150,7 @@ impl Options {
             ("priority", &self.priority),
             ("sheet", &self.sheet),
             ("sheet_number", &self.sheet_number),
+            ("sheets", &self.sheets),
             ("include_hidden_sheets", &hidden_sheets),
             ("skip_hidden_rows", &hidden_rows),
             ("delimiter", &self.delimiter),
@@ -176,6 +185,14 @@ pub(super) struct Summary {
     #[sqlx(skip)]
     #[serde(skip_serializing_if = "Option::is_none")]
     preview: Option<serde_json::Value>,
+    /// What came of each sheet, where several are read.
+    #[sqlx(skip)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sheets: Option<Vec<Tally>>,
+    /// The sheets that are not read although several are, and why.
+    #[sqlx(skip)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    skipped_sheets: Vec<SkippedSheet>,
     /// The first reasons.
     #[sqlx(skip)]
     first_errors: Vec<RowError>,
@@ -184,6 +201,7 @@ pub(super) struct Summary {
 /// What is wrong with one row.
 #[derive(Debug, Serialize, FromRow)]
 struct RowError {
+    sheet: Option<String>,
     row_no: i32,
     column_name: Option<String>,
     code: String,
@@ -357,6 +375,8 @@ pub(super) async fn follow(id: RunId, session: &mut Session) -> Result<Exit, Fai
     let run = progress::follow(id, session).await?;
     let mut summary = summary(&mut session.conn, id).await?;
     summary.preview = run.details.get("preview").cloned();
+    summary.sheets = tally::sheets(&run.details);
+    summary.skipped_sheets = tally::skipped(&run.details);
     summary.print(&session.output, &run)?;
     let lost = run
         .error
@@ -380,7 +400,7 @@ pub(super) async fn summary(conn: &mut PgConnection, id: RunId) -> sqlx::Result<
     .fetch_one(&mut *conn)
     .await?;
     summary.first_errors = sqlx::query_as(
-        "SELECT row_no, column_name, code, message, value FROM catalog.import_errors
+        "SELECT sheet, row_no, column_name, code, message, value FROM catalog.import_errors
          WHERE import_id = $1 ORDER BY row_no, id LIMIT $2",
     )
     .bind(id)
@@ -409,6 +429,7 @@ impl Summary {
             counts.push(count("products archived", self.archived_count));
         }
         output.table(&["rows", ""], counts)?;
+        self.print_sheets(output)?;
         if self.dry_run {
             output.line("nothing was written: this was a dry run")?;
         }
@@ -416,13 +437,41 @@ impl Summary {
             return Ok(());
         }
         output.line("")?;
-        let rows = self.first_errors.iter().map(RowError::cells).collect();
-        output.table(&["row", "column", "what is wrong", "value"], rows)?;
+        let mut headers = vec!["row", "column", "what is wrong", "value"];
+        let mut rows: Vec<_> = self.first_errors.iter().map(RowError::cells).collect();
+        if self.sheets.is_some() {
+            headers.insert(0, "sheet");
+            for (cells, error) in rows.iter_mut().zip(&self.first_errors) {
+                cells.insert(0, or_none(error.sheet.as_ref()));
+            }
+        }
+        output.table(&headers, rows)?;
         if self.error_count > N_SHOWN {
             output.remark(&format!(
                 "more: SELECT * FROM catalog.import_errors WHERE import_id = {}",
                 run.id
             ));
+        }
+        Ok(())
+    }
+}
+
+impl Summary {
+    /// Prints what came of each sheet, and why others were not read.
+    fn print_sheets(&self, output: &Output) -> std::io::Result<()> {
+        let Some(sheets) = &self.sheets else {
+            return Ok(());
+        };
+        output.line("")?;
+        let count = |n: i64| n.to_string();
+        let rows = sheets.iter().map(|sheet| {
+            let counts = [sheet.total_rows, sheet.success_count, sheet.error_count];
+            let name = std::iter::once(brief(&sheet.sheet));
+            name.chain(counts.map(count)).collect()
+        });
+        output.table(&["sheet", "rows", "good", "bad"], rows.collect())?;
+        for SkippedSheet { sheet, message, .. } in &self.skipped_sheets {
+            output.remark(&format!("sheet {} was not read: {message}", brief(sheet)));
         }
         Ok(())
     }

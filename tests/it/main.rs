@@ -36,6 +36,7 @@ mod import;
 mod import_dealers;
 mod import_download;
 mod import_modes;
+mod import_sheets;
 mod import_undo;
 mod load;
 mod load_modes;

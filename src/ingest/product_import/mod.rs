@@ -39,6 +39,7 @@ mod slice;
 pub mod status;
 pub mod store;
 pub mod submit;
+pub mod tally;
 mod turns;
 pub mod undo;
 pub mod value;

@@ -8,7 +8,7 @@ use twox_hash::XxHash3_64;
 
 use super::{
     locale::Locale,
-    sheet::{Charset, Options, Quote},
+    sheet::{Charset, Options, Quote, Sheets},
 };
 use crate::config::{ProductImport, SameFile};
 
@@ -96,7 +96,7 @@ impl Plan {
 }
 
 /// The names of options, as forms, queries and this module's errors have them.
-pub const NAMES: [&str; 15] = [
+pub const NAMES: [&str; 16] = [
     "mode",
     "dry_run",
     "duplicates",
@@ -105,6 +105,7 @@ pub const NAMES: [&str; 15] = [
     "priority",
     "sheet",
     "sheet_number",
+    "sheets",
     "include_hidden_sheets",
     "skip_hidden_rows",
     "delimiter",
@@ -136,6 +137,8 @@ pub struct Look {
     pub sheet: Option<String>,
     /// The sheet by its place, from 1, where no name is given.
     pub sheet_number: Option<u8>,
+    /// The sheets where several are read; they count before `sheet` and `sheet_number`.
+    pub sheets: Option<Sheets>,
     /// Whether hidden sheets are looked at, too.
     pub include_hidden_sheets: bool,
     /// The delimiter of delimited text.
@@ -151,6 +154,7 @@ impl Look {
     pub fn apply(&self, options: &mut Options) {
         options.sheet.clone_from(&self.sheet);
         options.sheet_number = self.sheet_number.map(u32::from);
+        options.sheets.clone_from(&self.sheets);
         options.include_hidden_sheets = self.include_hidden_sheets;
         options.csv_delimiter = self.delimiter;
         options.csv_quote = self.quote;
@@ -205,6 +209,10 @@ impl Wish {
             "sheet_number" => {
                 let place = number(name, value, u8::MAX)?;
                 self.look.sheet_number = (place > 0).then_some(place);
+            }
+            "sheets" => {
+                let sheets = Sheets::parse(value);
+                self.look.sheets = Some(sheets.map_err(|why| BadOption(format!("sheets: {why}")))?);
             }
             "include_hidden_sheets" => self.look.include_hidden_sheets = truth(name, value)?,
             "skip_hidden_rows" => self.plan.skip_hidden_rows = truth(name, value)?,
@@ -277,6 +285,7 @@ mod tests {
             ("delimiter", "tab"),
             ("encoding", "windows1250"),
             ("sheet-number", "2"),
+            ("sheets", "all"),
         ])
         .unwrap();
         assert_eq!(asked.plan.mode, Mode::ReplaceAll);
@@ -286,6 +295,7 @@ mod tests {
         assert_eq!(options.csv_delimiter, Some(b'\t'));
         assert_eq!(options.csv_charset, Some(Charset::Windows1250));
         assert_eq!(options.sheet_number, Some(2));
+        assert_eq!(options.sheets, Some(Sheets::All));
         assert_eq!((asked.plan.max_drop_percent, asked.priority), (35, Some(0)));
         assert_eq!(wish(&[]).unwrap().plan, Plan::default());
     }
@@ -303,6 +313,7 @@ mod tests {
             ("max_drop_percent", "-1"),
             ("delimiter", "xx"),
             ("encoding", "ebcdic"),
+            ("sheets", ","),
         ] {
             assert!(wish(&[(name, value)]).is_err(), "{name}");
         }

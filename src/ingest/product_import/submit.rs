@@ -11,10 +11,10 @@ use sqlx::{PgConnection, PgPool};
 use tokio::{sync::Semaphore, task::spawn_blocking};
 
 use super::{
-    RunImport,
+    RunImport, header,
     job::Params,
-    plan::Wish,
-    sheet::{self, Inspection, Refusal},
+    plan::{Mode, Wish},
+    sheet::{self, Inspection, Refusal, SkippedSheet},
     store::{self, ImportType},
 };
 use crate::{
@@ -110,6 +110,9 @@ pub async fn accept(
     let looked = spawn_blocking(move || sheet::inspect(&path, &name, &options)).await;
     drop(turn);
     let inspection = looked.map_err(io::Error::other)??;
+    if wish.plan.mode == Mode::ReplaceAll {
+        refuse_unread(&inspection)?;
+    }
     let blob = file.finish().await?;
     let reading_hash = wish.plan.hash(inspection.fingerprint(&asked));
     Ok(Accepted {
@@ -119,6 +122,25 @@ pub async fn accept(
         blob,
         file_name: file_name.to_owned(),
         inspection,
+    })
+}
+
+/// Refuses to archive what a file lacks where a sheet of it that has cells cannot be read: its
+/// products would be missing. Hidden sheets are passed over by choice.
+fn refuse_unread(inspection: &Inspection) -> Result<(), Refusal> {
+    let is_unread = |sheet: &&SkippedSheet| {
+        ![Refusal::EMPTY_FILE, SkippedSheet::HIDDEN].contains(&&*sheet.code)
+    };
+    let Some(sheet) = inspection.skipped.iter().find(is_unread) else {
+        return Ok(());
+    };
+    let (name, why) = (header::cut(&sheet.sheet, 100), &sheet.message);
+    Err(Refusal {
+        code: Refusal::UNREAD_SHEET,
+        message: format!(
+            "replace_all archives what the file lacks, and sheet \"{name}\" cannot be read: {why}; \
+             mend it, or list the sheets to read without it"
+        ),
     })
 }
 

@@ -31,6 +31,8 @@ impl Refusal {
     pub const TOO_MANY_COLUMNS: &'static str = "too_many_columns";
     /// No sheet of the name asked for.
     pub const NO_SUCH_SHEET: &'static str = "no_such_sheet";
+    /// A sheet cannot be read, and what the file lacks is to be archived.
+    pub const UNREAD_SHEET: &'static str = "unread_sheet";
     /// Hidden rows are to be passed over, and cannot be told from others in this file.
     pub const HIDDEN_ROWS_UNKNOWN: &'static str = "hidden_rows_unknown";
     /// Beyond the limits of memory and time of the process that reads a workbook.
@@ -40,7 +42,7 @@ impl Refusal {
     pub const READ_FAILED: &'static str = "read_failed";
 
     /// Every code there is.
-    pub const CODES: [&'static str; 13] = [
+    pub const CODES: [&'static str; 14] = [
         Self::INVALID_FILE_FORMAT,
         Self::EMPTY_FILE,
         Self::FILE_TOO_LARGE,
@@ -51,6 +53,7 @@ impl Refusal {
         Self::TOO_MANY_ROWS,
         Self::TOO_MANY_COLUMNS,
         Self::NO_SUCH_SHEET,
+        Self::UNREAD_SHEET,
         Self::HIDDEN_ROWS_UNKNOWN,
         Self::READER_LIMITS,
         Self::READ_FAILED,

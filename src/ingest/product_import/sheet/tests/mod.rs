@@ -8,6 +8,7 @@ mod formats;
 mod open_documents;
 mod packed;
 mod refusals;
+mod several;
 mod workbooks;
 
 use std::io::Write as _;
