@@ -52,6 +52,7 @@ const N_SHOWN: i64 = 10;
   ingestd import preise.csv --mode update-only --decimal comma --dates dmy
   ingestd import catalogue.xlsx --sheets all
   ingestd import catalogue.xlsx --sheets 'Lamps,Cables,3' --json
+  ingestd import catalogue.xlsx --merged-cells fill
   ingestd import products.xlsx --json | jq .items_done
   ingestd import https://files.example.com/products.xlsx --secret supplier
   ingestd import s3://exports/products.csv --endpoint https://minio.example.com --secret minio
@@ -114,6 +115,9 @@ struct Options {
     /// Pass over rows that are hidden, by a filter or by hand.
     #[arg(long)]
     skip_hidden_rows: bool,
+    /// The cells of a merged range: `first` has its value (default), or `fill`, each of them has.
+    #[arg(long, value_name = "WHICH")]
+    merged_cells: Option<String>,
     /// What stands between the cells of a text file: one sign, or `tab`; default: found out.
     #[arg(long, value_name = "SIGN")]
     delimiter: Option<String>,
@@ -153,6 +157,7 @@ impl Options {
             ("sheets", &self.sheets),
             ("include_hidden_sheets", &hidden_sheets),
             ("skip_hidden_rows", &hidden_rows),
+            ("merged_cells", &self.merged_cells),
             ("delimiter", &self.delimiter),
             ("quote", &self.quote),
             ("encoding", &self.encoding),

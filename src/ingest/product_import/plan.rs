@@ -8,7 +8,7 @@ use twox_hash::XxHash3_64;
 
 use super::{
     locale::Locale,
-    sheet::{Charset, Options, Quote, Sheets},
+    sheet::{Charset, MergedCells, Options, Quote, Sheets},
 };
 use crate::config::{ProductImport, SameFile};
 
@@ -56,6 +56,8 @@ pub struct Plan {
     pub locale: Locale,
     /// Whether hidden rows are passed over.
     pub skip_hidden_rows: bool,
+    /// What the cells of merged ranges are worth.
+    pub merged_cells: MergedCells,
 }
 
 impl Default for Plan {
@@ -67,6 +69,7 @@ impl Default for Plan {
             max_drop_percent: 20,
             locale: Locale::default(),
             skip_hidden_rows: false,
+            merged_cells: MergedCells::First,
         }
     }
 }
@@ -91,12 +94,13 @@ impl Plan {
     pub fn apply(&self, options: &mut Options) {
         options.locale = self.locale;
         options.skip_hidden_rows = self.skip_hidden_rows;
+        options.merged_cells = self.merged_cells;
         options.allow_duplicates = self.duplicates != Duplicates::FirstWins;
     }
 }
 
 /// The names of options, as forms, queries and this module's errors have them.
-pub const NAMES: [&str; 16] = [
+pub const NAMES: [&str; 17] = [
     "mode",
     "dry_run",
     "duplicates",
@@ -108,6 +112,7 @@ pub const NAMES: [&str; 16] = [
     "sheets",
     "include_hidden_sheets",
     "skip_hidden_rows",
+    "merged_cells",
     "delimiter",
     "quote",
     "encoding",
@@ -216,6 +221,7 @@ impl Wish {
             }
             "include_hidden_sheets" => self.look.include_hidden_sheets = truth(name, value)?,
             "skip_hidden_rows" => self.plan.skip_hidden_rows = truth(name, value)?,
+            "merged_cells" => self.plan.merged_cells = word(name, value)?,
             "delimiter" => self.look.delimiter = Some(delimiter(value)?),
             "quote" => self.look.quote = Some(word(name, value)?),
             "encoding" => self.look.encoding = Some(word(name, value)?),
@@ -314,6 +320,7 @@ mod tests {
             ("delimiter", "xx"),
             ("encoding", "ebcdic"),
             ("sheets", ","),
+            ("merged_cells", "down"),
         ] {
             assert!(wish(&[(name, value)]).is_err(), "{name}");
         }

@@ -5,6 +5,7 @@ use twox_hash::XxHash3_64;
 
 use super::super::hash::FORMAT_VERSION;
 use super::super::header::Mapping;
+use super::merged::MergedCells;
 use super::options::{Format, Options};
 
 /// Version of the rules of `check` and `value`: raised when the same file gives other rows.
@@ -135,12 +136,16 @@ impl Inspection {
         } else {
             ""
         };
+        let merged = match options.merged_cells {
+            MergedCells::First => "",
+            MergedCells::Fill => " merged cells filled",
+        };
         let bytes = match options.chunk_bytes {
             usize::MAX => String::new(),
             n_bytes => format!(" {n_bytes} bytes"),
         };
         let text = format!(
-            "{FORMAT_VERSION} {RULES_VERSION} {file} {chunk_rows} {max_cell_chars}{hidden}{bytes}{more}"
+            "{FORMAT_VERSION} {RULES_VERSION} {file} {chunk_rows} {max_cell_chars}{hidden}{merged}{bytes}{more}"
         );
         XxHash3_64::oneshot(text.as_bytes()).cast_signed()
     }

@@ -17,6 +17,7 @@ mod detect;
 mod dialect;
 mod head;
 mod inspection;
+mod merged;
 mod ods;
 mod ole;
 mod options;
@@ -45,6 +46,8 @@ pub use choice::{SheetRef, Sheets};
 use chunk::{Reading, refuse_unknown_hidden};
 use head::{Head, NoHeader};
 pub use inspection::{FurtherSheet, Inspection, SheetHead, SkippedSheet, Summary};
+pub use merged::MergedCells;
+use merged::{Fill, Filled};
 pub use options::{Charset, ChildLimits, Dialect, Format, Options, Quote, StopFlag};
 pub use refusal::Refusal;
 use rows::Workbook;
@@ -156,6 +159,9 @@ fn find_sheets(
                 continue;
             }
         };
+        if options.merged_cells == MergedCells::Fill {
+            workbook.merged(&sheet)?;
+        }
         let sheet = FurtherSheet {
             sheet,
             header_row,
@@ -290,9 +296,21 @@ pub fn read(
         };
         let mut row = RowBuf::new(n_columns, options.max_cell_chars.saturating_mul(4));
         let sheet = head.sheet.unwrap_or_default();
+        let mut fill = match options.merged_cells {
+            MergedCells::First => None,
+            MergedCells::Fill => Some(Fill::new(
+                workbook.merged(sheet)?,
+                head.header_row,
+                n_columns,
+            )),
+        };
         reading.turn_to(place);
-        workbook.with_rows(sheet, &mut |rows| {
-            reading.run(rows, &mut row, head.header_row)
+        workbook.with_rows(sheet, &mut |rows| match &mut fill {
+            None => reading.run(rows, &mut row, head.header_row),
+            Some(fill) => {
+                let mut filled = Filled { fill, rows };
+                reading.run(&mut filled, &mut row, head.header_row)
+            }
         })?;
         if reading.summary().stopped {
             break;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::locale::Locale;
 use super::choice::Sheets;
+use super::merged::MergedCells;
 use crate::config::ProductImport;
 
 /// Bytes of one chunk. A few chunks of each import are in memory, and copies of the one that is
@@ -44,6 +45,8 @@ pub struct Options {
     /// Whether rows that are hidden, by a filter or by hand, are passed over. Files in which that
     /// cannot be told are refused then.
     pub skip_hidden_rows: bool,
+    /// What the cells of merged ranges are worth.
+    pub merged_cells: MergedCells,
     /// The delimiter of delimited text; `None`: it is found out.
     pub csv_delimiter: Option<u8>,
     /// The quote of delimited text; `None`: it is found out.
@@ -124,6 +127,7 @@ impl From<&ProductImport> for Options {
             sheets: None,
             include_hidden_sheets: false,
             skip_hidden_rows: false,
+            merged_cells: MergedCells::First,
             csv_delimiter: None,
             csv_quote: None,
             csv_charset: None,

@@ -35,6 +35,8 @@ impl Refusal {
     pub const UNREAD_SHEET: &'static str = "unread_sheet";
     /// Hidden rows are to be passed over, and cannot be told from others in this file.
     pub const HIDDEN_ROWS_UNKNOWN: &'static str = "hidden_rows_unknown";
+    /// Merged cells are to be filled, and cannot be told in this file, are too many or overlap.
+    pub const MERGED_CELLS: &'static str = "merged_cells";
     /// Beyond the limits of memory and time of the process that reads a workbook.
     pub const READER_LIMITS: &'static str = "reader_limits";
     /// The file could not be read from disk, or its reader was ended from outside: the only refusal that is not the file's fault, and
@@ -42,7 +44,7 @@ impl Refusal {
     pub const READ_FAILED: &'static str = "read_failed";
 
     /// Every code there is.
-    pub const CODES: [&'static str; 14] = [
+    pub const CODES: [&'static str; 15] = [
         Self::INVALID_FILE_FORMAT,
         Self::EMPTY_FILE,
         Self::FILE_TOO_LARGE,
@@ -55,6 +57,7 @@ impl Refusal {
         Self::NO_SUCH_SHEET,
         Self::UNREAD_SHEET,
         Self::HIDDEN_ROWS_UNKNOWN,
+        Self::MERGED_CELLS,
         Self::READER_LIMITS,
         Self::READ_FAILED,
     ];

@@ -5,6 +5,7 @@ mod csv;
 mod damage;
 mod differential;
 mod formats;
+mod merged;
 mod open_documents;
 mod packed;
 mod refusals;
