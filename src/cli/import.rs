@@ -53,6 +53,7 @@ const N_SHOWN: i64 = 10;
   ingestd import catalogue.xlsx --sheets all
   ingestd import catalogue.xlsx --sheets 'Lamps,Cables,3' --json
   ingestd import catalogue.xlsx --merged-cells fill
+  ingestd import partslist.csv --map 'Unser Zeichen=code' --map Text=name
   ingestd import products.xlsx --json | jq .items_done
   ingestd import https://files.example.com/products.xlsx --secret supplier
   ingestd import s3://exports/products.csv --endpoint https://minio.example.com --secret minio
@@ -118,6 +119,9 @@ struct Options {
     /// The cells of a merged range: `first` has its value (default), or `fill`, each of them has.
     #[arg(long, value_name = "WHICH")]
     merged_cells: Option<String>,
+    /// What a header of this file means: a field, or `attribute`; may be given several times.
+    #[arg(long = "map", value_name = "HEADER=FIELD")]
+    mapping: Vec<String>,
     /// What stands between the cells of a text file: one sign, or `tab`; default: found out.
     #[arg(long, value_name = "SIGN")]
     delimiter: Option<String>,
@@ -137,6 +141,18 @@ struct Options {
 }
 
 impl Options {
+    /// Returns the headers and what they mean as JSON, in which a header may have anything in it.
+    fn mapping(&self) -> Option<String> {
+        let pairs = self.mapping.iter().map(|pair| {
+            let (header, field) = pair.rsplit_once('=')?;
+            Some((header.to_owned(), field.into()))
+        });
+        let pairs: Option<serde_json::Map<_, serde_json::Value>> = pairs.collect();
+        // one that is no pair is told by whoever reads it
+        let text = pairs.map_or_else(|| self.mapping.join("\n"), |pairs| json!(pairs).to_string());
+        (!self.mapping.is_empty()).then_some(text)
+    }
+
     fn wish(&self, session: &Session) -> Result<Wish, Failure> {
         let mut wish = Wish::from(&session.config.product_import);
         let [dry_run, hidden_sheets, hidden_rows] = [
@@ -145,6 +161,7 @@ impl Options {
             self.skip_hidden_rows,
         ]
         .map(|is_set| is_set.then(|| "true".to_owned()));
+        let mapping = self.mapping();
         let given = [
             ("mode", &self.mode),
             ("dry_run", &dry_run),
@@ -158,6 +175,7 @@ impl Options {
             ("include_hidden_sheets", &hidden_sheets),
             ("skip_hidden_rows", &hidden_rows),
             ("merged_cells", &self.merged_cells),
+            ("mapping", &mapping),
             ("delimiter", &self.delimiter),
             ("quote", &self.quote),
             ("encoding", &self.encoding),

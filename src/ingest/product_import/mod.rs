@@ -18,6 +18,7 @@ pub mod fault;
 pub mod field;
 pub mod hash;
 pub mod header;
+pub mod header_map;
 mod history;
 pub mod job;
 pub mod load;

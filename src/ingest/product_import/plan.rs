@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
 
 use super::{
+    header_map::HeaderMap,
     locale::Locale,
     sheet::{Charset, MergedCells, Options, Quote, Sheets},
 };
@@ -100,7 +101,7 @@ impl Plan {
 }
 
 /// The names of options, as forms, queries and this module's errors have them.
-pub const NAMES: [&str; 17] = [
+pub const NAMES: [&str; 18] = [
     "mode",
     "dry_run",
     "duplicates",
@@ -113,6 +114,7 @@ pub const NAMES: [&str; 17] = [
     "include_hidden_sheets",
     "skip_hidden_rows",
     "merged_cells",
+    "mapping",
     "delimiter",
     "quote",
     "encoding",
@@ -144,6 +146,8 @@ pub struct Look {
     pub sheet_number: Option<u8>,
     /// The sheets where several are read; they count before `sheet` and `sheet_number`.
     pub sheets: Option<Sheets>,
+    /// What headers mean.
+    pub mapping: HeaderMap,
     /// Whether hidden sheets are looked at, too.
     pub include_hidden_sheets: bool,
     /// The delimiter of delimited text.
@@ -160,6 +164,7 @@ impl Look {
         options.sheet.clone_from(&self.sheet);
         options.sheet_number = self.sheet_number.map(u32::from);
         options.sheets.clone_from(&self.sheets);
+        options.mapping.clone_from(&self.mapping);
         options.include_hidden_sheets = self.include_hidden_sheets;
         options.csv_delimiter = self.delimiter;
         options.csv_quote = self.quote;
@@ -222,6 +227,11 @@ impl Wish {
             "include_hidden_sheets" => self.look.include_hidden_sheets = truth(name, value)?,
             "skip_hidden_rows" => self.plan.skip_hidden_rows = truth(name, value)?,
             "merged_cells" => self.plan.merged_cells = word(name, value)?,
+            "mapping" => {
+                let mapping = HeaderMap::parse(value);
+                let mapping = mapping.map_err(|why| BadOption(format!("mapping {why}")))?;
+                self.look.mapping = mapping;
+            }
             "delimiter" => self.look.delimiter = Some(delimiter(value)?),
             "quote" => self.look.quote = Some(word(name, value)?),
             "encoding" => self.look.encoding = Some(word(name, value)?),
@@ -321,6 +331,7 @@ mod tests {
             ("encoding", "ebcdic"),
             ("sheets", ","),
             ("merged_cells", "down"),
+            ("mapping", "Artikelnr=kode"),
         ] {
             assert!(wish(&[(name, value)]).is_err(), "{name}");
         }

@@ -86,13 +86,38 @@ fn look(path: &Path, options: &Options) -> Result<Inspection, Refusal> {
     }
     let source = unpack::open(path)?;
     let path = source.path();
-    let aliases = Aliases::new(&options.aliases);
+    let aliases = Aliases::new(&options.aliases).with(&options.mapping);
     let Some(format) = detect::detect(path)?.workbook() else {
         return look_at_text(path, &aliases, options);
     };
     let mut workbook = rows::open(path, format, options)?;
     let (found, skipped) = find_sheets(workbook.as_mut(), &aliases, options)?;
-    Ok(inspection(format, found, skipped))
+    let inspection = inspection(format, found, skipped);
+    refuse_unused(&inspection, options)?;
+    Ok(inspection)
+}
+
+/// Refuses what somebody says of headers that are not there: it is misspelt, and the column that was
+/// meant would be something else.
+fn refuse_unused(inspection: &Inspection, options: &Options) -> Result<(), Refusal> {
+    let mappings = inspection.heads().map(|head| head.mapping);
+    let unused = options.mapping.unused(mappings);
+    if unused.is_empty() {
+        return Ok(());
+    }
+    let columns = inspection.heads().flat_map(|head| &head.mapping.columns);
+    let there: Vec<&str> = columns
+        .map(|column| column.header.as_str())
+        .take(30)
+        .collect();
+    Err(Refusal::new(
+        Refusal::MISSING_HEADERS,
+        format!(
+            "the mapping names headers that are not there: {}; found: {}",
+            cut(&unused.join(", "), 500),
+            cut(&there.join(", "), 500)
+        ),
+    ))
 }
 
 fn look_at_text(path: &Path, aliases: &Aliases, options: &Options) -> Result<Inspection, Refusal> {
@@ -106,6 +131,7 @@ fn look_at_text(path: &Path, aliases: &Aliases, options: &Options) -> Result<Ins
     let n_rows = scan.n_lines.saturating_sub(inspection.header_row.into());
     inspection.rows_at_most = Some(n_rows);
     inspection.sheet = None;
+    refuse_unused(&inspection, options)?;
     Ok(inspection)
 }
 

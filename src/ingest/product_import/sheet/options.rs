@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::super::header_map::HeaderMap;
 use super::super::locale::Locale;
 use super::choice::Sheets;
 use super::merged::MergedCells;
@@ -34,6 +35,8 @@ pub struct Options {
     pub max_file_bytes: u64,
     /// Further headers by field name.
     pub aliases: BTreeMap<String, Vec<String>>,
+    /// What somebody says headers of this file mean.
+    pub mapping: HeaderMap,
     /// The sheet to read; `None`: the first visible one that has the required headers.
     pub sheet: Option<String>,
     /// The sheet to read by its place among those with cells, from 1, where `sheet` names none.
@@ -122,6 +125,7 @@ impl From<&ProductImport> for Options {
             max_cell_chars: usize::try_from(config.max_cell_chars).unwrap_or(usize::MAX),
             max_file_bytes: 512 * 1024 * 1024,
             aliases: config.aliases.clone(),
+            mapping: HeaderMap::default(),
             sheet: None,
             sheet_number: None,
             sheets: None,
