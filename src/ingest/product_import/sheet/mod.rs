@@ -159,12 +159,30 @@ struct Found {
     rows_at_most: Option<u64>,
 }
 
+impl Found {
+    /// Adds a sheet.
+    fn with(found: Option<Self>, sheet: FurtherSheet, rows_at_most: Option<u64>) -> Self {
+        let Some(mut found) = found else {
+            return Self {
+                first: sheet,
+                more: Vec::new(),
+                rows_at_most,
+            };
+        };
+        let total = found.rows_at_most.zip(rows_at_most);
+        found.rows_at_most = total.map(|(a, b)| a.saturating_add(b));
+        found.more.push(sheet);
+        found
+    }
+}
+
 /// Takes the sheets asked for, or the first visible one that has a header row, and says why others
 /// are passed over.
 ///
 /// # Errors
 ///
-/// When no sheet has a header row: of those that have none, why the one that was rather meant has not.
+/// When no sheet has a header row: of those that have none, why the one that was rather meant has not;
+/// and where one of several has a header row that cannot be used.
 fn find_sheets(
     workbook: &mut dyn Workbook,
     aliases: &Aliases,
@@ -180,6 +198,9 @@ fn find_sheets(
         let head = read_head(workbook, &sheet, options)?;
         let (header_row, mapping) = match head.find(aliases, options.max_columns) {
             Ok(found) => found,
+            Err(none) if options.sheets.is_some() && none.is_faulty() => {
+                return Err(none.of_sheet(&sheet));
+            }
             Err(none) => {
                 without.push((sheet, none));
                 continue;
@@ -193,20 +214,7 @@ fn find_sheets(
             header_row,
             mapping,
         };
-        match &mut found {
-            None => {
-                found = Some(Found {
-                    first: sheet,
-                    more: Vec::new(),
-                    rows_at_most,
-                });
-            }
-            Some(found) => {
-                let total = found.rows_at_most.zip(rows_at_most);
-                found.rows_at_most = total.map(|(a, b)| a.saturating_add(b));
-                found.more.push(sheet);
-            }
-        }
+        found = Some(Found::with(found, sheet, rows_at_most));
         if options.sheets.is_none() {
             break;
         }

@@ -281,6 +281,26 @@ fn a_foreign_sheet_among_others_goes_to_the_other_reader() {
 }
 
 #[test]
+fn a_header_row_that_cannot_be_used_is_the_end_of_all() {
+    let files = Files::new();
+    let mut book = book(vec![
+        sheet("Lamps", &[&["code", "name"], &["L1", "Lamp"]]),
+        sheet(
+            "Kabel",
+            &[&["code", "name", "Name "], &["C1", "Cable", "x"]],
+        ),
+    ]);
+    let path = files.xlsx(&mut book);
+    let refusal = inspect(&path, "", &with("all")).unwrap_err();
+    assert_eq!(refusal.code, Refusal::DUPLICATE_HEADERS);
+    assert!(
+        refusal.message.starts_with("sheet \"Kabel\": "),
+        "{refusal}"
+    );
+    assert_eq!(read_ok(&path).codes(), ["L1"], "nobody asked for it");
+}
+
+#[test]
 fn text_is_one_sheet() {
     let files = Files::new();
     let path = files.bytes("code,name\nA,a\n");
