@@ -49,10 +49,8 @@ pub(super) trait Workbook {
     ///
     /// # Errors
     ///
-    /// [`Refusal::MERGED_CELLS`] where they cannot be told or are too many.
-    fn merged(&mut self, _sheet: &str) -> Result<Vec<merged::Range>, Refusal> {
-        Err(merged::refusal("merged cells cannot be told in this file"))
-    }
+    /// [`Refusal::MERGED_CELLS`] where they cannot be read or are too many.
+    fn merged(&mut self, sheet: &str) -> Result<Vec<merged::Range>, Refusal>;
 
     /// Returns what day 0 of its serial dates is.
     fn epoch(&self) -> Epoch {

@@ -14,6 +14,7 @@
 //! ranges that overlap are refused. No range makes rows or columns that the
 //! sheet has not, so one over the whole sheet costs nothing.
 
+pub(super) mod xlsb;
 pub(super) mod xlsx;
 
 use serde::{Deserialize, Serialize};

@@ -227,11 +227,18 @@ fn an_open_document_tells_its_spans() {
 }
 
 #[test]
-fn formats_that_do_not_tell_are_refused_at_once() {
+fn binary_workbooks_tell_them_and_text_has_none() {
     let files = Files::new();
     let xlsb = files.bytes(formats::xlsb::workbook());
-    let refusal = inspect(&xlsb, "", &fill()).unwrap_err();
-    assert_eq!(refusal.code, Refusal::MERGED_CELLS);
+    let mut opened = rows::open_here(&xlsb, Format::Xlsb).unwrap();
+    let range = super::super::merged::xlsx::range(b"B3:B4").unwrap();
+    assert_eq!(opened.merged("Products").unwrap(), [range]);
+    assert_eq!(
+        opened.merged("None").unwrap_err().code,
+        Refusal::INVALID_FILE_FORMAT
+    );
+    let filled = read_all(&xlsb, &fill()).unwrap().1;
+    assert_eq!(filled.codes(), ["00123", "456"]);
     let text = files.bytes("code,name\nA,a\n");
     assert_eq!(read_all(&text, &fill()).unwrap().1.codes(), ["A"]);
 }
@@ -255,4 +262,51 @@ fn both_readers_of_xlsx_find_the_same_ranges() {
     expected.sort_unstable();
     assert_eq!(ranges, expected);
     assert_eq!(ranges.len(), 7);
+}
+
+#[test]
+fn workbooks_of_other_programs_with_several_sheets_and_merged_cells() {
+    for name in ["catalogue.xls", "catalogue.ods"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("src/ingest/product_import/fixtures")
+            .join(name);
+        let options = Options {
+            sheets: Some(Sheets::All),
+            ..fill()
+        };
+        let (inspection, found) = read_all(&path, &options).unwrap();
+        let heads: Vec<_> = inspection
+            .heads()
+            .map(|head| (head.sheet.unwrap(), head.header_row))
+            .collect();
+        assert_eq!(heads, [("Lampen", 2), ("Kabel", 1)], "{name}");
+        assert_eq!(inspection.skipped[0].sheet, "Hinweise");
+        assert_eq!(
+            categories(&found),
+            [
+                row(3, "L1", "Leuchten", ""),
+                row(4, "L2", "Leuchten", ""),
+                row(5, "L3", "Leuchten", ""),
+                row(6, "L4", "Zubehör", ""),
+                row(2, "K1", "-", ""),
+                row(3, "K2", "-", ""),
+            ],
+            "{name}"
+        );
+        let colours = found.rows[4..]
+            .iter()
+            .map(|row| serde_json::json!(row.attributes));
+        assert!(colours.eq([
+            serde_json::json!({"Farbe": "rot"}),
+            serde_json::json!({"Farbe": "rot"})
+        ]));
+        assert_eq!(found.faults(), [(4, "code", "duplicate_code")], "{name}");
+        let first = Options {
+            sheets: Some(Sheets::All),
+            ..Options::default()
+        };
+        let as_is = read_all(&path, &first).unwrap().1;
+        let categories = as_is.rows.iter().filter(|row| row.category.is_some());
+        assert_eq!(categories.count(), 2, "{name}");
+    }
 }
