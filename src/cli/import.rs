@@ -25,6 +25,7 @@ use crate::{
     ingest::product_import::{
         dealers::{self, DealersError},
         plan::Wish,
+        saved_map,
         sheet::SkippedSheet,
         submit::{self, Origin, SubmitError},
         tally::{self, Tally},
@@ -54,6 +55,7 @@ const N_SHOWN: i64 = 10;
   ingestd import catalogue.xlsx --sheets 'Lamps,Cables,3' --json
   ingestd import catalogue.xlsx --merged-cells fill
   ingestd import partslist.csv --map 'Unser Zeichen=code' --map Text=name
+  ingestd import partslist.csv --map @acme
   ingestd import products.xlsx --json | jq .items_done
   ingestd import https://files.example.com/products.xlsx --secret supplier
   ingestd import s3://exports/products.csv --endpoint https://minio.example.com --secret minio
@@ -119,7 +121,8 @@ struct Options {
     /// The cells of a merged range: `first` has its value (default), or `fill`, each of them has.
     #[arg(long, value_name = "WHICH")]
     merged_cells: Option<String>,
-    /// What a header of this file means: a field, or `attribute`; may be given several times.
+    /// What a header of this file means: a field, or `attribute`; may be given several times. Or
+    /// `@NAME`: what a saved mapping says.
     #[arg(long = "map", value_name = "HEADER=FIELD")]
     mapping: Vec<String>,
     /// What stands between the cells of a text file: one sign, or `tab`; default: found out.
@@ -351,11 +354,13 @@ async fn submit_as(
     file: impl AsyncRead + Unpin,
     name: &str,
     origin: Origin<'_>,
-    wish: Wish,
+    mut wish: Wish,
     session: &mut Session,
 ) -> Result<RunId, Failure> {
     let (blobs, writer) = copy(file, name, session).await?;
     let plan = wish.plan;
+    let resolved = saved_map::resolve(&mut session.conn, origin.tenant, &mut wish).await?;
+    resolved.map_err(|refusal| refused(refusal.into()))?;
     let accepted = submit::accept(&blobs, &session.config, writer, name, wish).await;
     let accepted = accepted.map_err(refused)?;
     let (actor, output) = (session.actor.clone(), session.output.clone());

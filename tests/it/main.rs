@@ -35,6 +35,7 @@ mod http;
 mod import;
 mod import_dealers;
 mod import_download;
+mod import_mapping;
 mod import_modes;
 mod import_sheets;
 mod import_undo;

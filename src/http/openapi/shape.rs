@@ -64,6 +64,10 @@ pub(super) const SHAPES: &[Shape] = &[
     shape("DELETE /api/v1/session", "", "", &[204]),
     shape("GET /api/v1/tokens", "limit:limit cursor", "", &[200]),
     shape("POST /api/v1/tokens", "", "name! role:viewer|operator|admin! tenants:strings? expires_secs:int?", &[201]),
+    shape("GET /api/v1/mappings", "tenant limit:limit cursor", "", &[200]),
+    shape("GET /api/v1/mappings/{name}", "tenant", "", &[200]),
+    shape("PUT /api/v1/mappings/{name}", "tenant", "headers:object!", &[200, 201]),
+    shape("DELETE /api/v1/mappings/{name}", "tenant", "", &[200]),
     shape("POST /import/products", "", "", &[202]),
     shape("POST /api/v1/import/products", "", "", &[202]),
 ];

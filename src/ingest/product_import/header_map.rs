@@ -18,6 +18,8 @@ const MOST: usize = 1000;
 pub struct HeaderMap {
     /// By header as it is compared: the header as it was given, and the field; `None`: none.
     by_key: BTreeMap<String, (String, Option<Field>)>,
+    /// Whether it is for many files, of which each has some of the headers.
+    is_saved: bool,
 }
 
 /// Returns a header as headers are compared; one of signs only, such as `#`, is told apart by itself.
@@ -54,6 +56,19 @@ impl HeaderMap {
         Self::of(pairs)
     }
 
+    /// Takes a mapping that is saved for many files.
+    ///
+    /// # Errors
+    ///
+    /// As [`HeaderMap::parse`].
+    pub fn saved(headers: BTreeMap<String, String>) -> Result<Self, String> {
+        let map = Self::of(headers.into_iter().collect())?;
+        Ok(Self {
+            is_saved: true,
+            ..map
+        })
+    }
+
     fn of(pairs: Vec<(String, String)>) -> Result<Self, String> {
         if pairs.is_empty() || pairs.len() > MOST {
             let n = pairs.len();
@@ -82,10 +97,14 @@ impl HeaderMap {
         entries.map(|(key, (_, field))| (key.as_str(), *field))
     }
 
-    /// Returns the headers that none of these columns has, as they were given.
+    /// Returns the headers that none of these columns has, as they were given; none of a mapping
+    /// that is saved for many files.
     #[must_use]
     pub fn unused<'m>(&self, mappings: impl Iterator<Item = &'m Mapping>) -> Vec<&str> {
         let mut left: BTreeMap<&str, &str> = BTreeMap::new();
+        if self.is_saved {
+            return Vec::new();
+        }
         for (key, (header, _)) in &self.by_key {
             left.insert(key, header);
         }
@@ -201,5 +220,8 @@ mod tests {
         let (one, other) = (of(&["ARTIKEL-NR", "name"]), of(&["code", "name", "prise"]));
         assert_eq!(map.unused([&one].into_iter()), ["Prise"]);
         assert!(map.unused([&one, &other].into_iter()).is_empty());
+        let saved = BTreeMap::from([("Prise".to_owned(), "price".to_owned())]);
+        let saved = HeaderMap::saved(saved).unwrap();
+        assert!(saved.unused([&one].into_iter()).is_empty());
     }
 }

@@ -148,6 +148,8 @@ pub struct Look {
     pub sheets: Option<Sheets>,
     /// What headers mean.
     pub mapping: HeaderMap,
+    /// The name of a saved mapping that says so; looked up before the file is looked at.
+    pub saved_mapping: Option<String>,
     /// Whether hidden sheets are looked at, too.
     pub include_hidden_sheets: bool,
     /// The delimiter of delimited text.
@@ -227,10 +229,17 @@ impl Wish {
             "include_hidden_sheets" => self.look.include_hidden_sheets = truth(name, value)?,
             "skip_hidden_rows" => self.plan.skip_hidden_rows = truth(name, value)?,
             "merged_cells" => self.plan.merged_cells = word(name, value)?,
+            "mapping" if value.starts_with('@') => {
+                let name = value.trim_start_matches('@');
+                let checked = super::saved_map::check_name(name);
+                checked.map_err(|rule| BadOption(format!("mapping: @ and {rule}")))?;
+                self.look.saved_mapping = Some(name.to_owned());
+            }
             "mapping" => {
                 let mapping = HeaderMap::parse(value);
                 let mapping = mapping.map_err(|why| BadOption(format!("mapping {why}")))?;
                 self.look.mapping = mapping;
+                self.look.saved_mapping = None;
             }
             "delimiter" => self.look.delimiter = Some(delimiter(value)?),
             "quote" => self.look.quote = Some(word(name, value)?),
@@ -332,6 +341,7 @@ mod tests {
             ("sheets", ","),
             ("merged_cells", "down"),
             ("mapping", "Artikelnr=kode"),
+            ("mapping", "@a b"),
         ] {
             assert!(wish(&[(name, value)]).is_err(), "{name}");
         }

@@ -14,6 +14,7 @@ use sqlx::PgConnection;
 
 use super::{
     plan::{BadOption, NAMES, Wish},
+    saved_map,
     sheet::{Inspection, Refusal, SkippedSheet},
     status,
     submit::{self, Origin, SYSTEM, SubmitError},
@@ -113,6 +114,11 @@ impl Order {
             self.wish.set(name, value)?; // forms have fields of their own
         }
         let (tenant, plan) = (self.tenant, self.wish.plan);
+        if self.wish.look.saved_mapping.is_some() {
+            let mut conn = app.db.acquire().await?;
+            let resolved = saved_map::resolve(&mut conn, &tenant, &mut self.wish).await?;
+            resolved.map_err(SubmitError::from)?;
+        }
         let (name, file) = (&upload.file_name, upload.file);
         let accepted = submit::accept(&app.blobs, &app.config, file, name, self.wish).await?;
         let origin = Origin {

@@ -14,6 +14,7 @@ use super::{
     RunImport, header,
     job::Params,
     plan::{Mode, Wish},
+    saved_map,
     sheet::{self, Inspection, Refusal, SkippedSheet},
     store::{self, ImportType},
 };
@@ -81,7 +82,8 @@ impl Drop for Accepted {
 
 /// Inspects a file that has been written whole, and gives it its name in the store.
 ///
-/// `file_name` is the name the user knows it by.
+/// `file_name` is the name the user knows it by. A saved mapping that the wish names is looked up
+/// before, by [`saved_map::resolve`].
 ///
 /// # Errors
 ///
@@ -95,6 +97,9 @@ pub async fn accept(
     wish: Wish,
 ) -> Result<Accepted, SubmitError> {
     file.flush().await?;
+    if let Some(name) = &wish.look.saved_mapping {
+        return Err(saved_map::missing(name, "was not looked up").into());
+    }
     let mut options = sheet::Options {
         max_file_bytes: config.http.max_upload_bytes,
         ..sheet::Options::from(&config.product_import)
