@@ -156,8 +156,8 @@ impl Options {
         (!self.mapping.is_empty()).then_some(text)
     }
 
-    fn wish(&self, session: &Session) -> Result<Wish, Failure> {
-        let mut wish = Wish::from(&session.config.product_import);
+    /// Returns what was given, by the names of an upload's options.
+    fn given(&self) -> Vec<(&'static str, String)> {
         let [dry_run, hidden_sheets, hidden_rows] = [
             self.dry_run,
             self.include_hidden_sheets,
@@ -185,11 +185,16 @@ impl Options {
             ("decimal", &self.decimal),
             ("dates", &self.dates),
         ];
-        for (name, value) in given {
-            if let Some(value) = value {
-                let set = wish.set(name, value);
-                set.map_err(|bad| Failure::new(Exit::Usage, bad))?;
-            }
+        let given = given.into_iter();
+        let given = given.filter_map(|(name, value)| Some((name, value.clone()?)));
+        given.collect()
+    }
+
+    fn wish(&self, session: &Session) -> Result<Wish, Failure> {
+        let mut wish = Wish::from(&session.config.product_import);
+        for (name, value) in self.given() {
+            let set = wish.set(name, &value);
+            set.map_err(|bad| Failure::new(Exit::Usage, bad))?;
         }
         Ok(wish)
     }
@@ -237,7 +242,17 @@ struct RowError {
 
 pub(super) async fn run(args: &ImportArgs, session: &mut Session) -> Result<Exit, Failure> {
     if let Some(url) = args.file.to_str().filter(|file| file.contains("://")) {
-        return fetch::run(url, &args.remote, &args.tenant, args.no_wait, session).await;
+        args.options.wish(session)?; // what does not fit is told before anything is fetched
+        let given = args.options.given();
+        return fetch::run(
+            url,
+            &args.remote,
+            given,
+            &args.tenant,
+            args.no_wait,
+            session,
+        )
+        .await;
     }
     let file = open(&args.file, session.config.http.max_upload_bytes).await?;
     let name = args
