@@ -114,6 +114,17 @@ async fn every_sheet_is_imported_and_told_by_name() {
         .iter()
         .map(|it| it["sheet"].clone());
     assert!(named.eq(["Lamps", "Kabel", "Kabel"]), "{done}");
+    let page = reqwest::get(daemon.url(&format!("/imports/{job}")))
+        .await
+        .unwrap();
+    let page = page.text().await.unwrap();
+    for words in [
+        "<th scope=\"row\">Kabel</th>",
+        "Sheet Read me was not read: missing",
+        "<td>Lamps</td>",
+    ] {
+        assert!(page.contains(words), "{words}: {page}");
+    }
     // a column that a sheet has not changes nothing
     let colours = "SELECT string_agg(concat_ws(' ', code, attributes), '; ' ORDER BY code)
         FROM catalog.products WHERE import_id = $1";
