@@ -46,6 +46,7 @@ fn chunk(seq: u32, rows: std::ops::Range<u32>, order: Order) -> Chunk {
     Chunk {
         rejected: Vec::new(),
         seq,
+        sheet: 0,
         n_rows: rows.end - rows.start,
         n_bad: 0,
         last_row: rows.end + 1,

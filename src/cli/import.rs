@@ -25,7 +25,10 @@ use crate::{
     ingest::product_import::{
         dealers::{self, DealersError},
         plan::Wish,
+        saved_map,
+        sheet::SkippedSheet,
         submit::{self, Origin, SubmitError},
+        tally::{self, Tally},
     },
     runs::{Run, RunId},
 };
@@ -48,6 +51,11 @@ const N_SHOWN: i64 = 10;
   ingestd import dealers.xlsx --dealers
   ingestd import products.xlsx --mode replace-all --max-drop-percent 5
   ingestd import preise.csv --mode update-only --decimal comma --dates dmy
+  ingestd import catalogue.xlsx --sheets all
+  ingestd import catalogue.xlsx --sheets 'Lamps,Cables,3' --json
+  ingestd import catalogue.xlsx --merged-cells fill
+  ingestd import partslist.csv --map 'Unser Zeichen=code' --map Text=name
+  ingestd import partslist.csv --map @acme
   ingestd import products.xlsx --json | jq .items_done
   ingestd import https://files.example.com/products.xlsx --secret supplier
   ingestd import s3://exports/products.csv --endpoint https://minio.example.com --secret minio
@@ -100,12 +108,23 @@ struct Options {
     /// The sheet to read by its place, from 1.
     #[arg(long, value_name = "N", conflicts_with = "sheet")]
     sheet_number: Option<String>,
+    /// Several sheets in one import: `all`, or names and places with commas between; names with
+    /// commas in a JSON list.
+    #[arg(long, value_name = "WHICH", conflicts_with_all = ["sheet", "sheet_number"])]
+    sheets: Option<String>,
     /// Look at hidden sheets, too.
     #[arg(long)]
     include_hidden_sheets: bool,
     /// Pass over rows that are hidden, by a filter or by hand.
     #[arg(long)]
     skip_hidden_rows: bool,
+    /// The cells of a merged range: `first` has its value (default), or `fill`, each of them has.
+    #[arg(long, value_name = "WHICH")]
+    merged_cells: Option<String>,
+    /// What a header of this file means: a field, or `attribute`; may be given several times. Or
+    /// `@NAME`: what a saved mapping says.
+    #[arg(long = "map", value_name = "HEADER=FIELD")]
+    mapping: Vec<String>,
     /// What stands between the cells of a text file: one sign, or `tab`; default: found out.
     #[arg(long, value_name = "SIGN")]
     delimiter: Option<String>,
@@ -125,14 +144,27 @@ struct Options {
 }
 
 impl Options {
-    fn wish(&self, session: &Session) -> Result<Wish, Failure> {
-        let mut wish = Wish::from(&session.config.product_import);
+    /// Returns the headers and what they mean as JSON, in which a header may have anything in it.
+    fn mapping(&self) -> Option<String> {
+        let pairs = self.mapping.iter().map(|pair| {
+            let (header, field) = pair.rsplit_once('=')?;
+            Some((header.to_owned(), field.into()))
+        });
+        let pairs: Option<serde_json::Map<_, serde_json::Value>> = pairs.collect();
+        // one that is no pair is told by whoever reads it
+        let text = pairs.map_or_else(|| self.mapping.join("\n"), |pairs| json!(pairs).to_string());
+        (!self.mapping.is_empty()).then_some(text)
+    }
+
+    /// Returns what was given, by the names of an upload's options.
+    fn given(&self) -> Vec<(&'static str, String)> {
         let [dry_run, hidden_sheets, hidden_rows] = [
             self.dry_run,
             self.include_hidden_sheets,
             self.skip_hidden_rows,
         ]
         .map(|is_set| is_set.then(|| "true".to_owned()));
+        let mapping = self.mapping();
         let given = [
             ("mode", &self.mode),
             ("dry_run", &dry_run),
@@ -142,19 +174,27 @@ impl Options {
             ("priority", &self.priority),
             ("sheet", &self.sheet),
             ("sheet_number", &self.sheet_number),
+            ("sheets", &self.sheets),
             ("include_hidden_sheets", &hidden_sheets),
             ("skip_hidden_rows", &hidden_rows),
+            ("merged_cells", &self.merged_cells),
+            ("mapping", &mapping),
             ("delimiter", &self.delimiter),
             ("quote", &self.quote),
             ("encoding", &self.encoding),
             ("decimal", &self.decimal),
             ("dates", &self.dates),
         ];
-        for (name, value) in given {
-            if let Some(value) = value {
-                let set = wish.set(name, value);
-                set.map_err(|bad| Failure::new(Exit::Usage, bad))?;
-            }
+        let given = given.into_iter();
+        let given = given.filter_map(|(name, value)| Some((name, value.clone()?)));
+        given.collect()
+    }
+
+    fn wish(&self, session: &Session) -> Result<Wish, Failure> {
+        let mut wish = Wish::from(&session.config.product_import);
+        for (name, value) in self.given() {
+            let set = wish.set(name, &value);
+            set.map_err(|bad| Failure::new(Exit::Usage, bad))?;
         }
         Ok(wish)
     }
@@ -176,6 +216,14 @@ pub(super) struct Summary {
     #[sqlx(skip)]
     #[serde(skip_serializing_if = "Option::is_none")]
     preview: Option<serde_json::Value>,
+    /// What came of each sheet, where several are read.
+    #[sqlx(skip)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sheets: Option<Vec<Tally>>,
+    /// The sheets that are not read although several are, and why.
+    #[sqlx(skip)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    skipped_sheets: Vec<SkippedSheet>,
     /// The first reasons.
     #[sqlx(skip)]
     first_errors: Vec<RowError>,
@@ -184,6 +232,7 @@ pub(super) struct Summary {
 /// What is wrong with one row.
 #[derive(Debug, Serialize, FromRow)]
 struct RowError {
+    sheet: Option<String>,
     row_no: i32,
     column_name: Option<String>,
     code: String,
@@ -193,7 +242,17 @@ struct RowError {
 
 pub(super) async fn run(args: &ImportArgs, session: &mut Session) -> Result<Exit, Failure> {
     if let Some(url) = args.file.to_str().filter(|file| file.contains("://")) {
-        return fetch::run(url, &args.remote, &args.tenant, args.no_wait, session).await;
+        args.options.wish(session)?; // what does not fit is told before anything is fetched
+        let given = args.options.given();
+        return fetch::run(
+            url,
+            &args.remote,
+            given,
+            &args.tenant,
+            args.no_wait,
+            session,
+        )
+        .await;
     }
     let file = open(&args.file, session.config.http.max_upload_bytes).await?;
     let name = args
@@ -310,11 +369,13 @@ async fn submit_as(
     file: impl AsyncRead + Unpin,
     name: &str,
     origin: Origin<'_>,
-    wish: Wish,
+    mut wish: Wish,
     session: &mut Session,
 ) -> Result<RunId, Failure> {
     let (blobs, writer) = copy(file, name, session).await?;
     let plan = wish.plan;
+    let resolved = saved_map::resolve(&mut session.conn, origin.tenant, &mut wish).await?;
+    resolved.map_err(|refusal| refused(refusal.into()))?;
     let accepted = submit::accept(&blobs, &session.config, writer, name, wish).await;
     let accepted = accepted.map_err(refused)?;
     let (actor, output) = (session.actor.clone(), session.output.clone());
@@ -357,6 +418,8 @@ pub(super) async fn follow(id: RunId, session: &mut Session) -> Result<Exit, Fai
     let run = progress::follow(id, session).await?;
     let mut summary = summary(&mut session.conn, id).await?;
     summary.preview = run.details.get("preview").cloned();
+    summary.sheets = tally::sheets(&run.details);
+    summary.skipped_sheets = tally::skipped(&run.details);
     summary.print(&session.output, &run)?;
     let lost = run
         .error
@@ -380,7 +443,7 @@ pub(super) async fn summary(conn: &mut PgConnection, id: RunId) -> sqlx::Result<
     .fetch_one(&mut *conn)
     .await?;
     summary.first_errors = sqlx::query_as(
-        "SELECT row_no, column_name, code, message, value FROM catalog.import_errors
+        "SELECT sheet, row_no, column_name, code, message, value FROM catalog.import_errors
          WHERE import_id = $1 ORDER BY row_no, id LIMIT $2",
     )
     .bind(id)
@@ -409,6 +472,7 @@ impl Summary {
             counts.push(count("products archived", self.archived_count));
         }
         output.table(&["rows", ""], counts)?;
+        self.print_sheets(output)?;
         if self.dry_run {
             output.line("nothing was written: this was a dry run")?;
         }
@@ -416,13 +480,41 @@ impl Summary {
             return Ok(());
         }
         output.line("")?;
-        let rows = self.first_errors.iter().map(RowError::cells).collect();
-        output.table(&["row", "column", "what is wrong", "value"], rows)?;
+        let mut headers = vec!["row", "column", "what is wrong", "value"];
+        let mut rows: Vec<_> = self.first_errors.iter().map(RowError::cells).collect();
+        if self.sheets.is_some() {
+            headers.insert(0, "sheet");
+            for (cells, error) in rows.iter_mut().zip(&self.first_errors) {
+                cells.insert(0, or_none(error.sheet.as_ref()));
+            }
+        }
+        output.table(&headers, rows)?;
         if self.error_count > N_SHOWN {
             output.remark(&format!(
                 "more: SELECT * FROM catalog.import_errors WHERE import_id = {}",
                 run.id
             ));
+        }
+        Ok(())
+    }
+}
+
+impl Summary {
+    /// Prints what came of each sheet, and why others were not read.
+    fn print_sheets(&self, output: &Output) -> std::io::Result<()> {
+        let Some(sheets) = &self.sheets else {
+            return Ok(());
+        };
+        output.line("")?;
+        let count = |n: i64| n.to_string();
+        let rows = sheets.iter().map(|sheet| {
+            let counts = [sheet.total_rows, sheet.success_count, sheet.error_count];
+            let name = std::iter::once(brief(&sheet.sheet));
+            name.chain(counts.map(count)).collect()
+        });
+        output.table(&["sheet", "rows", "good", "bad"], rows.collect())?;
+        for SkippedSheet { sheet, message, .. } in &self.skipped_sheets {
+            output.remark(&format!("sheet {} was not read: {message}", brief(sheet)));
         }
         Ok(())
     }

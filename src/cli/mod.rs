@@ -19,6 +19,7 @@ mod import;
 mod imports;
 mod interrupt;
 mod jobs;
+mod mappings;
 mod migrate;
 mod openapi;
 mod output;
@@ -135,6 +136,9 @@ enum Command {
     /// Lists and shows imports, and undoes them.
     #[command(subcommand, after_help = imports::EXAMPLES)]
     Imports(imports::ImportsCommand),
+    /// Lists, saves and removes mappings: what headers mean in the files of an owner.
+    #[command(subcommand, after_help = mappings::EXAMPLES)]
+    Mappings(mappings::MappingsCommand),
     /// Checks and shows the configuration.
     #[command(subcommand, after_help = config::EXAMPLES)]
     Config(config::ConfigCommand),
@@ -227,6 +231,7 @@ impl Cli {
             Command::Source(command) => source::run(command, session).await,
             Command::Import(args) => import::run(&args, session).await,
             Command::Imports(command) => imports::run(command, session).await,
+            Command::Mappings(command) => mappings::run(command, session).await,
             _ => Ok(Exit::Ok), // the commands without a session returned above
         }
     }

@@ -37,7 +37,7 @@ use route::route;
 
 use crate::ingest::product_import::{
     routes as product_import, routes_dealers as dealers, routes_export as export,
-    routes_imports as imports,
+    routes_imports as imports, routes_mappings as mappings,
 };
 
 pub use audit::record;
@@ -115,7 +115,7 @@ pub const ROUTES: &[Route] = &[
     route!(GET    "/api/v1/tokens"                   Admin Whole       token::list,        "The API tokens, the revoked ones among them; never their secrets."),
     route!(SECRET "/api/v1/tokens"                   Admin Whole       token::create,      "Makes a token of `{name, role, tenants, expires_secs}`, of which the first two are required: 201, with the `token` itself, which is shown this once."),
     route!(DELETE "/api/v1/tokens/{id}"              Admin Whole       token::revoke,      "Revokes a token: from now on it opens nothing. 409 where it was revoked before."),
-    route!(UPLOAD "/import/products"               Operator Filtered product_import::upload, "Imports the products of an uploaded workbook or CSV, the form's field `file`: 202 with the job's id, 400 where it cannot be imported. Options are further fields or parameters: `tenant` (whose products they become; 422 where it is missing and the caller has several, 403 where it is none of theirs), `mode` (upsert, insert_only, update_only, replace_all), `dry_run`, `duplicates` (first_wins, last_wins, reject), `max_drop_percent` (20), `on_duplicate_file` (import, reject: 409), `priority` (0 to 3), `sheet`, `sheet_number`, `include_hidden_sheets`, `skip_hidden_rows`, `delimiter` (a sign, or tab), `quote` (double, single, none), `encoding` (utf8, utf16_le, utf16_be, windows1252, windows1250), `decimal` (plain, point, comma), `dates` (iso, dmy, mdy, ymd)."),
+    route!(UPLOAD "/import/products"               Operator Filtered product_import::upload, "Imports the products of an uploaded workbook or CSV, the form's field `file`: 202 with the job's id, 400 where it cannot be imported. Options are further fields or parameters: `tenant` (whose products they become; 422 where it is missing and the caller has several, 403 where it is none of theirs), `mode` (upsert, insert_only, update_only, replace_all), `dry_run`, `duplicates` (first_wins, last_wins, reject), `max_drop_percent` (20), `on_duplicate_file` (import, reject: 409), `priority` (0 to 3), `sheet`, `sheet_number`, `sheets` (several in one import: all, or names and places with commas between, or a JSON list), `include_hidden_sheets`, `skip_hidden_rows`, `merged_cells` (first, fill), `mapping` (what headers mean: header=field with commas between, a JSON object, or @ and the name of a saved mapping; a field is code, name, description, brand, category, price, currency, stock, ean, url, weight, updated_at, or attribute), `delimiter` (a sign, or tab), `quote` (double, single, none), `encoding` (utf8, utf16_le, utf16_be, windows1252, windows1250), `decimal` (plain, point, comma), `dates` (iso, dmy, mdy, ymd)."),
     route!(UPLOAD "/api/v1/import/products"        Operator Filtered product_import::upload, "The same."),
     route!(GET    "/import/status/{jobId}"         Viewer Run product_import::status, "How far an import is."),
     route!(GET    "/api/v1/import/status/{jobId}"  Viewer Run product_import::status, "The same."),
@@ -130,6 +130,10 @@ pub const ROUTES: &[Route] = &[
     route!(GET "/api/v1/import/{id}/errors.xlsx" Operator Run export::errors_xlsx, "The same as a workbook."),
     route!(GET "/api/v1/import/{id}/results.csv" Operator Run export::results_csv, "The rows of an import that were imported, in their file's columns; 404 once the file is not kept any more."),
     route!(GET "/api/v1/import/{id}/results.xlsx" Operator Run export::results_xlsx, "The same as a workbook."),
+    route!(GET "/api/v1/mappings" Viewer Filtered mappings::list, "Saved mappings of headers, which an import names as `mapping=@name`: `?tenant=`."),
+    route!(GET "/api/v1/mappings/{name}" Viewer Filtered mappings::show, "One saved mapping: `?tenant=`, where the caller has several."),
+    route!(PUT "/api/v1/mappings/{name}" Operator Filtered mappings::save, "Saves `{headers}`, an object of headers and the fields they mean (or `attribute`), under a name: `?tenant=`. 201 where it is new, 200 where it takes the place of another."),
+    route!(DELETE "/api/v1/mappings/{name}" Operator Filtered mappings::remove, "Removes a saved mapping: `?tenant=`; imports that were accepted go on with it."),
     route!(GET "/api/v1/search" Viewer Whole search::show, "How far the search server is: what it was not told of yet, what it refused, the collections, the last trouble."),
     route!(POST "/api/v1/search/sync" Operator Whole search::sync, "202 with the job that sends what is noted and due again; 409 where no search server is configured."),
     route!(POST "/api/v1/search/rebuild" Admin Whole search::rebuild, "202 with the job that fills a new collection and leads the alias to it; one that was begun goes on."),

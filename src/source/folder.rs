@@ -266,8 +266,9 @@ impl<'a> Look<'a> {
     async fn take(&self, file: &Unsettled) -> Result<(), JobError> {
         match self.copied(file).await {
             Ok(copy) => {
-                let asked = &self.target.definition.options;
-                match options::accept(self.ctx.state(), copy, &file.name, asked).await {
+                let definition = &self.target.definition;
+                let (asked, tenant) = (&definition.options, definition.tenant.as_str());
+                match options::accept(self.ctx.state(), copy, &file.name, asked, tenant).await {
                     Ok(accepted) => self.submit(file, accepted).await,
                     Err(SubmitError::Refused(refusal)) if !refusal.is_transient() => {
                         let why = refusal.message;

@@ -126,7 +126,8 @@ async fn import(
     name: &str,
     seen: &Seen,
 ) -> Result<Done, JobError> {
-    match options::accept(ctx.state(), file, name, &target.definition.options).await {
+    let (asked, tenant) = (&target.definition.options, &target.definition.tenant);
+    match options::accept(ctx.state(), file, name, asked, tenant).await {
         Ok(accepted) => submit(ctx, target, accepted, seen).await,
         Err(SubmitError::Refused(refusal)) if !refusal.is_transient() => {
             refused(ctx, target, &refusal.message, seen).await?;

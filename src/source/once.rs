@@ -111,7 +111,8 @@ impl Job for FetchFile {
             Ok(Taken::Unchanged(_)) => return Ok(Done::new()), // nothing was seen before
             Err(error) => return Err(judged(&source.shown_location(), error)),
         };
-        let accepted = match options::accept(ctx.state(), *file, &name, &self.options).await {
+        let (asked, tenant) = (&self.options, self.tenant.as_str());
+        let accepted = match options::accept(ctx.state(), *file, &name, asked, tenant).await {
             Err(SubmitError::Refused(refusal)) if !refusal.is_transient() => {
                 return Err(JobError::fatal(refusal));
             }

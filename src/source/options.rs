@@ -11,6 +11,7 @@ use crate::{
         Context,
         product_import::{
             plan::Wish,
+            saved_map,
             submit::{self, Accepted, SubmitError},
         },
     },
@@ -62,11 +63,16 @@ pub(super) async fn accept(
     file: blob::Writer,
     name: &str,
     options: &Options,
+    tenant: &str,
 ) -> Result<Accepted, SubmitError> {
     let config = &context.config;
     // Checked when they were stored, if not by an older binary or by hand.
-    let wish = wish(&config.product_import, options)
+    let mut wish = wish(&config.product_import, options)
         .map_err(|text| SubmitError::Storage(io::Error::other(format!("the source {text}"))))?;
+    if wish.look.saved_mapping.is_some() {
+        let mut conn = context.db.acquire().await?;
+        saved_map::resolve(&mut conn, tenant, &mut wish).await??;
+    }
     submit::accept(&context.blobs, config, file, name, wish).await
 }
 

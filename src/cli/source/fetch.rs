@@ -32,10 +32,12 @@ pub(in crate::cli) struct Remote {
     options: Vec<(String, String)>,
 }
 
-/// Has a daemon fetch a file and shows the import's progress.
+/// Has a daemon fetch a file and shows the import's progress; `given` are options of the import, which
+/// those of [`Remote`] come before.
 pub(in crate::cli) async fn run(
     location: &str,
     remote: &Remote,
+    given: Vec<(&'static str, String)>,
     tenant: &str,
     no_wait: bool,
     session: &mut Session,
@@ -46,7 +48,11 @@ pub(in crate::cli) async fn run(
         endpoint: remote.endpoint.clone(),
         region: remote.region.clone(),
         secret_ref: remote.secret.clone(),
-        options: remote.options.iter().cloned().collect(),
+        options: given
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .chain(remote.options.iter().cloned())
+            .collect(),
     };
     let definition = file.definition();
     let config = &session.config;

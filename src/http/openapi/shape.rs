@@ -77,6 +77,10 @@ pub(super) const SHAPES: &[Shape] = &[
     shape("POST /api/v1/sources", "", "name! location! tenant? pattern? ready:stable|marker|at_once? endpoint? region? secret_ref? options:object cron? timezone? paused:bool", &[201]),
     shape("POST /api/v1/sources/{name}/run", "force:bool", "", &[202]),
     shape("POST /api/v1/import/fetch", "", "location! tenant? endpoint? region? secret_ref? options:object", &[202]),
+    shape("GET /api/v1/mappings", "tenant limit:limit cursor", "", &[200]),
+    shape("GET /api/v1/mappings/{name}", "tenant", "", &[200]),
+    shape("PUT /api/v1/mappings/{name}", "tenant", "headers:object!", &[200, 201]),
+    shape("DELETE /api/v1/mappings/{name}", "tenant", "", &[200]),
     shape("POST /import/products", "", "", &[202]),
     shape("POST /api/v1/import/products", "", "", &[202]),
 ];

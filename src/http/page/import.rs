@@ -25,7 +25,9 @@ use crate::{
     ingest::product_import::{
         routes::{FIELD, Order, Refused},
         routes_imports as api,
+        sheet::SkippedSheet,
         store::{self, Import, ImportType, RowFault},
+        tally::{self, Tally},
         undo::{self, Outcome, UndoError},
     },
     runs::{self, RunId},
@@ -182,6 +184,10 @@ struct ImportPage {
     run: run::Shown,
     same: Option<i64>,
     preview: Option<preview::Shown>,
+    /// What came of each sheet; empty where one is read.
+    sheets: Vec<Tally>,
+    /// Sheets that are not read although several are.
+    skipped: Vec<SkippedSheet>,
     faults: Vec<RowFault>,
     faults_cut: bool,
 }
@@ -209,6 +215,8 @@ pub(in crate::http) async fn show(
     super::ok(&ImportPage {
         frame: Frame::of(&caller, "/imports"),
         preview: preview::Shown::of(&run.details),
+        sheets: tally::sheets(&run.details).unwrap_or_default(),
+        skipped: tally::skipped(&run.details),
         faults_cut: i64::try_from(faults.len()).is_ok_and(|n| n >= N_FAULTS),
         faults,
         import: import.into(),

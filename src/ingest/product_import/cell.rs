@@ -145,6 +145,14 @@ impl RowBuf {
         }
     }
 
+    /// Puts a cell in a column in the place of what was there; an empty one, too.
+    pub fn put(&mut self, column: usize, cell: Cell<'_>) {
+        if let (Cell::Empty, Some(place)) = (cell, self.slots.get_mut(column)) {
+            *place = Slot::Empty;
+        }
+        self.set(column, cell);
+    }
+
     fn keep_text(&mut self, text: &str) -> Slot {
         let span = self.keep(text);
         if span.end - span.start < text.len() {
@@ -256,6 +264,24 @@ mod tests {
         row.set(1, Cell::Text("aéééé"));
         assert_eq!(row.width(), 2);
         assert_eq!(row.cell(1), Cell::LongText("aé"));
+    }
+
+    #[test]
+    fn what_is_put_takes_the_place_of_what_was_there() {
+        let mut row = RowBuf::new(3, 10);
+        row.start(1);
+        row.set(1, Cell::Text("a"));
+        row.set(1, Cell::Empty);
+        assert_eq!(row.cell(1), Cell::Text("a"));
+        row.put(1, Cell::Bool(true));
+        row.put(2, Cell::Text("b"));
+        assert_eq!(
+            (row.cell(1), row.cell(2)),
+            (Cell::Bool(true), Cell::Text("b"))
+        );
+        row.put(1, Cell::Empty);
+        row.put(9, Cell::Empty);
+        assert_eq!((row.cell(1), row.width()), (Cell::Empty, 3));
     }
 
     #[test]

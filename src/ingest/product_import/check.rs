@@ -23,7 +23,7 @@ use super::hash::{HAS_ATTRIBUTES, RowHasher};
 use super::header::{Column, Mapping, Target, cut, trim};
 use super::locale::Locale;
 use super::row::{ProductRow, RejectedRow, RowError};
-use super::seen::SeenCodes;
+use super::seen::{SeenCodes, Spots};
 use super::value;
 
 /// Codes are keys of an index and no longer than this many bytes of UTF-8.
@@ -69,27 +69,33 @@ pub struct Checker {
     mapping: Mapping,
     rules: Rules,
     seen: SeenCodes,
+    spots: Spots,
     hasher: RowHasher,
     /// Whether texts have the apostrophes of a download.
     is_download: bool,
 }
 
 impl Checker {
-    /// Makes a checker for a file with these columns.
+    /// Makes a checker for a file whose first sheet has these columns; `spots` names its rows.
     #[must_use]
-    pub fn new(mapping: Mapping, rules: Rules) -> Self {
-        let extra = if mapping.has_attributes() {
-            HAS_ATTRIBUTES
-        } else {
-            0
-        };
+    pub fn new(mapping: Mapping, rules: Rules, spots: Spots) -> Self {
         Self {
-            hasher: RowHasher::new(mapping.fields().bits() | extra),
+            hasher: hasher(&mapping),
             is_download: mapping.is_download(),
             mapping,
             rules,
             seen: SeenCodes::default(),
+            spots,
         }
+    }
+
+    /// Goes on with another sheet of the file, by its place from 0: a code that was in one before is
+    /// a duplicate.
+    pub fn turn_to(&mut self, sheet: usize, mapping: Mapping) {
+        self.spots.turn_to(sheet);
+        self.hasher = hasher(&mapping);
+        self.is_download = mapping.is_download();
+        self.mapping = mapping;
     }
 
     /// Checks the next row below the header row.
@@ -107,7 +113,7 @@ impl Checker {
         }
         for column in &self.mapping.columns {
             let cell = self.cell(row, column);
-            draft.read(column, cell, &mut self.seen);
+            draft.read(column, cell, &mut self.seen, &self.spots);
         }
         let Draft {
             mut product,
@@ -177,6 +183,15 @@ impl Checker {
     }
 }
 
+fn hasher(mapping: &Mapping) -> RowHasher {
+    let extra = if mapping.has_attributes() {
+        HAS_ATTRIBUTES
+    } else {
+        0
+    };
+    RowHasher::new(mapping.fields().bits() | extra)
+}
+
 fn is_blank(cell: Cell<'_>) -> bool {
     match cell {
         Cell::Empty => true,
@@ -208,11 +223,11 @@ impl<'r> Draft<'r> {
         }
     }
 
-    fn read(&mut self, column: &Column, cell: Cell<'_>, seen: &mut SeenCodes) {
+    fn read(&mut self, column: &Column, cell: Cell<'_>, seen: &mut SeenCodes, spots: &Spots) {
         let read = match column.target {
             Target::Ignored => return,
             Target::Attribute => self.read_attribute(column, cell),
-            Target::Field(Field::Code) => self.read_code(cell, seen),
+            Target::Field(Field::Code) => self.read_code(cell, seen, spots),
             Target::Field(field) => self.read_field(field, cell),
         };
         if let Err(fault) = read {
@@ -220,7 +235,12 @@ impl<'r> Draft<'r> {
         }
     }
 
-    fn read_code(&mut self, cell: Cell<'_>, seen: &mut SeenCodes) -> Result<(), Fault> {
+    fn read_code(
+        &mut self,
+        cell: Cell<'_>,
+        seen: &mut SeenCodes,
+        spots: &Spots,
+    ) -> Result<(), Fault> {
         let Rules {
             epoch,
             max_cell_chars,
@@ -237,8 +257,11 @@ impl<'r> Draft<'r> {
         if self.rules.allow_duplicates {
             return Ok(());
         }
-        match seen.insert(&self.product.code, self.row.row_no()) {
-            Some(first_row) => Err(Fault::DuplicateCode { first_row }),
+        match seen.insert(&self.product.code, spots.of(self.row.row_no())) {
+            Some(first) => {
+                let (first_row, sheet) = spots.read(first);
+                Err(Fault::DuplicateCode { first_row, sheet })
+            }
             None => Ok(()),
         }
     }

@@ -1,5 +1,7 @@
 //! What can be wrong with a cell or a row: a stable word for programs, a sentence for people.
 
+use super::header::cut;
+
 /// One thing wrong with a cell or a row. `code()` is stored and never changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
@@ -9,6 +11,8 @@ pub enum Fault {
     DuplicateCode {
         /// `row_no` of the first row with the code, good or bad.
         first_row: u32,
+        /// Its sheet where that is another one.
+        sheet: Option<String>,
     },
     /// Not a number as `1234.56`.
     InvalidNumber,
@@ -21,6 +25,8 @@ pub enum Fault {
     Superseded {
         /// `row_no` of the last row with the code.
         last_row: u32,
+        /// Its sheet where that is another one.
+        sheet: Option<String>,
         /// Whether that one counts.
         last_counts: bool,
     },
@@ -89,9 +95,10 @@ impl Fault {
     pub fn message(&self, column: &str, value: &str) -> String {
         match self {
             Self::Required => format!("{column} is empty"),
-            Self::DuplicateCode { first_row } => {
-                format!("code \"{value}\" is already in row {first_row}; the first one counts")
-            }
+            Self::DuplicateCode { first_row, sheet } => format!(
+                "code \"{value}\" is already in row {first_row}{}; the first one counts",
+                of_sheet(sheet.as_deref())
+            ),
             Self::InvalidNumber => {
                 format!("{column} \"{value}\" is not a plain number such as 1234.56")
             }
@@ -100,10 +107,17 @@ impl Fault {
             }
             Self::Superseded {
                 last_row,
+                sheet,
                 last_counts: true,
-            } => format!("code \"{value}\" comes again in row {last_row}; the last one counts"),
-            Self::Superseded { last_row, .. } => format!(
-                "code \"{value}\" is in several rows, the last of them row {last_row}; none counts"
+            } => format!(
+                "code \"{value}\" comes again in row {last_row}{}; the last one counts",
+                of_sheet(sheet.as_deref())
+            ),
+            Self::Superseded {
+                last_row, sheet, ..
+            } => format!(
+                "code \"{value}\" is in several rows, the last of them row {last_row}{}; none counts",
+                of_sheet(sheet.as_deref())
             ),
             Self::AlreadyThere => format!(
                 "code \"{value}\" is in the catalog with other values; this import only inserts"
@@ -136,4 +150,10 @@ impl Fault {
             }
         }
     }
+}
+
+/// Returns the words that name a sheet behind a row of it.
+fn of_sheet(sheet: Option<&str>) -> String {
+    let name = sheet.map(|name| cut(name, 100));
+    name.map_or_else(String::new, |name| format!(" of sheet \"{name}\""))
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde::{Deserialize, Serialize};
 
 use super::header::fold;
+use super::header_map::HeaderMap;
 
 /// A known column of a product file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -191,6 +192,8 @@ impl FieldSet {
 /// How well a header says which field it is; better ones win over worse ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rank {
+    /// What somebody says of this file.
+    Asked,
     /// The field's own name.
     Name,
     /// An alias from the configuration.
@@ -230,6 +233,20 @@ impl Aliases {
             by_header.insert(fold(field.name()), (field, Rank::Name));
         }
         Self { by_header }
+    }
+
+    /// Returns the table with what somebody says of one file, which counts before all else.
+    #[must_use]
+    pub fn with(mut self, map: &HeaderMap) -> Self {
+        for (header, field) in map.entries() {
+            match field {
+                Some(field) => self
+                    .by_header
+                    .insert(header.to_owned(), (field, Rank::Asked)),
+                None => self.by_header.remove(header),
+            };
+        }
+        self
     }
 
     /// Returns the field that a folded header stands for.

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde::{Deserialize, Serialize};
 use unicode_normalization::{UnicodeNormalization, char::is_combining_mark};
 
-use super::export::ERROR_COLUMNS;
+use super::export::{ERROR_COLUMNS, SHEET_COLUMN};
 use super::field::{Aliases, Field, FieldSet, Rank};
 
 /// Returns a header as it is compared: letters and digits only, lower case, no accents.
@@ -220,7 +220,9 @@ impl<'a> Header<'a> {
             .filter(|(field, rank)| winners.get(field) == Some(rank));
         let target = match field {
             Some((field, _)) => Target::Field(field),
-            None if ERROR_COLUMNS.contains(&self.text) => Target::Ignored,
+            None if ERROR_COLUMNS.contains(&self.text) || self.text == SHEET_COLUMN => {
+                Target::Ignored
+            }
             None => Target::Attribute,
         };
         Column {

@@ -20,9 +20,11 @@ use super::{
     preview::Preview,
     replace::{self, Scan},
     row::Chunk,
+    seen::Spots,
     settle::Settler,
     sheet::{self, Inspection, Refusal, Summary},
     store,
+    tally::Tallies,
 };
 use crate::{
     db,
@@ -179,6 +181,7 @@ struct Import<'a> {
     cursor: Cursor,
     place: Place,
     preview: Preview,
+    tallies: Tallies,
 }
 
 /// However the attempt ends, a reader that waits for a child process need not wait any more.
@@ -245,6 +248,7 @@ impl<'a> Import<'a> {
             tenant: run.tenant,
             plan: params.plan,
             preview: preview.unwrap_or_default(),
+            tallies: Tallies::of(&params.inspection, &run.details),
             params,
             path,
             options,
@@ -262,11 +266,12 @@ impl<'a> Import<'a> {
         let mut options = self.options.clone();
         options.allow_duplicates = true;
         let cancelled = self.ctx.cancelled().clone();
-        let code_at = inspection.mapping.place_of(Field::Code);
         let scanned = tokio::task::spawn_blocking(move || {
-            let mut scan = Scan::default();
+            let (mut scan, mut spots) = (Scan::default(), Spots::of_sheets(&inspection));
             let read = sheet::read(&path, &inspection, &options, &mut |chunk| {
-                scan.take(&chunk, code_at);
+                let mapping = inspection.head(chunk.sheet).mapping;
+                spots.turn_to(chunk.sheet);
+                scan.take(&chunk, &spots, mapping.place_of(Field::Code));
                 if cancelled.is_cancelled() {
                     ControlFlow::Break(())
                 } else {
@@ -373,12 +378,15 @@ impl<'a> Import<'a> {
         let inspection = self.params.inspection.clone();
         let (first, plan) = (self.cursor.next_chunk, self.plan);
         let reader = tokio::task::spawn_blocking(move || {
+            let mut spots = Spots::of_sheets(&inspection);
             sheet::read(&path, &inspection, &options, &mut |mut chunk| {
                 if plan.duplicates != Duplicates::FirstWins {
+                    spots.turn_to(chunk.sheet);
                     let settler = Settler {
                         codes: &scan.codes,
+                        spots: &spots,
                         duplicates: plan.duplicates,
-                        mapping: &inspection.mapping,
+                        mapping: inspection.head(chunk.sheet).mapping,
                         locale: plan.locale,
                     };
                     settler.settle(&mut chunk);
@@ -409,13 +417,14 @@ impl<'a> Import<'a> {
 
     /// Commits one chunk with its progress.
     async fn commit(&mut self, chunk: &Chunk) -> Result<(), JobError> {
+        let head = self.params.inspection.head(chunk.sheet);
         let target = Target {
             import_id: self.run_id.0,
             tenant: &self.tenant,
-            sheet: self.params.inspection.sheet.as_deref(),
-            columns: Columns::of(&self.params.inspection.mapping),
+            sheet: head.sheet,
+            columns: Columns::of(head.mapping),
             mode: self.plan.mode,
-            mapping: Some(&self.params.inspection.mapping),
+            mapping: Some(head.mapping),
             locale: self.plan.locale,
             notes_search: !self.plan.dry_run && self.ctx.state().config.search.is_on(),
         };
@@ -428,6 +437,7 @@ impl<'a> Import<'a> {
         };
         store::count(&mut tx, self.run_id.0, &written).await?;
         let loaded = written.loaded;
+        self.tallies.count(chunk, &loaded);
         let cursor = Cursor {
             next_chunk: chunk.seq + 1,
             ..self.cursor.clone()
@@ -437,6 +447,7 @@ impl<'a> Import<'a> {
             skipped: i64::from(loaded.unchanged),
             failed: i64::from(loaded.n_failed()),
             cursor: Some(serde_json::to_value(&cursor)?),
+            stage: self.tallies.stage(chunk.sheet),
             details: self.details()?,
             ..Progress::default()
         };
@@ -449,13 +460,14 @@ impl<'a> Import<'a> {
         Ok(())
     }
 
-    /// Returns what a dry run shows, for the run's details.
+    /// Returns what a dry run and an import of several sheets show, for the run's details.
     fn details(&self) -> serde_json::Result<Option<serde_json::Value>> {
-        if !self.plan.dry_run {
-            return Ok(None);
+        let mut details = serde_json::Map::new();
+        if self.plan.dry_run {
+            details.insert("preview".to_owned(), serde_json::to_value(&self.preview)?);
         }
-        let preview = serde_json::to_value(&self.preview)?;
-        Ok(Some(serde_json::json!({ "preview": preview })))
+        self.tallies.show(&mut details)?;
+        Ok((!details.is_empty()).then_some(details.into()))
     }
 
     /// Completes run, import and job in one transaction; then the file is kept only for downloads.

@@ -179,7 +179,7 @@ pub async fn rehearse_chunk(
         .await?;
     savepoint.rollback().await?;
     written.loaded.bad = chunk.n_bad;
-    preview.reject([&chunk.errors, &out.errors]);
+    preview.reject(target.sheet, [&chunk.errors, &out.errors]);
     out.write(conn, target, chunk).await?;
     Ok(written)
 }

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
 
 use super::{
+    header_map::HeaderMap,
     locale::Locale,
-    sheet::{Charset, Options, Quote},
+    sheet::{Charset, MergedCells, Options, Quote, Sheets},
 };
 use crate::config::{ProductImport, SameFile};
 
@@ -56,6 +57,8 @@ pub struct Plan {
     pub locale: Locale,
     /// Whether hidden rows are passed over.
     pub skip_hidden_rows: bool,
+    /// What the cells of merged ranges are worth.
+    pub merged_cells: MergedCells,
 }
 
 impl Default for Plan {
@@ -67,6 +70,7 @@ impl Default for Plan {
             max_drop_percent: 20,
             locale: Locale::default(),
             skip_hidden_rows: false,
+            merged_cells: MergedCells::First,
         }
     }
 }
@@ -91,12 +95,13 @@ impl Plan {
     pub fn apply(&self, options: &mut Options) {
         options.locale = self.locale;
         options.skip_hidden_rows = self.skip_hidden_rows;
+        options.merged_cells = self.merged_cells;
         options.allow_duplicates = self.duplicates != Duplicates::FirstWins;
     }
 }
 
 /// The names of options, as forms, queries and this module's errors have them.
-pub const NAMES: [&str; 15] = [
+pub const NAMES: [&str; 18] = [
     "mode",
     "dry_run",
     "duplicates",
@@ -105,8 +110,11 @@ pub const NAMES: [&str; 15] = [
     "priority",
     "sheet",
     "sheet_number",
+    "sheets",
     "include_hidden_sheets",
     "skip_hidden_rows",
+    "merged_cells",
+    "mapping",
     "delimiter",
     "quote",
     "encoding",
@@ -136,6 +144,12 @@ pub struct Look {
     pub sheet: Option<String>,
     /// The sheet by its place, from 1, where no name is given.
     pub sheet_number: Option<u8>,
+    /// The sheets where several are read; they count before `sheet` and `sheet_number`.
+    pub sheets: Option<Sheets>,
+    /// What headers mean.
+    pub mapping: HeaderMap,
+    /// The name of a saved mapping that says so; looked up before the file is looked at.
+    pub saved_mapping: Option<String>,
     /// Whether hidden sheets are looked at, too.
     pub include_hidden_sheets: bool,
     /// The delimiter of delimited text.
@@ -151,6 +165,8 @@ impl Look {
     pub fn apply(&self, options: &mut Options) {
         options.sheet.clone_from(&self.sheet);
         options.sheet_number = self.sheet_number.map(u32::from);
+        options.sheets.clone_from(&self.sheets);
+        options.mapping.clone_from(&self.mapping);
         options.include_hidden_sheets = self.include_hidden_sheets;
         options.csv_delimiter = self.delimiter;
         options.csv_quote = self.quote;
@@ -206,8 +222,25 @@ impl Wish {
                 let place = number(name, value, u8::MAX)?;
                 self.look.sheet_number = (place > 0).then_some(place);
             }
+            "sheets" => {
+                let sheets = Sheets::parse(value);
+                self.look.sheets = Some(sheets.map_err(|why| BadOption(format!("sheets: {why}")))?);
+            }
             "include_hidden_sheets" => self.look.include_hidden_sheets = truth(name, value)?,
             "skip_hidden_rows" => self.plan.skip_hidden_rows = truth(name, value)?,
+            "merged_cells" => self.plan.merged_cells = word(name, value)?,
+            "mapping" if value.starts_with('@') => {
+                let name = value.trim_start_matches('@');
+                let checked = super::saved_map::check_name(name);
+                checked.map_err(|rule| BadOption(format!("mapping: @ and {rule}")))?;
+                self.look.saved_mapping = Some(name.to_owned());
+            }
+            "mapping" => {
+                let mapping = HeaderMap::parse(value);
+                let mapping = mapping.map_err(|why| BadOption(format!("mapping {why}")))?;
+                self.look.mapping = mapping;
+                self.look.saved_mapping = None;
+            }
             "delimiter" => self.look.delimiter = Some(delimiter(value)?),
             "quote" => self.look.quote = Some(word(name, value)?),
             "encoding" => self.look.encoding = Some(word(name, value)?),
@@ -277,6 +310,7 @@ mod tests {
             ("delimiter", "tab"),
             ("encoding", "windows1250"),
             ("sheet-number", "2"),
+            ("sheets", "all"),
         ])
         .unwrap();
         assert_eq!(asked.plan.mode, Mode::ReplaceAll);
@@ -286,6 +320,7 @@ mod tests {
         assert_eq!(options.csv_delimiter, Some(b'\t'));
         assert_eq!(options.csv_charset, Some(Charset::Windows1250));
         assert_eq!(options.sheet_number, Some(2));
+        assert_eq!(options.sheets, Some(Sheets::All));
         assert_eq!((asked.plan.max_drop_percent, asked.priority), (35, Some(0)));
         assert_eq!(wish(&[]).unwrap().plan, Plan::default());
     }
@@ -303,6 +338,10 @@ mod tests {
             ("max_drop_percent", "-1"),
             ("delimiter", "xx"),
             ("encoding", "ebcdic"),
+            ("sheets", ","),
+            ("merged_cells", "down"),
+            ("mapping", "Artikelnr=kode"),
+            ("mapping", "@a b"),
         ] {
             assert!(wish(&[(name, value)]).is_err(), "{name}");
         }

@@ -53,46 +53,55 @@ impl Preview {
         for row in &chunk.rows {
             let (is_new, product) = (is_new(row), product(row));
             if is_new && self.new.len() < N_SHOWN {
-                self.new
-                    .push(json!({ "row": row.row_no, "code": row.code, "values": values(row) }));
+                self.new.push(json!({
+                    "sheet": target.sheet, "row": row.row_no, "code": row.code,
+                    "values": values(row),
+                }));
             } else if let Some(id) = product
                 && self.changed.len() < N_SHOWN
             {
                 let was = before(conn, target.import_id, id).await?;
                 self.changed.push(json!({
-                    "row": row.row_no, "code": row.code, "changes": changes(&was, row, target.columns),
+                    "sheet": target.sheet, "row": row.row_no, "code": row.code,
+                    "changes": changes(&was, row, target.columns),
                 }));
             }
         }
-        self.take_unchanged(chunk, |row| !is_new(row) && product(row).is_none());
+        self.take_unchanged(target, chunk, |row| !is_new(row) && product(row).is_none());
         Ok(())
     }
 
     /// Rows that the database or the mode rejects are among the chunk's good ones: they are told
     /// apart by their errors, which come later.
-    fn take_unchanged(&mut self, chunk: &Chunk, is_unchanged: impl Fn(&ProductRow) -> bool) {
+    fn take_unchanged(
+        &mut self,
+        target: &Target<'_>,
+        chunk: &Chunk,
+        is_unchanged: impl Fn(&ProductRow) -> bool,
+    ) {
         let room = N_SHOWN.saturating_sub(self.unchanged.len());
         let rows = chunk.rows.iter().filter(|row| is_unchanged(row));
-        let shown = rows.map(|row| json!({ "row": row.row_no, "code": row.code }));
+        let shown =
+            rows.map(|row| json!({ "sheet": target.sheet, "row": row.row_no, "code": row.code }));
         // enough of them, so that those with errors can be taken out
         self.unchanged.extend(shown.take(room));
     }
 
-    /// Takes the first row errors.
-    pub(super) fn reject(&mut self, errors: [&[RowError]; 2]) {
+    /// Takes the first row errors of a sheet.
+    pub(super) fn reject(&mut self, sheet: Option<&str>, errors: [&[RowError]; 2]) {
         let mut errors: Vec<&RowError> = errors.into_iter().flatten().collect();
         errors.sort_by_key(|error| error.row_no);
         let is_rejected = |row: &Value| {
             let row_no = row["row"].as_u64();
-            errors
-                .iter()
-                .any(|error| Some(error.row_no.into()) == row_no)
+            let mut errors = errors.iter();
+            row["sheet"].as_str() == sheet
+                && errors.any(|error| Some(error.row_no.into()) == row_no)
         };
         self.unchanged.retain(|row| !is_rejected(row));
         let room = N_SHOWN.saturating_sub(self.rejected.len());
         self.rejected.extend(errors.iter().take(room).map(|error| {
             json!({
-                "row": error.row_no, "column": error.column, "code": error.code,
+                "sheet": sheet, "row": error.row_no, "column": error.column, "code": error.code,
                 "message": error.message, "value": error.value,
             })
         }));

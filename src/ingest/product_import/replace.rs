@@ -6,7 +6,13 @@
 
 use sqlx::{PgConnection, PgPool};
 
-use super::{load, plan::Plan, preview::Preview, row::Chunk, seen::FileCodes};
+use super::{
+    load,
+    plan::Plan,
+    preview::Preview,
+    row::Chunk,
+    seen::{FileCodes, Spots},
+};
 
 /// Products looked at by one statement, and archived by one transaction at most.
 const PAGE: i64 = 5_000;
@@ -21,8 +27,9 @@ pub(super) struct Scan {
 }
 
 impl Scan {
-    /// Takes the codes of a chunk; `code_at` is the code's place among the cells of bad rows.
-    pub(super) fn take(&mut self, chunk: &Chunk, code_at: Option<usize>) {
+    /// Takes the codes of a chunk, with `spots` at its sheet; `code_at` is the code's place among the
+    /// cells of bad rows.
+    pub(super) fn take(&mut self, chunk: &Chunk, spots: &Spots, code_at: Option<usize>) {
         let good = chunk.rows.iter().map(|row| (row.row_no, Some(&row.code)));
         let bad = chunk.rejected.iter();
         let mut rows: Vec<_> = good
@@ -31,7 +38,7 @@ impl Scan {
         rows.sort_unstable_by_key(|(row_no, _)| *row_no);
         for (row_no, code) in rows {
             if let Some(code) = code {
-                self.codes.note(code, row_no);
+                self.codes.note(code, spots.of(row_no));
             }
         }
         let is_unreadable = |cells: &[Option<String>]| {

@@ -14,7 +14,8 @@ use sqlx::PgConnection;
 
 use super::{
     plan::{BadOption, NAMES, Wish},
-    sheet::Refusal,
+    saved_map,
+    sheet::{Inspection, Refusal, SkippedSheet},
     status,
     submit::{self, Origin, SYSTEM, SubmitError},
 };
@@ -39,12 +40,16 @@ pub(crate) async fn upload(
 ) -> Result<(StatusCode, Json<Value>), Refused> {
     let order = Order::new(&app, &caller, request.uri())?;
     let upload = http::receive(&app, request, FIELD).await?;
-    let Taken { id, same } = order.take(&app, &caller, upload).await?;
+    let Taken { id, same, sheets } = order.take(&app, &caller, upload).await?;
     let mut data = json!({ "jobId": id, "statusUrl": format!("/api/v1/import/status/{id}") });
     if let (Some(same), Some(data)) = (same, data.as_object_mut()) {
         data.insert("sameFileAs".to_owned(), json!(same));
         let note = format!("the same file was imported before as import {same}");
         data.insert("note".to_owned(), note.into());
+    }
+    if let (Some(sheets), Some(data)) = (sheets, data.as_object_mut()) {
+        data.insert("sheets".to_owned(), json!(sheets.read));
+        data.insert("skippedSheets".to_owned(), json!(sheets.skipped));
     }
     let answer = json!({
         "success": true,
@@ -62,12 +67,31 @@ pub(crate) struct Order {
 }
 
 /// An import that was made.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct Taken {
     /// Its run.
     pub(crate) id: RunId,
     /// The import that the same file was before.
     pub(crate) same: Option<RunId>,
+    /// Which sheets are read, where several were asked for.
+    sheets: Option<TakenSheets>,
+}
+
+/// The sheets of an import of several.
+#[derive(Debug)]
+struct TakenSheets {
+    read: Vec<String>,
+    skipped: Vec<SkippedSheet>,
+}
+
+impl TakenSheets {
+    fn of(inspection: &Inspection) -> Option<Self> {
+        let names = inspection.heads().filter_map(|head| head.sheet);
+        inspection.is_of_several().then(|| Self {
+            read: names.map(str::to_owned).collect(),
+            skipped: inspection.skipped.clone(),
+        })
+    }
 }
 
 impl Order {
@@ -94,6 +118,11 @@ impl Order {
         }
         let tenant = owner(caller, of_form(self.tenant, &upload.fields)?)?;
         let plan = self.wish.plan;
+        if self.wish.look.saved_mapping.is_some() {
+            let mut conn = app.db.acquire().await?;
+            let resolved = saved_map::resolve(&mut conn, &tenant, &mut self.wish).await?;
+            resolved.map_err(SubmitError::from)?;
+        }
         let (name, file) = (&upload.file_name, upload.file);
         let accepted = submit::accept(&app.blobs, &app.config, file, name, self.wish).await?;
         let origin = Origin {
@@ -109,10 +138,11 @@ impl Order {
         );
         let (action, detail) = ("import.submit", Some(detail));
         http::record(&mut tx, caller, action, &object, Some(&tenant), detail).await?;
+        let sheets = TakenSheets::of(accepted.inspection());
         accepted.keep();
         tx.commit().await?;
         submit::report();
-        Ok(Taken { id, same })
+        Ok(Taken { id, same, sheets })
     }
 }
 

@@ -74,8 +74,8 @@ pub struct RejectedRow {
     pub cells: Vec<Option<String>>,
 }
 
-/// The next `chunk_rows` rows of the sheet, good and bad together; fewer where those would be more
-/// than `chunk_bytes`.
+/// The next `chunk_rows` rows of a sheet, good and bad together; fewer where those would be more
+/// than `chunk_bytes`, and at the end of the sheet.
 ///
 /// The same file read with the same options gives the same chunks, so a
 /// loader that resumes skips every `seq` it has committed.
@@ -83,6 +83,8 @@ pub struct RejectedRow {
 pub struct Chunk {
     /// Position among the chunks of the file, from 0.
     pub seq: u32,
+    /// Which of the sheets that are read its rows are of, from 0.
+    pub sheet: usize,
     /// The good rows in the sheet's order.
     pub rows: Vec<ProductRow>,
     /// Every error of every bad row, in the sheet's order.

@@ -2,6 +2,8 @@
 
 use twox_hash::XxHash3_128;
 
+use super::sheet::Inspection;
+
 const SHARDS: usize = 64;
 
 /// A set of codes that remembers the first row of each.
@@ -62,6 +64,60 @@ impl SeenCodes {
         };
         let shard = usize::try_from(other >> 16).unwrap_or_default() % SHARDS;
         (shard, entry)
+    }
+}
+
+/// Bits of a row number where there are several sheets; the sheet's place is above them.
+const ROW_BITS: u32 = 24;
+
+/// The last row of a sheet that can be told from those of other sheets.
+pub const LAST_ROW: u32 = (1 << ROW_BITS) - 1;
+
+/// Rows of several sheets as single numbers, in the order of the sheets; a row of a file with one
+/// sheet is its row number.
+///
+/// A hundred sheets and rows up to [`LAST_ROW`] leave the highest bit free.
+#[derive(Debug, Clone, Default)]
+pub struct Spots {
+    /// The sheets' names; none where there is one sheet.
+    names: Vec<String>,
+    sheet: usize,
+    above: u32,
+}
+
+impl Spots {
+    /// Begins with the first of the sheets that are read.
+    #[must_use]
+    pub fn of_sheets(inspection: &Inspection) -> Self {
+        let names = inspection.heads().filter(|_| !inspection.more.is_empty());
+        let names = names.map(|head| head.sheet.unwrap_or_default().to_owned());
+        Self {
+            names: names.collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Goes to a sheet by its place, from 0.
+    pub fn turn_to(&mut self, sheet: usize) {
+        self.sheet = sheet;
+        self.above = u32::try_from(sheet).unwrap_or_default() << ROW_BITS;
+    }
+
+    /// Returns the number of a row of the sheet.
+    #[must_use]
+    pub fn of(&self, row_no: u32) -> u32 {
+        self.above | row_no
+    }
+
+    /// Returns the row of a number, and the name of its sheet where it is another one.
+    #[must_use]
+    pub fn read(&self, spot: u32) -> (u32, Option<String>) {
+        if self.names.is_empty() {
+            return (spot, None);
+        }
+        let sheet = usize::try_from(spot >> ROW_BITS).unwrap_or(usize::MAX);
+        let other = self.names.get(sheet).filter(|_| sheet != self.sheet);
+        (spot & LAST_ROW, other.cloned())
     }
 }
 
@@ -218,6 +274,25 @@ mod tests {
         assert_eq!(seen.insert("A-1", 4), Some(2));
         assert_eq!(seen.insert("A-1", 5), Some(2));
         assert_eq!(seen.insert("a-1", 6), None);
+    }
+
+    #[test]
+    fn rows_of_several_sheets_have_numbers_of_their_own() {
+        let mut spots = Spots {
+            names: ["A", "B"].map(str::to_owned).to_vec(),
+            ..Spots::default()
+        };
+        let first = spots.of(LAST_ROW);
+        assert_eq!(spots.read(first), (LAST_ROW, None));
+        spots.turn_to(1);
+        assert!(spots.of(1) > first);
+        assert_eq!(spots.read(first), (LAST_ROW, Some("A".to_owned())));
+        assert_eq!(spots.read(spots.of(7)), (7, None));
+        spots.turn_to(99);
+        assert_eq!(spots.of(LAST_ROW) & SEVERAL, 0);
+        // rows of one sheet are as they are
+        assert_eq!(Spots::default().of(1 << 30), 1 << 30);
+        assert_eq!(Spots::default().read(1 << 30), (1 << 30, None));
     }
 
     #[test]

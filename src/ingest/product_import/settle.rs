@@ -9,7 +9,7 @@ use super::{
     plan::Duplicates,
     rejected,
     row::{Chunk, ProductRow, RowError},
-    seen::FileCodes,
+    seen::{FileCodes, Spots},
 };
 
 /// A row error shows at most this many characters of a code.
@@ -19,6 +19,8 @@ const SHOWN_CHARS: usize = 200;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Settler<'a> {
     pub(super) codes: &'a FileCodes,
+    /// At the chunk's sheet.
+    pub(super) spots: &'a Spots,
     pub(super) duplicates: Duplicates,
     pub(super) mapping: &'a Mapping,
     pub(super) locale: Locale,
@@ -48,16 +50,20 @@ impl Settler<'_> {
     }
 
     fn fault(&self, row: &ProductRow) -> Option<Fault> {
-        let (last_row, has_others) = self.codes.last(&row.code)?;
+        let (last, has_others) = self.codes.last(&row.code)?;
         let last_counts = self.duplicates == Duplicates::LastWins;
         let counts = match self.duplicates {
             Duplicates::FirstWins => true,
-            Duplicates::LastWins => last_row == row.row_no,
+            Duplicates::LastWins => last == self.spots.of(row.row_no),
             Duplicates::Reject => !has_others,
         };
-        (!counts).then_some(Fault::Superseded {
-            last_row,
-            last_counts,
+        (!counts).then(|| {
+            let (last_row, sheet) = self.spots.read(last);
+            Fault::Superseded {
+                last_row,
+                sheet,
+                last_counts,
+            }
         })
     }
 }
@@ -79,6 +85,7 @@ mod tests {
         }
         let settler = Settler {
             codes: &codes,
+            spots: &Spots::default(),
             duplicates,
             mapping: &Mapping::default(),
             locale: Locale::default(),

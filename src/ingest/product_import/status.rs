@@ -5,7 +5,11 @@ use serde::Serialize;
 use serde_json::Value;
 use sqlx::PgConnection;
 
-use super::store::{self, RowFault};
+use super::{
+    sheet::SkippedSheet,
+    store::{self, RowFault},
+    tally::{self, Tally},
+};
 use crate::runs::{Run, RunState};
 
 /// As many of the rows that were refused are shown.
@@ -107,6 +111,15 @@ pub struct Shown {
     pub status: Status,
     /// How many rows are done.
     pub progress: Progress,
+    /// What it is doing, where it says so: `sheet 2 of 3: Lamps`, `archiving`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stage: Option<String>,
+    /// What came of each sheet so far, where several are read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sheets: Option<Vec<Tally>>,
+    /// The sheets that are not read although several are, and why.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub skipped_sheets: Vec<SkippedSheet>,
     /// When it first began: ISO 8601, UTC.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started_at: Option<String>,
@@ -146,6 +159,9 @@ pub fn of(run: &Run) -> Shown {
         job_id: run.id.0,
         status: run.state.into(),
         progress: Progress::of(run),
+        stage: run.stage.clone().filter(|_| !run.state.is_final()),
+        sheets: tally::sheets(&run.details),
+        skipped_sheets: tally::skipped(&run.details),
         started_at: run.started_at.map(utc),
         completed_at: run.finished_at.map(utc),
         results: None,

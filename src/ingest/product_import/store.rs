@@ -228,6 +228,8 @@ pub async fn list(
 /// What was wrong with a row.
 #[derive(Debug, Clone, sqlx::FromRow, serde::Serialize)]
 pub struct RowFault {
+    /// The sheet's name; `None` where the file has none, as in CSV.
+    pub sheet: Option<String>,
     /// Row number as the user sees it, from 1.
     #[sqlx(rename = "row_no")]
     pub row: i32,
@@ -252,7 +254,7 @@ pub async fn row_faults(
     id: i64,
     limit: i64,
 ) -> sqlx::Result<Vec<RowFault>> {
-    const FAULTS: &str = "SELECT row_no, column_name, code, message, value
+    const FAULTS: &str = "SELECT sheet, row_no, column_name, code, message, value
         FROM catalog.import_errors WHERE import_id = $1 ORDER BY row_no, id LIMIT $2";
     sqlx::query_as(FAULTS)
         .bind(id)

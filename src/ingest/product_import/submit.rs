@@ -11,10 +11,11 @@ use sqlx::{PgConnection, PgPool};
 use tokio::{sync::Semaphore, task::spawn_blocking};
 
 use super::{
-    RunImport,
+    RunImport, header,
     job::Params,
-    plan::Wish,
-    sheet::{self, Inspection, Refusal},
+    plan::{Mode, Wish},
+    saved_map,
+    sheet::{self, Inspection, Refusal, SkippedSheet},
     store::{self, ImportType},
 };
 use crate::{
@@ -81,7 +82,8 @@ impl Drop for Accepted {
 
 /// Inspects a file that has been written whole, and gives it its name in the store.
 ///
-/// `file_name` is the name the user knows it by.
+/// `file_name` is the name the user knows it by. A saved mapping that the wish names is looked up
+/// before, by [`saved_map::resolve`].
 ///
 /// # Errors
 ///
@@ -95,6 +97,9 @@ pub async fn accept(
     wish: Wish,
 ) -> Result<Accepted, SubmitError> {
     file.flush().await?;
+    if let Some(name) = &wish.look.saved_mapping {
+        return Err(saved_map::missing(name, "was not looked up").into());
+    }
     let mut options = sheet::Options {
         max_file_bytes: config.http.max_upload_bytes,
         ..sheet::Options::from(&config.product_import)
@@ -110,6 +115,9 @@ pub async fn accept(
     let looked = spawn_blocking(move || sheet::inspect(&path, &name, &options)).await;
     drop(turn);
     let inspection = looked.map_err(io::Error::other)??;
+    if wish.plan.mode == Mode::ReplaceAll {
+        refuse_unread(&inspection)?;
+    }
     let blob = file.finish().await?;
     let reading_hash = wish.plan.hash(inspection.fingerprint(&asked));
     Ok(Accepted {
@@ -119,6 +127,25 @@ pub async fn accept(
         blob,
         file_name: file_name.to_owned(),
         inspection,
+    })
+}
+
+/// Refuses to archive what a file lacks where a sheet of it that has cells cannot be read: its
+/// products would be missing. Hidden sheets are passed over by choice.
+fn refuse_unread(inspection: &Inspection) -> Result<(), Refusal> {
+    let is_unread = |sheet: &&SkippedSheet| {
+        ![Refusal::EMPTY_FILE, SkippedSheet::HIDDEN].contains(&&*sheet.code)
+    };
+    let Some(sheet) = inspection.skipped.iter().find(is_unread) else {
+        return Ok(());
+    };
+    let (name, why) = (header::cut(&sheet.sheet, 100), &sheet.message);
+    Err(Refusal {
+        code: Refusal::UNREAD_SHEET,
+        message: format!(
+            "replace_all archives what the file lacks, and sheet \"{name}\" cannot be read: {why}; \
+             mend it, or list the sheets to read without it"
+        ),
     })
 }
 

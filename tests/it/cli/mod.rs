@@ -9,6 +9,7 @@ mod gate;
 mod health;
 mod import;
 mod job;
+mod mapping;
 mod schedule;
 mod search;
 mod source;

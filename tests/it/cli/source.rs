@@ -106,7 +106,17 @@ async fn a_url_is_fetched_by_the_daemon_once() {
         super::Daemon(child)
     };
     let url = format!("http://{}/lamps.csv", store.address);
-    let out = ran(&mut world.command(&format!("import {url} {config} --tenant acme --json"))).ok();
+    let import = |more: &str| {
+        let command = format!("import {url} {config} --tenant acme --json {more}");
+        ran(&mut world.command(&command))
+    };
+    // the flags of a file hold for a URL, too: a rehearsal writes nothing
+    let out = import("--dry-run").ok();
+    let last: Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
+    assert_eq!(last["import"]["dry_run"], true, "{out}");
+    assert_eq!(world.count("catalog.products").await, 0);
+    import("--mode merge").code(64).says("replace_all");
+    let out = import("").ok();
     let last: Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
     assert_eq!(last["import"]["created_count"], 1, "{out}");
     assert_eq!(

@@ -4,6 +4,7 @@
 //! Synchronous, for a thread of its own: [`write`] asks the database on the runtime it is given.
 //! The columns of [`ERROR_COLUMNS`] behind the file's own are ignored when the file comes back.
 
+mod columns;
 mod page;
 mod table;
 
@@ -16,13 +17,15 @@ use std::{
 use sqlx::{PgConnection, PgPool, types::Json};
 use tokio::runtime::Handle;
 
+use columns::Columns;
+pub use columns::SHEET_COLUMN;
 use table::Table;
 pub use table::TableFormat;
 pub(super) use table::unescaped;
 
 use super::{
-    header::Mapping,
     job::{self, Params},
+    load::storable,
     rejected, retention,
     sheet::{self, Refusal},
 };
@@ -81,11 +84,12 @@ impl Db<'_> {
         }
     }
 
-    /// Returns the numbers of the rejected rows in order: four bytes each.
-    async fn rejected(&mut self, id: RunId) -> sqlx::Result<Vec<u32>> {
-        const REJECTED: &str =
-            "SELECT row_no FROM catalog.rejected_rows WHERE import_id = $1 ORDER BY row_no";
-        let rows = sqlx::query_scalar(REJECTED).bind(id);
+    /// Returns the numbers of the rejected rows of a sheet in order: four bytes each.
+    async fn rejected(&mut self, id: RunId, sheet: &str) -> sqlx::Result<Vec<u32>> {
+        // the primary key
+        const REJECTED: &str = "SELECT row_no FROM catalog.rejected_rows
+            WHERE import_id = $1 AND sheet = $2 ORDER BY row_no";
+        let rows = sqlx::query_scalar(REJECTED).bind(id).bind(sheet);
         let rows: Vec<i32> = match self {
             Self::Own(conn) => rows.fetch_all(&mut **conn).await?,
             Self::Pool(pool) => rows.fetch_all(*pool).await?,
@@ -215,77 +219,91 @@ impl Download {
         format: TableFormat,
         out: impl Write,
     ) -> Result<u64, ExportError> {
-        let mapping = &self.params.inspection.mapping;
-        let headers = mapping.kept().map(|column| column.header.clone());
-        let mut headers: Vec<String> = headers.collect();
+        let columns = Columns::of(&self.params.inspection);
+        let mut headers = columns.headers();
         if self.part == Part::Errors {
             headers.extend(ERROR_COLUMNS.map(str::to_owned));
         }
         let mut table = Table::begin(format, out, &headers)?;
         let n_rows = match &self.file {
-            None => self.errors(
-                handle,
-                &mut db,
-                &mut table,
-                headers.len() - ERROR_COLUMNS.len(),
-            )?,
+            None => self.errors(handle, &mut db, &columns, &mut table)?,
             Some((path, options)) => {
-                let rejected = handle.block_on(db.rejected(self.id))?;
-                self.results(path, options, mapping, &rejected, &mut table)?
+                let mut rejected = Vec::new();
+                for sheet in self.sheets() {
+                    rejected.push(handle.block_on(db.rejected(self.id, &sheet))?);
+                }
+                self.results(path, options, &columns, &rejected, &mut table)?
             }
         };
         table.finish()?;
         Ok(n_rows)
     }
 
+    /// Returns the names of the sheets that are read, as rejected rows have them.
+    fn sheets(&self) -> Vec<String> {
+        let heads = self.params.inspection.heads();
+        let names = heads.map(|head| storable(head.sheet.unwrap_or_default()).into_owned());
+        names.collect()
+    }
+
     fn errors<W: Write>(
         &self,
         handle: &Handle,
         db: &mut Db<'_>,
+        columns: &Columns,
         table: &mut Table<W>,
-        n_columns: usize,
     ) -> Result<u64, ExportError> {
-        let (mut sheet, mut row_no, mut n_rows) = (String::new(), 0, 0);
-        loop {
-            let page = handle.block_on(db.page(self.id, (&sheet, row_no)))?;
-            let Some(last) = page.last() else {
-                return Ok(n_rows);
-            };
-            (sheet, row_no) = (last.0.clone(), last.1);
-            for (_, row_no, Json(cells), columns, codes, messages) in &page {
-                let row_no = row_no.to_string();
-                let said = [
-                    Some(&row_no),
-                    columns.as_ref(),
-                    codes.as_ref(),
-                    messages.as_ref(),
-                ];
-                let cells = (0..n_columns).map(|at| cells.get(at).and_then(Option::as_deref));
-                table.row(cells.chain(said.into_iter().map(|text| text.map(String::as_str))))?;
-                n_rows += 1;
+        let mut n_rows = 0;
+        for (place, sheet) in self.sheets().iter().enumerate() {
+            let mut after = 0;
+            loop {
+                let page = handle.block_on(db.page(self.id, (sheet, after)))?;
+                let of_sheet = page.iter().take_while(|row| row.0 == *sheet);
+                let mut last = None;
+                for (_, row_no, Json(cells), faulty, codes, messages) in of_sheet {
+                    let number = row_no.to_string();
+                    let said = [
+                        Some(&number),
+                        faulty.as_ref(),
+                        codes.as_ref(),
+                        messages.as_ref(),
+                    ];
+                    let said = said.into_iter().map(|text| text.map(String::as_str));
+                    table.row(columns.row(place, cells).into_iter().chain(said))?;
+                    last = Some(*row_no);
+                    n_rows += 1;
+                }
+                match last {
+                    Some(row_no) => after = row_no,
+                    None => break,
+                }
             }
         }
+        Ok(n_rows)
     }
 
     fn results<W: Write>(
         &self,
         path: &std::path::Path,
         options: &sheet::Options,
-        mapping: &Mapping,
-        rejected: &[u32],
+        columns: &Columns,
+        rejected: &[Vec<u32>],
         table: &mut Table<W>,
     ) -> Result<u64, ExportError> {
         let (mut n_rows, mut written) = (0, Ok(()));
-        sheet::read(path, &self.params.inspection, options, &mut |chunk| {
+        let inspection = &self.params.inspection;
+        sheet::read(path, inspection, options, &mut |chunk| {
             if chunk.seq >= self.n_chunks {
                 return ControlFlow::Break(());
             }
+            let mapping = inspection.head(chunk.sheet).mapping;
+            let rejected = rejected.get(chunk.sheet).map_or(&[][..], Vec::as_slice);
             for row in &chunk.rows {
                 if rejected.binary_search(&row.row_no).is_ok() {
                     continue;
                 }
                 let row = rejected::of(row, mapping, self.params.plan.locale);
-                written = table.row(row.cells.iter().map(Option::as_deref));
+                written = table.row(columns.row(chunk.sheet, &row.cells).into_iter());
                 if written.is_err() {
                     return ControlFlow::Break(());
                 }
@@ -305,7 +323,7 @@ mod tests {
     use super::*;
     use crate::ingest::product_import::{
         field::Field,
-        header::{Column, Target},
+        header::{Column, Mapping, Target},
         plan::Plan,
         sheet::{Format, Inspection},
     };
@@ -349,6 +367,8 @@ mod tests {
                 columns: vec![column],
             },
             rows_at_most: None,
+            more: Vec::new(),
+            skipped: Vec::new(),
         };
         let download = Download {
             id: RunId(7),

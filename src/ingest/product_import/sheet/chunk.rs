@@ -3,10 +3,12 @@
 use std::ops::ControlFlow;
 
 use super::super::cell::RowBuf;
-use super::super::check::{Checker, Outcome};
+use super::super::check::{Checker, Outcome, Rules};
 use super::super::fault::Fault;
 use super::super::row::{Chunk, RowError};
-use super::options::{Options, Summary};
+use super::super::seen::{LAST_ROW, Spots};
+use super::inspection::{Inspection, Summary};
+use super::options::Options;
 use super::refusal::Refusal;
 use super::rows::Rows;
 
@@ -35,6 +37,7 @@ pub(super) fn refuse_unknown_hidden(rows: &dyn Rows, skip_hidden: bool) -> Resul
 /// The reading of one file.
 pub(super) struct Reading<'s> {
     checker: Checker,
+    inspection: &'s Inspection,
     sink: Sink<'s>,
     chunk_rows: u32,
     chunk_bytes: usize,
@@ -51,9 +54,16 @@ pub(super) struct Reading<'s> {
 impl<'s> Reading<'s> {
     /// Prepares to hand chunks of [`Options::chunk_rows`] rows to `sink`, and smaller ones where
     /// those weigh more than [`Options::chunk_bytes`].
-    pub(super) fn new(checker: Checker, options: &Options, sink: Sink<'s>) -> Self {
+    pub(super) fn new(
+        inspection: &'s Inspection,
+        rules: Rules,
+        options: &Options,
+        sink: Sink<'s>,
+    ) -> Self {
+        let spots = Spots::of_sheets(inspection);
         Self {
-            checker,
+            checker: Checker::new(inspection.mapping.clone(), rules, spots),
+            inspection,
             sink,
             chunk_rows: options.chunk_rows.max(1),
             chunk_bytes: options.chunk_bytes,
@@ -63,6 +73,15 @@ impl<'s> Reading<'s> {
             skip_hidden: options.skip_hidden_rows,
             chunk: Chunk::default(),
             summary: Summary::default(),
+        }
+    }
+
+    /// Goes on with another sheet: the codes seen stay, the columns are its own.
+    pub(super) fn turn_to(&mut self, sheet: usize) {
+        self.chunk.sheet = sheet;
+        if sheet > 0 {
+            let mapping = self.inspection.head(sheet).mapping.clone();
+            self.checker.turn_to(sheet, mapping);
         }
     }
 
@@ -88,7 +107,7 @@ impl<'s> Reading<'s> {
             }
         }
         if self.chunk.n_rows > 0 && !self.summary.stopped {
-            self.hand_on();
+            self.hand_on()?;
         }
         Ok(())
     }
@@ -125,26 +144,42 @@ impl<'s> Reading<'s> {
         if self.summary.n_rows > self.max_rows {
             return Err(Refusal::new(
                 Refusal::TOO_MANY_ROWS,
-                format!("the sheet has more than {} data rows", self.max_rows),
+                match self.inspection.more.len() {
+                    0 => format!("the sheet has more than {} data rows", self.max_rows),
+                    n => format!(
+                        "the {} sheets have more than {} data rows together",
+                        n + 1,
+                        self.max_rows
+                    ),
+                },
             ));
         }
         self.chunk.n_rows += 1;
         self.chunk.last_row = row.row_no();
         self.summary.last_row = row.row_no();
         if self.chunk.n_rows >= self.chunk_rows || self.n_bytes >= self.chunk_bytes {
-            self.hand_on();
+            self.hand_on()?;
         }
         Ok(())
     }
 
-    fn hand_on(&mut self) {
+    fn hand_on(&mut self) -> Result<(), Refusal> {
+        if self.chunk.last_row > LAST_ROW && !self.inspection.more.is_empty() {
+            // duplicates are named by sheet and row, which share a word
+            return Err(Refusal::new(
+                Refusal::TOO_MANY_ROWS,
+                format!("a sheet has rows beyond {LAST_ROW}; import it by itself"),
+            ));
+        }
         let next = Chunk {
             seq: self.chunk.seq.saturating_add(1),
+            sheet: self.chunk.sheet,
             ..Chunk::default()
         };
         let chunk = std::mem::replace(&mut self.chunk, next);
         self.n_bytes = 0;
         self.summary.n_chunks += 1;
         self.summary.stopped = (self.sink)(chunk).is_break();
+        Ok(())
     }
 }

@@ -11,6 +11,7 @@ use std::io::{BufReader, Read, Seek, SeekFrom};
 use csv_core::{ReadRecordResult, Reader, ReaderBuilder};
 
 use super::super::cell::{Cell, RowBuf};
+use super::merged;
 use super::options::Dialect;
 use super::refusal::Refusal;
 use super::rows::{Rows, SheetName, Visitor, Workbook};
@@ -40,6 +41,10 @@ impl Workbook for Delimited {
             name: String::new(),
             is_visible: true,
         }]
+    }
+
+    fn merged(&mut self, _sheet: &str) -> Result<Vec<merged::Range>, Refusal> {
+        Ok(Vec::new())
     }
 
     fn verify(&mut self, _sheet: &str) -> Result<Option<u64>, Refusal> {

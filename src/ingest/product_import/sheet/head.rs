@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::super::cell::{Epoch, RowBuf};
 use super::super::field::Aliases;
-use super::super::header::{HeaderFault, Mapping, explain_missing, map};
+use super::super::header::{HeaderFault, Mapping, cut, explain_missing, map};
 use super::super::value;
 use super::refusal::Refusal;
 use super::rows::Rows;
@@ -33,6 +33,19 @@ impl NoHeader {
     /// Returns which of two sheets without a header was rather meant; greater is better.
     pub(super) fn rank(&self) -> (bool, usize) {
         (self.refusal.code != Refusal::EMPTY_FILE, self.n_known)
+    }
+
+    /// Whether there is a header row, which cannot be used: the sheet is one that is meant.
+    pub(super) fn is_faulty(&self) -> bool {
+        let codes = [Refusal::DUPLICATE_HEADERS, Refusal::TOO_MANY_COLUMNS];
+        codes.contains(&self.refusal.code)
+    }
+
+    /// Says which of several sheets is refused.
+    pub(super) fn of_sheet(self, sheet: &str) -> Refusal {
+        let Refusal { code, message } = self.refusal;
+        let message = format!("sheet \"{}\": {message}", cut(sheet, 100));
+        Refusal { code, message }
     }
 }
 

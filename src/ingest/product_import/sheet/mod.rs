@@ -10,11 +10,14 @@
 mod archive;
 mod calamine_cell;
 mod child;
+mod choice;
 mod chunk;
 mod delimited;
 mod detect;
 mod dialect;
 mod head;
+mod inspection;
+mod merged;
 mod ods;
 mod ole;
 mod options;
@@ -34,23 +37,23 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use super::cell::{Epoch, RowBuf};
-use super::check::{Checker, Rules};
+use super::check::Rules;
 use super::field::Aliases;
-use super::header::{Mapping, cut};
+use super::header::cut;
 use super::row::Chunk;
 pub use child::{read_in_children, serve_if_asked};
+pub use choice::{SheetRef, Sheets};
 use chunk::{Reading, refuse_unknown_hidden};
 use head::{Head, NoHeader};
-pub use options::{
-    Charset, ChildLimits, Dialect, Format, Inspection, Options, Quote, StopFlag, Summary,
-};
+pub use inspection::{FurtherSheet, Inspection, SheetHead, SkippedSheet, Summary};
+pub use merged::MergedCells;
+use merged::{Fill, Filled};
+pub use options::{Charset, ChildLimits, Dialect, Format, Options, Quote, StopFlag};
 pub use refusal::Refusal;
-use rows::{SheetName, Workbook};
+use rows::Workbook;
 
 /// Cells of a delimited row that are looked at: those beyond the last header must be blank.
 const CSV_COLUMNS: usize = 65_536;
-/// Sheets that are looked at for a header row.
-const MAX_SHEETS: usize = 100;
 
 /// Looks at a file: what it is, which sheet, where the header row is and what its columns mean.
 ///
@@ -83,20 +86,38 @@ fn look(path: &Path, options: &Options) -> Result<Inspection, Refusal> {
     }
     let source = unpack::open(path)?;
     let path = source.path();
-    let aliases = Aliases::new(&options.aliases);
+    let aliases = Aliases::new(&options.aliases).with(&options.mapping);
     let Some(format) = detect::detect(path)?.workbook() else {
         return look_at_text(path, &aliases, options);
     };
     let mut workbook = rows::open(path, format, options)?;
-    let found = find_sheet(workbook.as_mut(), &aliases, options)?;
-    Ok(Inspection {
-        format,
-        sheet: Some(found.sheet),
-        header_row: found.header_row,
-        mapping: found.mapping,
-        // the header row is one of them
-        rows_at_most: found.rows_at_most.map(|n_rows| n_rows.saturating_sub(1)),
-    })
+    let (found, skipped) = find_sheets(workbook.as_mut(), &aliases, options)?;
+    let inspection = inspection(format, found, skipped);
+    refuse_unused(&inspection, options)?;
+    Ok(inspection)
+}
+
+/// Refuses what somebody says of headers that are not there: it is misspelt, and the column that was
+/// meant would be something else.
+fn refuse_unused(inspection: &Inspection, options: &Options) -> Result<(), Refusal> {
+    let mappings = inspection.heads().map(|head| head.mapping);
+    let unused = options.mapping.unused(mappings);
+    if unused.is_empty() {
+        return Ok(());
+    }
+    let columns = inspection.heads().flat_map(|head| &head.mapping.columns);
+    let there: Vec<&str> = columns
+        .map(|column| column.header.as_str())
+        .take(30)
+        .collect();
+    Err(Refusal::new(
+        Refusal::MISSING_HEADERS,
+        format!(
+            "the mapping names headers that are not there: {}; found: {}",
+            cut(&unused.join(", "), 500),
+            cut(&there.join(", "), 500)
+        ),
+    ))
 }
 
 fn look_at_text(path: &Path, aliases: &Aliases, options: &Options) -> Result<Inspection, Refusal> {
@@ -105,82 +126,142 @@ fn look_at_text(path: &Path, aliases: &Aliases, options: &Options) -> Result<Ins
     let dialect = dialect::detect(path, charset, aliases, options)?;
     let format = Format::Csv(dialect);
     let mut workbook = rows::open(path, format, options)?;
-    let found = find_sheet(workbook.as_mut(), aliases, options)?;
-    Ok(Inspection {
-        format,
-        sheet: None,
-        header_row: found.header_row,
-        mapping: found.mapping,
-        rows_at_most: Some(scan.n_lines.saturating_sub(found.header_row.into())),
-    })
+    let (found, skipped) = find_sheets(workbook.as_mut(), aliases, options)?;
+    let mut inspection = inspection(format, found, skipped);
+    let n_rows = scan.n_lines.saturating_sub(inspection.header_row.into());
+    inspection.rows_at_most = Some(n_rows);
+    inspection.sheet = None;
+    refuse_unused(&inspection, options)?;
+    Ok(inspection)
 }
 
-struct FoundSheet {
-    sheet: String,
-    header_row: u32,
-    mapping: Mapping,
+fn inspection(format: Format, found: Found, skipped: Vec<SkippedSheet>) -> Inspection {
+    let FurtherSheet {
+        sheet,
+        header_row,
+        mapping,
+    } = found.first;
+    Inspection {
+        format,
+        sheet: Some(sheet),
+        header_row,
+        mapping,
+        rows_at_most: found.rows_at_most,
+        more: found.more,
+        skipped,
+    }
+}
+
+/// The sheets that have a header row.
+struct Found {
+    first: FurtherSheet,
+    more: Vec<FurtherSheet>,
     rows_at_most: Option<u64>,
 }
 
-/// Takes the sheet asked for, or the first visible one that has a header row.
-fn find_sheet(
+impl Found {
+    /// Adds a sheet.
+    fn with(found: Option<Self>, sheet: FurtherSheet, rows_at_most: Option<u64>) -> Self {
+        let Some(mut found) = found else {
+            return Self {
+                first: sheet,
+                more: Vec::new(),
+                rows_at_most,
+            };
+        };
+        let total = found.rows_at_most.zip(rows_at_most);
+        found.rows_at_most = total.map(|(a, b)| a.saturating_add(b));
+        found.more.push(sheet);
+        found
+    }
+}
+
+/// Takes the sheets asked for, or the first visible one that has a header row, and says why others
+/// are passed over.
+///
+/// # Errors
+///
+/// When no sheet has a header row: of those that have none, why the one that was rather meant has not;
+/// and where one of several has a header row that cannot be used.
+fn find_sheets(
     workbook: &mut dyn Workbook,
     aliases: &Aliases,
     options: &Options,
-) -> Result<FoundSheet, Refusal> {
-    let mut best: Option<NoHeader> = None;
-    for sheet in candidates(workbook, options)? {
+) -> Result<(Found, Vec<SkippedSheet>), Refusal> {
+    let chosen = choice::choose(workbook, options)?;
+    let mut found: Option<Found> = None;
+    let mut without: Vec<(String, NoHeader)> = Vec::new();
+    for sheet in chosen.names {
         let rows_at_most = workbook.verify(&sheet)?;
+        // the header row is one of them
+        let rows_at_most = rows_at_most.map(|n_rows| n_rows.saturating_sub(1));
         let head = read_head(workbook, &sheet, options)?;
-        match head.find(aliases, options.max_columns) {
-            Ok((header_row, mapping)) => {
-                return Ok(FoundSheet {
-                    sheet,
-                    header_row,
-                    mapping,
-                    rows_at_most,
-                });
+        let (header_row, mapping) = match head.find(aliases, options.max_columns) {
+            Ok(found) => found,
+            Err(none) if options.sheets.is_some() && none.is_faulty() => {
+                return Err(none.of_sheet(&sheet));
             }
             Err(none) => {
-                let is_better = |best: &NoHeader| none.rank() > best.rank();
-                if best.as_ref().is_none_or(is_better) {
-                    best = Some(none);
-                }
+                without.push((sheet, none));
+                continue;
             }
+        };
+        if options.merged_cells == MergedCells::Fill {
+            workbook.merged(&sheet)?;
+        }
+        let sheet = FurtherSheet {
+            sheet,
+            header_row,
+            mapping,
+        };
+        found = Some(Found::with(found, sheet, rows_at_most));
+        if options.sheets.is_none() {
+            break;
         }
     }
-    Err(best.map_or_else(
-        || Refusal::new(Refusal::EMPTY_FILE, "the workbook has no sheet with cells"),
-        |none| none.refusal,
-    ))
+    match found {
+        None => Err(no_header(without)),
+        Some(found) if options.sheets.is_none() => Ok((found, Vec::new())),
+        Some(found) => Ok((found, passed_over(without, chosen.hidden, chosen.repeated))),
+    }
 }
 
-fn candidates(workbook: &dyn Workbook, options: &Options) -> Result<Vec<String>, Refusal> {
-    let sheets = workbook.sheets();
-    if let Some(wanted) = &options.sheet {
-        if sheets.iter().any(|sheet| sheet.name == *wanted) {
-            return Ok(vec![wanted.clone()]);
+fn no_header(without: Vec<(String, NoHeader)>) -> Refusal {
+    let mut best: Option<NoHeader> = None;
+    for (_, none) in without {
+        if best.as_ref().is_none_or(|best| none.rank() > best.rank()) {
+            best = Some(none);
         }
-        return Err(Refusal::new(
-            Refusal::NO_SUCH_SHEET,
-            format!("there is no sheet \"{}\"", cut(wanted, 100)),
-        ));
     }
-    if let Some(number) = options.sheet_number {
-        let place = usize::try_from(number)
-            .ok()
-            .and_then(|it| it.checked_sub(1));
-        let sheet = place.and_then(|place| sheets.get(place));
-        return sheet.map(|it| vec![it.name.clone()]).ok_or_else(|| {
-            Refusal::new(
-                Refusal::NO_SUCH_SHEET,
-                format!("there is no sheet {number}; there are {}", sheets.len()),
-            )
-        });
-    }
-    let is_looked_at = |sheet: &SheetName| sheet.is_visible || options.include_hidden_sheets;
-    let looked_at = sheets.into_iter().filter(is_looked_at);
-    Ok(looked_at.take(MAX_SHEETS).map(|sheet| sheet.name).collect())
+    best.map_or_else(
+        || Refusal::new(Refusal::EMPTY_FILE, "the workbook has no sheet with cells"),
+        |none| none.refusal,
+    )
+}
+
+fn passed_over(
+    without: Vec<(String, NoHeader)>,
+    hidden: Vec<String>,
+    repeated: Vec<String>,
+) -> Vec<SkippedSheet> {
+    let without = without.into_iter().map(|(sheet, none)| SkippedSheet {
+        sheet,
+        code: none.refusal.code.to_owned(),
+        message: none.refusal.message,
+    });
+    let hidden = hidden.into_iter().take(choice::MAX_SHEETS);
+    let hidden = hidden.map(|sheet| SkippedSheet {
+        sheet,
+        code: SkippedSheet::HIDDEN.to_owned(),
+        message: "the sheet is hidden; include_hidden_sheets reads it".to_owned(),
+    });
+    let repeated = repeated.into_iter().take(choice::MAX_SHEETS);
+    let repeated = repeated.map(|sheet| SkippedSheet {
+        sheet,
+        code: SkippedSheet::REPEATED.to_owned(),
+        message: "another sheet has the same name; rename one of them".to_owned(),
+    });
+    without.chain(hidden).chain(repeated).collect()
 }
 
 fn read_head(workbook: &mut dyn Workbook, sheet: &str, options: &Options) -> Result<Head, Refusal> {
@@ -220,7 +301,8 @@ pub fn count_rows(_path: &Path, inspection: &Inspection) -> Option<u64> {
     inspection.rows_at_most
 }
 
-/// Reads the rows of an inspected file and hands them to `sink` in chunks.
+/// Reads the rows of an inspected file and hands them to `sink` in chunks, sheet by sheet: no chunk
+/// has rows of two.
 ///
 /// The same file, inspection and options give the same chunks. The sink ends the reading with
 /// [`ControlFlow::Break`]. Runs for seconds: call it on a blocking thread.
@@ -239,25 +321,39 @@ pub fn read(
     let source = unpack::open(path)?;
     let mut workbook = rows::open(source.path(), inspection.format, options)?;
     let is_csv = matches!(inspection.format, Format::Csv(_));
-    let checker = Checker::new(
-        inspection.mapping.clone(),
-        rules(workbook.epoch(), is_csv, options),
-    );
-    let last_column = inspection.mapping.columns.last();
-    let n_columns = match last_column {
-        Some(column) if !is_csv => column.index + 1,
-        _ => CSV_COLUMNS,
-    };
-    let mut row = RowBuf::new(n_columns, options.max_cell_chars.saturating_mul(4));
-    let mut reading = Reading::new(checker, options, sink);
-    let sheet = inspection.sheet.as_deref().unwrap_or_default();
-    workbook.with_rows(sheet, &mut |rows| {
-        reading.run(rows, &mut row, inspection.header_row)
-    })?;
+    let rules = rules(workbook.epoch(), is_csv, options);
+    let mut reading = Reading::new(inspection, rules, options, sink);
+    for (place, head) in inspection.heads().enumerate() {
+        let n_columns = match head.mapping.columns.last() {
+            Some(column) if !is_csv => column.index + 1,
+            _ => CSV_COLUMNS,
+        };
+        let mut row = RowBuf::new(n_columns, options.max_cell_chars.saturating_mul(4));
+        let sheet = head.sheet.unwrap_or_default();
+        let mut fill = match options.merged_cells {
+            MergedCells::First => None,
+            MergedCells::Fill => Some(Fill::new(
+                workbook.merged(sheet)?,
+                head.header_row,
+                n_columns,
+            )),
+        };
+        reading.turn_to(place);
+        workbook.with_rows(sheet, &mut |rows| match &mut fill {
+            None => reading.run(rows, &mut row, head.header_row),
+            Some(fill) => {
+                let mut filled = Filled { fill, rows };
+                reading.run(&mut filled, &mut row, head.header_row)
+            }
+        })?;
+        if reading.summary().stopped {
+            break;
+        }
+    }
     Ok(reading.summary())
 }
 
-/// Reads the rows of an inspected file as cells, the header row and those above it with them, and
+/// Reads the rows of an inspected file's first sheet as cells, the header row and those above it with them, and
 /// hands them to `take`, which ends the reading with [`ControlFlow::Break`].
 ///
 /// For a look at a file as it is, and for what reading costs without the checks.

@@ -14,6 +14,7 @@ use quick_xml::events::{BytesStart, Event};
 
 use super::super::cell::{Cell, RowBuf};
 use super::archive::{self, Archive};
+use super::merged;
 use super::package::{ShortRuns, attribute};
 use super::refusal::Refusal;
 use super::rows::{Rows, SheetName, Visitor, Workbook};
@@ -55,20 +56,14 @@ impl Workbook for Ods {
 
     fn with_rows(&mut self, sheet: &str, f: Visitor<'_>) -> Result<(), Refusal> {
         let mut content = content(&mut self.archive)?;
-        loop {
-            match content.next_event()? {
-                Event::Start(element)
-                    if element.name().as_ref() == "table:table"
-                        && attribute(&element, "name").as_deref() == Some(sheet) =>
-                {
-                    return f(&mut OdsRows::new(content));
-                }
-                Event::Eof => {
-                    return Err(Refusal::format(format!("there is no sheet {sheet:.100}")));
-                }
-                _ => {}
-            }
-        }
+        find_table(&mut content, sheet)?;
+        f(&mut OdsRows::new(content))
+    }
+
+    fn merged(&mut self, sheet: &str) -> Result<Vec<merged::Range>, Refusal> {
+        let mut content = content(&mut self.archive)?;
+        find_table(&mut content, sheet)?;
+        read_merged(content)
     }
 }
 
@@ -98,6 +93,54 @@ fn content(archive: &mut Archive) -> Result<Content<impl Read>, Refusal> {
         reader,
         buffer: Vec::new(),
     })
+}
+
+/// Passes over all that comes before the rows of a sheet.
+fn find_table<R: Read>(content: &mut Content<R>, sheet: &str) -> Result<(), Refusal> {
+    loop {
+        match content.next_event()? {
+            Event::Start(element)
+                if element.name().as_ref() == "table:table"
+                    && attribute(&element, "name").as_deref() == Some(sheet) =>
+            {
+                return Ok(());
+            }
+            Event::Eof => {
+                return Err(Refusal::format(format!("there is no sheet {sheet:.100}")));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Reads the cells of a table that span several, from behind its start to its end.
+fn read_merged<R: Read>(mut content: Content<R>) -> Result<Vec<merged::Range>, Refusal> {
+    let mut ranges = Vec::new();
+    let (mut row, mut next_row, mut column) = (1_u32, 1_u32, 0_u32);
+    loop {
+        match content.next_event()? {
+            Event::Start(element) if element.name().as_ref() == "table:table-row" => {
+                row = next_row;
+                next_row = row.saturating_add(count(&element, "number-rows-repeated"));
+                column = 0;
+            }
+            Event::Start(element) if is_cell(element.name().as_ref()) => {
+                let n_rows = count(&element, "number-rows-spanned").max(1);
+                let n_columns = count(&element, "number-columns-spanned").max(1);
+                let range = merged::Range {
+                    first_row: row,
+                    first_column: column,
+                    last_row: row.saturating_add(n_rows - 1),
+                    last_column: column.saturating_add(n_columns - 1),
+                };
+                merged::add(&mut ranges, range)?;
+                column = column.saturating_add(count(&element, "number-columns-repeated"));
+            }
+            Event::End(element) if element.name().as_ref() == "table:table" => return Ok(ranges),
+            Event::Eof => return Err(cut_off()),
+            _ => {}
+        }
+    }
 }
 
 /// Lists the sheets; those with a style that hides tables are not visible.

@@ -6,15 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use twox_hash::XxHash3_64;
 
-use super::super::hash::FORMAT_VERSION;
-use super::super::header::Mapping;
+use super::super::header_map::HeaderMap;
 use super::super::locale::Locale;
+use super::choice::Sheets;
+use super::merged::MergedCells;
 use crate::config::ProductImport;
-
-/// Version of the rules of `check` and `value`: raised when the same file gives other rows.
-const RULES_VERSION: u32 = 1;
 
 /// Bytes of one chunk. A few chunks of each import are in memory, and copies of the one that is
 /// written.
@@ -38,15 +35,21 @@ pub struct Options {
     pub max_file_bytes: u64,
     /// Further headers by field name.
     pub aliases: BTreeMap<String, Vec<String>>,
+    /// What somebody says headers of this file mean.
+    pub mapping: HeaderMap,
     /// The sheet to read; `None`: the first visible one that has the required headers.
     pub sheet: Option<String>,
     /// The sheet to read by its place among those with cells, from 1, where `sheet` names none.
     pub sheet_number: Option<u32>,
+    /// The sheets to read where several are; `None`: one, as `sheet` and `sheet_number` say.
+    pub sheets: Option<Sheets>,
     /// Whether hidden sheets are looked at, too, where none is asked for.
     pub include_hidden_sheets: bool,
     /// Whether rows that are hidden, by a filter or by hand, are passed over. Files in which that
     /// cannot be told are refused then.
     pub skip_hidden_rows: bool,
+    /// What the cells of merged ranges are worth.
+    pub merged_cells: MergedCells,
     /// The delimiter of delimited text; `None`: it is found out.
     pub csv_delimiter: Option<u8>,
     /// The quote of delimited text; `None`: it is found out.
@@ -122,10 +125,13 @@ impl From<&ProductImport> for Options {
             max_cell_chars: usize::try_from(config.max_cell_chars).unwrap_or(usize::MAX),
             max_file_bytes: 512 * 1024 * 1024,
             aliases: config.aliases.clone(),
+            mapping: HeaderMap::default(),
             sheet: None,
             sheet_number: None,
+            sheets: None,
             include_hidden_sheets: false,
             skip_hidden_rows: false,
+            merged_cells: MergedCells::First,
             csv_delimiter: None,
             csv_quote: None,
             csv_charset: None,
@@ -225,84 +231,4 @@ pub enum Charset {
     Windows1252,
     /// Central European: Polish, Czech, Slovak, Hungarian, Slovenian, Croatian.
     Windows1250,
-}
-
-/// What is known of a file before its rows are read. A run may store it and read with it later.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Inspection {
-    /// The kind of file.
-    pub format: Format,
-    /// The sheet that is read; `None` where the file has none, as in CSV.
-    pub sheet: Option<String>,
-    /// Row number of the header row, from 1; data rows come after it.
-    pub header_row: u32,
-    /// What the columns mean.
-    pub mapping: Mapping,
-    /// No more data rows than this; `None` when it cannot be told without reading.
-    pub rows_at_most: Option<u64>,
-}
-
-impl Inspection {
-    /// Returns a number that changes whenever the chunks of the same file could differ.
-    ///
-    /// A run that resumes compares it with the one it began with, and starts over when they
-    /// differ: the format, the sheet, the header row, the mapping, `chunk_rows` and `chunk_bytes`,
-    /// the cell limit, the version of the row hash or of the rules have changed. It is the same in every release.
-    #[must_use]
-    pub fn fingerprint(&self, options: &Options) -> i64 {
-        let Self {
-            format,
-            sheet,
-            header_row,
-            mapping,
-            rows_at_most: _,
-        } = self;
-        let file = serde_json::json!([format, sheet, header_row, mapping]);
-        let (chunk_rows, max_cell_chars) = (options.chunk_rows, options.max_cell_chars);
-        // as it was before there was the option, where it is not used
-        let hidden = if options.skip_hidden_rows {
-            " without hidden rows"
-        } else {
-            ""
-        };
-        let bytes = match options.chunk_bytes {
-            usize::MAX => String::new(),
-            n_bytes => format!(" {n_bytes} bytes"),
-        };
-        let text = format!(
-            "{FORMAT_VERSION} {RULES_VERSION} {file} {chunk_rows} {max_cell_chars}{hidden}{bytes}"
-        );
-        XxHash3_64::oneshot(text.as_bytes()).cast_signed()
-    }
-
-    /// Makes the options those of a run that began with this fingerprint; `false`: it cannot, and
-    /// chunks could differ.
-    ///
-    /// A run that began when chunks had no bound of bytes goes on without.
-    #[must_use]
-    pub fn go_on(&self, options: &mut Options, fingerprint: i64) -> bool {
-        let bounds = [options.chunk_bytes, usize::MAX];
-        bounds.into_iter().any(|chunk_bytes| {
-            options.chunk_bytes = chunk_bytes;
-            self.fingerprint(options) == fingerprint
-        })
-    }
-}
-
-/// What reading a file to its end came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Summary {
-    /// Data rows, good and bad.
-    pub n_rows: u64,
-    /// Rows with at least one error.
-    pub n_bad: u64,
-    /// Chunks handed on.
-    pub n_chunks: u32,
-    /// Row number of the last data row; 0 when there is none.
-    pub last_row: u32,
-    /// Rows below the header row that are hidden in the sheet: read like others, or passed over
-    /// where [`Options::skip_hidden_rows`] says so. 0 where it cannot be told.
-    pub n_hidden: u64,
-    /// Whether the receiver of the chunks ended it before the end of the file.
-    pub stopped: bool,
 }

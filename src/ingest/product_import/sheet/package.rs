@@ -142,13 +142,19 @@ fn named(archive: &Archive, folder: &str, kind: &str, parts: &[Relation]) -> Opt
     })
 }
 
-struct Relation {
-    id: String,
+/// What one part of a package is to another.
+pub(super) struct Relation {
+    pub(super) id: String,
     kind: String,
-    target: String,
+    pub(super) target: String,
 }
 
-fn relationships(archive: &mut Archive, name: &str) -> Result<Vec<Relation>, Refusal> {
+/// Reads a part of relationships.
+///
+/// # Errors
+///
+/// [`Refusal::INVALID_FILE_FORMAT`] when it is missing or damaged.
+pub(super) fn relationships(archive: &mut Archive, name: &str) -> Result<Vec<Relation>, Refusal> {
     let mut found = Vec::new();
     each_start(archive, name, |element| {
         if element.local_name().as_ref() == "Relationship" {
@@ -163,7 +169,8 @@ fn relationships(archive: &mut Archive, name: &str) -> Result<Vec<Relation>, Ref
     Ok(found)
 }
 
-fn join(folder: &str, target: &str) -> String {
+/// Returns the entry of a target that is seen from a folder.
+pub(super) fn join(folder: &str, target: &str) -> String {
     match target.strip_prefix('/') {
         Some(absolute) => absolute.to_owned(),
         None if folder.is_empty() => target.to_owned(),

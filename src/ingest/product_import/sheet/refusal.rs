@@ -31,8 +31,14 @@ impl Refusal {
     pub const TOO_MANY_COLUMNS: &'static str = "too_many_columns";
     /// No sheet of the name asked for.
     pub const NO_SUCH_SHEET: &'static str = "no_such_sheet";
+    /// A sheet cannot be read, and what the file lacks is to be archived.
+    pub const UNREAD_SHEET: &'static str = "unread_sheet";
+    /// No saved mapping of the name asked for.
+    pub const NO_SUCH_MAPPING: &'static str = "no_such_mapping";
     /// Hidden rows are to be passed over, and cannot be told from others in this file.
     pub const HIDDEN_ROWS_UNKNOWN: &'static str = "hidden_rows_unknown";
+    /// Merged cells are to be filled, and cannot be read, are too many or overlap.
+    pub const MERGED_CELLS: &'static str = "merged_cells";
     /// Beyond the limits of memory and time of the process that reads a workbook.
     pub const READER_LIMITS: &'static str = "reader_limits";
     /// The file could not be read from disk, or its reader was ended from outside: the only refusal that is not the file's fault, and
@@ -40,7 +46,7 @@ impl Refusal {
     pub const READ_FAILED: &'static str = "read_failed";
 
     /// Every code there is.
-    pub const CODES: [&'static str; 13] = [
+    pub const CODES: [&'static str; 16] = [
         Self::INVALID_FILE_FORMAT,
         Self::EMPTY_FILE,
         Self::FILE_TOO_LARGE,
@@ -51,7 +57,10 @@ impl Refusal {
         Self::TOO_MANY_ROWS,
         Self::TOO_MANY_COLUMNS,
         Self::NO_SUCH_SHEET,
+        Self::UNREAD_SHEET,
+        Self::NO_SUCH_MAPPING,
         Self::HIDDEN_ROWS_UNKNOWN,
+        Self::MERGED_CELLS,
         Self::READER_LIMITS,
         Self::READ_FAILED,
     ];

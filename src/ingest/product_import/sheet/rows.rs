@@ -11,7 +11,7 @@ use std::path::Path;
 use super::super::cell::{Epoch, RowBuf};
 use super::options::{Format, Options};
 use super::refusal::Refusal;
-use super::{child, delimited, ods, scan, xls, xlsb, xlsx};
+use super::{child, delimited, merged, ods, scan, xls, xlsb, xlsx};
 
 /// A sheet of a workbook, in the order of its tabs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +44,13 @@ pub(super) trait Workbook {
     ///
     /// What `f` returns, and a refusal when there is no such sheet.
     fn with_rows(&mut self, sheet: &str, f: Visitor<'_>) -> Result<(), Refusal>;
+
+    /// Returns the merged ranges of a sheet, by a look of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::MERGED_CELLS`] where they cannot be read or are too many.
+    fn merged(&mut self, sheet: &str) -> Result<Vec<merged::Range>, Refusal>;
 
     /// Returns what day 0 of its serial dates is.
     fn epoch(&self) -> Epoch {

@@ -13,10 +13,11 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
-use calamine::{Reader, SheetType, SheetVisible};
+use calamine::{Dimensions, Reader, SheetType, SheetVisible};
 
 use super::super::cell::{Epoch, RowBuf};
 use super::calamine_cell::{borrowed, contain, put};
+use super::merged;
 use super::ole::{self, Compound, u16_at, u32_at};
 use super::refusal::Refusal;
 use super::rows::{Rows, SheetName, Visitor, Workbook};
@@ -74,6 +75,22 @@ impl Workbook for Xls {
             first_column: usize::try_from(first_column).unwrap_or_default(),
             rows: range.rows(),
         })
+    }
+
+    fn merged(&mut self, sheet: &str) -> Result<Vec<merged::Range>, Refusal> {
+        let found = self.workbook.merge_cells_by_sheet_name(sheet);
+        let found = found.map_err(|error| Refusal::damaged("the sheet", &error))?;
+        let mut ranges = Vec::new();
+        for Dimensions { start, end } in found {
+            let range = merged::Range {
+                first_row: start.0.saturating_add(1),
+                first_column: start.1,
+                last_row: end.0.saturating_add(1),
+                last_column: end.1,
+            };
+            merged::add(&mut ranges, range)?;
+        }
+        Ok(ranges)
     }
 
     fn epoch(&self) -> Epoch {

@@ -14,13 +14,16 @@ use calamine::{Reader, SheetType, SheetVisible, XlsbError};
 use super::super::cell::Epoch;
 use super::archive::{self, Archive};
 use super::calamine_cell::{CellRows, Found, contain};
+use super::merged;
 use super::ole;
+use super::package;
 use super::refusal::Refusal;
 use super::rows::{SheetName, Visitor, Workbook};
 use super::xlsx::MAX_STRINGS_BYTES;
 
 /// An Excel binary workbook, opened.
 pub(super) struct Xlsb {
+    archive: Archive,
     workbook: calamine::Xlsb<BufReader<File>>,
 }
 
@@ -32,10 +35,11 @@ impl Xlsb {
     /// [`Refusal::FILE_TOO_LARGE`] when the strings are; [`Refusal::INVALID_FILE_FORMAT`] when it is
     /// damaged.
     pub(super) fn open(path: &Path) -> Result<Self, Refusal> {
-        check_parts(&mut archive::open(path)?)?;
+        let mut archive = archive::open(path)?;
+        check_parts(&mut archive)?;
         let file = BufReader::new(File::open(path)?);
         match contain("the workbook", || calamine::Xlsb::new(file))? {
-            Ok(workbook) => Ok(Self { workbook }),
+            Ok(workbook) => Ok(Self { archive, workbook }),
             Err(XlsbError::Password) => Err(ole::password_protected()),
             Err(error) => Err(Refusal::damaged("the workbook", &error)),
         }
@@ -89,6 +93,21 @@ impl Workbook for Xlsb {
             let found = cells.next_cell().map_err(damaged)?;
             Ok(found.map(|cell| Found { cell, digits: 0 }))
         }))
+    }
+
+    fn merged(&mut self, sheet: &str) -> Result<Vec<merged::Range>, Refusal> {
+        const BOOK: &str = "xl/workbook.bin";
+        let id = archive::part(&mut self.archive, BOOK)?;
+        let id = merged::xlsb::relationship(id, sheet)?;
+        let parts = package::relationships(&mut self.archive, "xl/_rels/workbook.bin.rels")?;
+        let part = parts
+            .into_iter()
+            .rfind(|part| Some(&part.id) == id.as_ref());
+        let part =
+            part.and_then(|it| archive::find(&self.archive, &package::join("xl", &it.target)));
+        let part =
+            part.ok_or_else(|| Refusal::format(format!("the sheet {sheet:.100} has no part")))?;
+        merged::xlsb::read(archive::part(&mut self.archive, &part)?)
     }
 
     fn epoch(&self) -> Epoch {

@@ -16,6 +16,7 @@ use memchr::memmem;
 use super::super::cell::Epoch;
 use super::archive::{self, Archive};
 use super::calamine_cell::{CellRows, Found, contain};
+use super::merged;
 use super::ole;
 use super::package::{self, Package};
 use super::refusal::Refusal;
@@ -87,6 +88,11 @@ impl Workbook for Xlsx {
                 digits: digits.get(style).copied().unwrap_or_default(),
             }))
         }))
+    }
+
+    fn merged(&mut self, sheet: &str) -> Result<Vec<merged::Range>, Refusal> {
+        let part = self.package.part(sheet)?;
+        merged::xlsx::read(archive::part(&mut self.archive, part)?)
     }
 
     fn epoch(&self) -> Epoch {

@@ -21,7 +21,7 @@ const RULES: Rules = Rules {
 fn checker(headers: &[&str]) -> Checker {
     let cells: Vec<String> = headers.iter().map(|h| (*h).to_owned()).collect();
     let mapping = map(&cells, &Aliases::new(&BTreeMap::new())).unwrap();
-    Checker::new(mapping, RULES)
+    Checker::new(mapping, RULES, Spots::default())
 }
 
 fn row(row_no: u32, cells: &[Cell<'_>]) -> RowBuf {
@@ -165,7 +165,9 @@ fn values_beyond_the_last_header_are_an_error_where_asked() {
         refuse_extra_cells: false,
         ..RULES
     };
-    good(Checker::new(mapping, rules).check(&texts(3, &["B", "x", "", "a note"])));
+    good(
+        Checker::new(mapping, rules, Spots::default()).check(&texts(3, &["B", "x", "", "a note"])),
+    );
 }
 
 #[test]
@@ -192,7 +194,7 @@ fn a_code_is_no_longer_than_its_index_takes() {
         ..RULES
     };
     let mapping = checker(&["code", "name"]).mapping;
-    let mut checker = Checker::new(mapping, rules);
+    let mut checker = Checker::new(mapping, rules, Spots::default());
     let mut row = RowBuf::new(2, 100_000);
     row.start(2);
     row.set(0, Cell::Text(&"ä".repeat(513)));

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::super::super::cell::{Epoch, RowBuf};
+use super::super::merged;
 use super::super::options::{ChildLimits, StopFlag};
 use super::super::refusal::Refusal;
 use super::super::rows::{Rows, SheetName, Visitor, Workbook};
@@ -119,6 +120,20 @@ impl Workbook for Remote {
             packed: Packed::default(),
             state: State::Fresh,
         })
+    }
+
+    fn merged(&mut self, sheet: &str) -> Result<Vec<merged::Range>, Refusal> {
+        let sheet = sheet.to_owned();
+        self.ask(&Question::Merged { sheet })?;
+        let found = match self.answer()? {
+            Answer::Merged { ranges } => ranges,
+            other => return Err(self.unexpected(&other)),
+        };
+        let mut ranges = Vec::new();
+        for range in found {
+            merged::add(&mut ranges, range)?;
+        }
+        Ok(ranges)
     }
 
     fn epoch(&self) -> Epoch {

@@ -40,6 +40,14 @@ pub(super) fn serve(
                 wire::send(stream, &answer)?;
                 question(stream)?
             }
+            Question::Merged { sheet } => {
+                let answer = match workbook.merged(&sheet) {
+                    Ok(ranges) => Answer::Merged { ranges },
+                    Err(refusal) => refused(refusal),
+                };
+                wire::send(stream, &answer)?;
+                question(stream)?
+            }
             Question::Rows {
                 sheet,
                 max_columns,

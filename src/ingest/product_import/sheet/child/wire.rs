@@ -11,6 +11,7 @@ use std::io::{self, Read, Write};
 use serde::{Deserialize, Serialize};
 
 use super::super::super::cell::{Cell, RowBuf};
+use super::super::merged::Range;
 
 /// Longest frame: one row of the longest that is read, and what came before it.
 pub(super) const MAX_FRAME_BYTES: usize = 40 << 20;
@@ -22,6 +23,8 @@ pub(super) const MAX_ROW_BYTES: usize = 32 << 20;
 pub(super) enum Question {
     /// Whether a sheet can be read safely.
     Verify { sheet: String },
+    /// The merged ranges of a sheet.
+    Merged { sheet: String },
     /// The first rows of a sheet; cells beyond the limits are left out or cut.
     Rows {
         sheet: String,
@@ -42,6 +45,8 @@ pub(super) enum Answer {
     },
     /// The sheet can be read, and has no more rows than this.
     Verified { rows_at_most: Option<u64> },
+    /// The sheet has these merged ranges.
+    Merged { ranges: Vec<Range> },
     /// There are no more rows.
     End,
     /// The file is refused.

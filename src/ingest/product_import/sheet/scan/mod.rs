@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 use super::super::cell::{Epoch, RowBuf};
 use super::archive::{self, Archive};
 use super::head::MAX_HEADER_CHARS;
+use super::merged;
 use super::options::Options;
 use super::package::{self, Package};
 use super::refusal::Refusal;
@@ -127,6 +128,11 @@ impl Workbook for Scanned {
                 other.with_rows(sheet, &mut |rows| f(&mut Behind { rows, last }))
             }
         }
+    }
+
+    fn merged(&mut self, sheet: &str) -> Result<Vec<merged::Range>, Refusal> {
+        let part = self.package.part(sheet)?;
+        merged::xlsx::read(archive::part(&mut self.archive, part)?)
     }
 
     fn epoch(&self) -> Epoch {

@@ -185,6 +185,16 @@ pub(super) mod xlsb {
             shared(0, 0),
             inline(1, "again"),
             record(0x0192, &[]),
+            record(0x01b1, &[&1_u32.to_le_bytes()]),
+            // B3:B4, which the second row has a value of its own in
+            record(
+                0x01b0,
+                &[2, 3, 1, 1]
+                    .map(u32::to_le_bytes)
+                    .each_ref()
+                    .map(<[u8; 4]>::as_slice),
+            ),
+            record(0x01b2, &[]),
             record(0x0182, &[]),
         ]);
         records.concat()

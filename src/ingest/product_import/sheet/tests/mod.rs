@@ -5,9 +5,11 @@ mod csv;
 mod damage;
 mod differential;
 mod formats;
+mod merged;
 mod open_documents;
 mod packed;
 mod refusals;
+mod several;
 mod workbooks;
 
 use std::io::Write as _;

@@ -1,0 +1,162 @@
+//! The merged ranges of an xlsb, by its records (\[MS-XLSB\] 2.1.4 and 2.4.675).
+
+use std::io::{self, BufReader, Read};
+
+use super::super::refusal::Refusal;
+use super::{Range, add, refusal};
+
+/// A merged range: its first row, its last one, its first column, its last one.
+const MERGE_CELL: u16 = 176;
+/// A sheet of the workbook: its state, its number, its relationship, its name.
+const BUNDLE_SHEET: u16 = 156;
+/// Bytes of a record that are kept: a name has 31 characters, a relationship 255.
+const LONGEST: u64 = 2048;
+
+/// Returns the merged ranges of a sheet's part.
+///
+/// # Errors
+///
+/// [`Refusal::MERGED_CELLS`] for too many; [`Refusal::INVALID_FILE_FORMAT`] when the part is damaged.
+pub(in super::super) fn read(part: impl Read) -> Result<Vec<Range>, Refusal> {
+    let mut ranges = Vec::new();
+    each(part, MERGE_CELL, |data| {
+        let [first_row, last_row, first_column, last_column] =
+            [0, 4, 8, 12].map(|at| u32_at(data, at));
+        let range = (|| {
+            Some(Range {
+                first_row: first_row?.checked_add(1)?,
+                first_column: first_column?,
+                last_row: last_row?.checked_add(1)?,
+                last_column: last_column?,
+            })
+        })();
+        let range = range.ok_or_else(|| refusal("a merged range of the sheet cannot be read"))?;
+        add(&mut ranges, range)
+    })?;
+    Ok(ranges)
+}
+
+/// Returns the relationship by which a workbook's part names the first sheet of a name.
+///
+/// # Errors
+///
+/// [`Refusal::INVALID_FILE_FORMAT`] when the part is damaged.
+pub(in super::super) fn relationship(
+    workbook: impl Read,
+    sheet: &str,
+) -> Result<Option<String>, Refusal> {
+    let mut found = None;
+    each(workbook, BUNDLE_SHEET, |data| {
+        let id = text_at(data, 8);
+        let name = id.as_ref().and_then(|(_, end)| text_at(data, *end));
+        if let (Some((id, _)), Some((name, _)), None) = (id, name, &found)
+            && name == sheet
+        {
+            found = Some(id);
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// Calls `f` with the first bytes of each record of a kind.
+fn each(
+    part: impl Read,
+    kind: u16,
+    mut f: impl FnMut(&[u8]) -> Result<(), Refusal>,
+) -> Result<(), Refusal> {
+    let mut part = BufReader::new(part);
+    let mut data = Vec::new();
+    while let Some((found, len)) = head(&mut part)? {
+        let n_kept = if found == kind { len.min(LONGEST) } else { 0 };
+        data.clear();
+        let mut taken = part.by_ref().take(len);
+        taken.by_ref().take(n_kept).read_to_end(&mut data)?;
+        io::copy(&mut taken, &mut io::sink())?;
+        if found == kind {
+            f(&data)?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads the kind and the length of the next record, each in bytes of seven bits; `None` behind the
+/// last one.
+fn head(part: &mut impl Read) -> Result<Option<(u16, u64)>, Refusal> {
+    let cut = |_| Refusal::format("a record of the workbook is cut off");
+    let mut byte = [0_u8; 1];
+    if part.read(&mut byte)? == 0 {
+        return Ok(None);
+    }
+    let [low] = byte;
+    let mut kind = u16::from(low & 0x7f);
+    if low & 0x80 != 0 {
+        part.read_exact(&mut byte).map_err(cut)?;
+        kind |= u16::from(byte[0] & 0x7f) << 7;
+    }
+    let mut len = 0_u64;
+    for place in 0..4 {
+        part.read_exact(&mut byte).map_err(cut)?;
+        len |= u64::from(byte[0] & 0x7f) << (7 * place);
+        if byte[0] & 0x80 == 0 {
+            break;
+        }
+    }
+    Ok(Some((kind, len)))
+}
+
+fn u32_at(data: &[u8], at: usize) -> Option<u32> {
+    let bytes = data.get(at..at.checked_add(4)?)?;
+    Some(u32::from_le_bytes(bytes.try_into().ok()?))
+}
+
+/// Returns the text that begins at a place, and where it ends.
+fn text_at(data: &[u8], at: usize) -> Option<(String, usize)> {
+    let n_units = usize::try_from(u32_at(data, at)?).ok()?;
+    let (from, to) = (at + 4, (at + 4).checked_add(n_units.checked_mul(2)?)?);
+    let (units, _) = data.get(from..to)?.as_chunks::<2>();
+    let units: Vec<u16> = units.iter().map(|unit| u16::from_le_bytes(*unit)).collect();
+    Some((String::from_utf16_lossy(&units), to))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn records_of_any_length_are_passed_over() {
+        let cell = |rows: [u32; 2], columns: [u32; 2]| {
+            let numbers = rows.into_iter().chain(columns);
+            let data: Vec<u8> = numbers.flat_map(u32::to_le_bytes).collect();
+            [&[0xb0, 0x01, 16][..], &data].concat()
+        };
+        let long = [&[0x07, 0xac, 0x02][..], &[0xb0; 300]].concat();
+        let part = [
+            long,
+            cell([1, 3], [0, 0]),
+            vec![0x00, 0],
+            cell([4, 4], [1, 2]),
+        ]
+        .concat();
+        let shown: Vec<_> = read(part.as_slice())
+            .unwrap()
+            .iter()
+            .map(Range::shown)
+            .collect();
+        assert_eq!(shown, ["A2:A4", "B5:C5"]);
+        let cut = read(&part[..part.len() - 4]).unwrap_err();
+        assert_eq!(cut.code, Refusal::MERGED_CELLS);
+        assert!(read(&[0xb0][..]).is_err());
+        assert!(read(&cell([u32::MAX, u32::MAX], [0, 0])[..]).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_ranges_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            drop(read(bytes.as_slice()));
+            drop(relationship(bytes.as_slice(), "A"));
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! What came of each sheet of an import of several: part of the run's details, counted in the
+//! transaction of each chunk, so that an import that is resumed goes on counting where it was. Pure.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{
+    header::cut,
+    load::Loaded,
+    row::Chunk,
+    sheet::{Inspection, SkippedSheet},
+};
+
+/// Members of a run's details.
+const SHEETS: &str = "sheets";
+const SKIPPED: &str = "skipped_sheets";
+
+/// What came of one sheet.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Tally {
+    /// Its name.
+    pub sheet: String,
+    /// Row number of its header row, from 1.
+    pub header_row: u32,
+    /// Data rows that were dealt with.
+    pub total_rows: i64,
+    /// Rows that are in the catalog as the sheet has them.
+    pub success_count: i64,
+    /// Rows that were refused.
+    pub error_count: i64,
+}
+
+/// What came of the sheets; nothing where one sheet was asked for.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Tallies {
+    sheets: Vec<Tally>,
+    skipped: Vec<SkippedSheet>,
+}
+
+impl Tallies {
+    /// Goes on from the details of the run.
+    pub(super) fn of(inspection: &Inspection, details: &Value) -> Self {
+        if !inspection.is_of_several() {
+            return Self::default();
+        }
+        let fresh = inspection.heads().map(|head| Tally {
+            sheet: head.sheet.unwrap_or_default().to_owned(),
+            header_row: head.header_row,
+            ..Tally::default()
+        });
+        Self {
+            sheets: sheets(details).unwrap_or_else(|| fresh.collect()),
+            skipped: inspection.skipped.clone(),
+        }
+    }
+
+    /// Counts the rows of a chunk.
+    pub(super) fn count(&mut self, chunk: &Chunk, loaded: &Loaded) {
+        if let Some(tally) = self.sheets.get_mut(chunk.sheet) {
+            tally.total_rows += i64::from(loaded.n_ok() + loaded.n_failed());
+            tally.success_count += i64::from(loaded.n_ok());
+            tally.error_count += i64::from(loaded.n_failed());
+        }
+    }
+
+    /// Says which sheet is being read.
+    pub(super) fn stage(&self, sheet: usize) -> Option<String> {
+        let tally = self.sheets.get(sheet)?;
+        let (name, n) = (cut(&tally.sheet, 100), self.sheets.len());
+        Some(format!("sheet {} of {n}: {name}", sheet + 1))
+    }
+
+    /// Adds them to the details of the run.
+    pub(super) fn show(&self, details: &mut Map<String, Value>) -> serde_json::Result<()> {
+        if !self.sheets.is_empty() {
+            details.insert(SHEETS.to_owned(), serde_json::to_value(&self.sheets)?);
+            details.insert(SKIPPED.to_owned(), serde_json::to_value(&self.skipped)?);
+        }
+        Ok(())
+    }
+}
+
+/// Returns what came of each sheet by the details of a run; `None`: it was not asked for several, or
+/// has not begun.
+#[must_use]
+pub fn sheets(details: &Value) -> Option<Vec<Tally>> {
+    serde_json::from_value(details.get(SHEETS)?.clone()).ok()
+}
+
+/// Returns the sheets that were not read although several were, by the details of a run.
+#[must_use]
+pub fn skipped(details: &Value) -> Vec<SkippedSheet> {
+    let skipped = details.get(SKIPPED).cloned();
+    let skipped = skipped.and_then(|skipped| serde_json::from_value(skipped).ok());
+    skipped.unwrap_or_default()
+}
