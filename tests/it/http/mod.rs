@@ -5,6 +5,7 @@ mod browser;
 mod change;
 mod connection;
 mod dead;
+mod document;
 mod enqueue;
 mod gate;
 mod health;
