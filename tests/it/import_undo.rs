@@ -174,6 +174,30 @@ async fn what_something_newer_touched_is_kept_and_named() {
     assert_ne!(first, second);
 }
 
+/// Price and stock each have an owner of their own: what somebody set beside the imports stays.
+#[tokio::test]
+async fn a_stock_that_somebody_set_stays() {
+    let (db, _storage, daemon) = world().await;
+    imported(&daemon, "code,name,stock\nA,a,1\nB,b,1\n", "").await;
+    let second = imported(&daemon, "code,name,stock\nA,a,2\nB,b,2\n", "").await;
+    for statement in [
+        "UPDATE catalog.product_stocks SET archived_at = now() WHERE archived_at IS NULL
+           AND product_id IN (SELECT id FROM catalog.products WHERE code = 'A')",
+        "INSERT INTO catalog.product_stocks (product_id, qty)
+           SELECT id, 77 FROM catalog.products WHERE code = 'A'",
+    ] {
+        sqlx::query(statement).execute(db.pool()).await.unwrap();
+    }
+    let outcome = undone(&daemon, second).await;
+    assert_eq!(figures(&outcome), [1, 0, 1], "{outcome}");
+    assert_eq!(
+        (&outcome["kept"][0]["code"], &outcome["kept"][0]["reason"]),
+        (&json!("A"), &json!("edited"))
+    );
+    let stocks = "SELECT sum(qty)::int8 FROM catalog.product_stocks WHERE archived_at IS NULL";
+    assert_eq!(count(db.pool(), stocks).await, 77 + 1);
+}
+
 #[tokio::test]
 async fn what_cannot_be_undone_says_why() {
     let (db, _storage, daemon) = world().await;

@@ -52,7 +52,7 @@ pub const PAGES: &[Route] = &[
     route!(POST "/runs/{id}"          Operator Run    run::act,         "`act` is pause, resume, cancel or reset."),
     route!(GET  "/queues"             Viewer Whole    queue::list,      "What is in each queue."),
     route!(POST "/queues"             Operator Whole  queue::act,       "`act` is pause or resume, of `queue`."),
-    route!(GET  "/dead"               Viewer Filtered dead::list,       "Dead letters in groups of what failed alike, and with `?fingerprint=` those of one."),
+    route!(GET  "/dead"               Viewer Filtered dead::list,       "Dead letters in groups of what failed alike, with `?fingerprint=` those of one, with `&kind=` what retrying all comes to."),
     route!(POST "/dead"               Operator Filtered dead::retry_group, "Replays those of `kind` and `fingerprint`, as a run."),
     route!(POST "/dead/{id}"          Operator Job    dead::retry,      "Replays one."),
     route!(GET  "/schedules"          Viewer Filtered schedule::list,   "Schedules with their next ticks."),

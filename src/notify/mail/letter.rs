@@ -180,6 +180,10 @@ mod tests {
                 "{head}"
             );
             assert_eq!(head.matches("To: ").count(), 1, "{head}");
+            let (subject, text) = (ended(name).subject(), ended(name).text(None));
+            assert!(!subject.contains(char::is_control), "{subject:?}");
+            let n_lines = text.lines().count();
+            assert_eq!(n_lines, ended("a").text(None).lines().count(), "{text}");
         }
     }
 

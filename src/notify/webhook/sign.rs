@@ -168,6 +168,23 @@ mod tests {
         assert_eq!(signed, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
     }
 
+    /// While a key is changed the receiver knows one of two.
+    #[test]
+    fn every_key_signs() {
+        let (old, new) = (
+            "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+            "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD",
+        );
+        let sign = |text: String| {
+            let keys = Keys::parse("hook", &SecretString::from(text)).unwrap();
+            keys.sign("msg_1", 1_614_265_330, b"{}")
+        };
+        let both = sign(format!("{new}\n{old}\n"));
+        let each = [sign(new.to_owned()), sign(old.to_owned())];
+        assert_eq!(both, each.join(" "));
+        assert_ne!(each[0], each[1]);
+    }
+
     #[test]
     fn a_file_has_one_to_five_keys() {
         let one = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";

@@ -262,3 +262,37 @@ async fn however_many_look_the_run_is_read_once_a_look() {
         assert!(stream.event().await.is_none(), "what is gone has no news");
     }
 }
+
+#[tokio::test]
+async fn a_run_that_nobody_looks_at_any_more_is_not_read() {
+    let server = Server::start().await;
+    let id = begun(&server, "default").await;
+    let path = format!("/api/v1/runs/{id}/events");
+    let mut stream = open(&server, &path).await;
+    stream.event().await.unwrap();
+    drop(stream);
+    // Whoever still reads it waits for this lock within three looks' time.
+    let ended = async {
+        loop {
+            let mut lock = server.pool().begin().await.unwrap();
+            sqlx::query("LOCK TABLE ingestd.runs IN ACCESS EXCLUSIVE MODE")
+                .execute(&mut *lock)
+                .await
+                .unwrap();
+            tokio::time::sleep(Duration::from_millis(1_500)).await;
+            let readers = waiting(&server).await;
+            lock.rollback().await.unwrap();
+            if readers.is_empty() {
+                break;
+            }
+        }
+    };
+    let ended = tokio::time::timeout(PATIENCE, ended).await;
+    ended.expect("it is read on and on");
+    // And it is taken up again for whoever comes.
+    let mut stream = open(&server, &path).await;
+    stream.event().await.unwrap();
+    advance(&server, id, 3).await;
+    let (_, run) = stream.event().await.unwrap();
+    assert_eq!(run["items_ok"], 3);
+}

@@ -6,6 +6,7 @@ mod browser;
 mod change;
 mod connection;
 mod dead;
+mod document;
 mod enqueue;
 mod gate;
 mod health;

@@ -20,12 +20,17 @@ use super::{
 /// What a file, an error or a name may be called by somebody who means harm.
 const HOSTILE: &str = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>&amp;";
 
+/// What a page may load, be framed by, and send forms to: the daemon, nobody, the daemon.
+const POLICY: &str = "default-src 'self'; base-uri 'none'; form-action 'self'; \
+                      frame-ancestors 'none'; object-src 'none'";
+
 /// Elements that the templates have.
 const ELEMENTS: &[&str] = &[
     "!doctype", "html", "head", "meta", "title", "link", "script", "noscript", "body", "a",
     "header", "nav", "form", "span", "button", "main", "p", "h1", "h2", "h3", "section", "ul",
     "li", "dl", "div", "dt", "dd", "table", "thead", "tbody", "tr", "th", "td", "time", "br",
     "code", "pre", "input", "label", "select", "option", "details", "summary", "progress",
+    "strong",
 ];
 
 async fn html(response: Response, status: u16) -> String {
@@ -35,9 +40,7 @@ async fn html(response: Response, status: u16) -> String {
     assert_eq!(headers["referrer-policy"], "same-origin");
     assert_eq!(headers["x-content-type-options"], "nosniff");
     assert_eq!(headers["cache-control"], "no-store");
-    let policy = headers["content-security-policy"].to_str().unwrap();
-    assert!(policy.starts_with("default-src 'self'; "), "{policy}");
-    assert!(!policy.contains("unsafe"), "{policy}");
+    assert_eq!(headers["content-security-policy"], POLICY);
     let text = response.text().await.unwrap();
     is_whole(&text);
     text
@@ -134,6 +137,13 @@ async fn whatever_is_shown_is_shown_as_text() {
         ("/queues".to_owned(), 2),
         ("/dead".to_owned(), 2),
         ("/dead?fingerprint=0000000000000007".to_owned(), 3),
+        (
+            format!(
+                "/dead?fingerprint=0000000000000007&kind={}",
+                encoded(HOSTILE)
+            ),
+            5,
+        ),
         ("/schedules".to_owned(), 2),
         (format!("/sign-in?next={}", encoded(HOSTILE)), 0),
     ] {
@@ -217,6 +227,31 @@ async fn a_token_opens_the_pages() {
             .unwrap()
             .contains("Max-Age=0")
     );
+}
+
+#[tokio::test]
+async fn who_guesses_at_the_form_is_told_to_wait() {
+    let server = Server::start().await;
+    let token = make(&server, "ada", Role::Operator, &[]).await;
+    let mut n_tries = 0;
+    let closed = loop {
+        n_tries += 1;
+        assert!(n_tries < 200, "nobody minds");
+        let tried = send(&server, "/sign-in", &[("token", "igd_wrong")]).await;
+        if tried.status() != 401 {
+            break tried;
+        }
+    };
+    assert!(n_tries > 5, "a slip of the finger is none");
+    assert!(closed.headers().contains_key("retry-after"));
+    html(closed, 429).await;
+    // Closed to this address meanwhile, and no other way is.
+    let right = send(&server, "/sign-in", &[("token", &token)]).await;
+    html(right, 429).await;
+    let known = server
+        .get("/runs")
+        .header("cookie", format!("token={token}"));
+    html(known.send().await.unwrap(), 200).await;
 }
 
 #[tokio::test]
@@ -351,6 +386,17 @@ async fn buttons_do_what_the_interface_does() {
         assert_eq!(post(&server, "/schedules", &fields).await, "/schedules");
     }
     assert_eq!(post(&server, "/dead/10", &[]).await, "/dead");
+    // What replaying a group comes to is shown before: how many, and which.
+    let groups = get(&server, "/dead").await;
+    let group = groups
+        .split('"')
+        .find(|part| part.starts_with("/dead?fingerprint=0000000000000007"));
+    let group = group.unwrap().replace("&#38;", "&");
+    let shown = get(&server, &group).await;
+    assert!(shown.contains("Retry all 2<"), "{shown}");
+    for id in ["/dead/8", "/dead/9"] {
+        assert!(shown.contains(&format!("action=\"{id}\"")), "{shown}");
+    }
     let fields = [("kind", HOSTILE), ("fingerprint", "0000000000000007")];
     let to = post(&server, "/dead", &fields).await;
     let bulk: i64 = to.strip_prefix("/runs/").unwrap().parse().unwrap();
@@ -390,13 +436,18 @@ async fn who_may_not_act_sees_no_buttons() {
         let ask = server.get(path).header("cookie", format!("token={token}"));
         html(ask.send().await.unwrap(), 200).await
     };
+    let kind = encoded(HOSTILE);
+    let group = format!("/dead?fingerprint=0000000000000007&kind={kind}");
     for path in [
         "/".to_owned(),
         "/imports".to_owned(),
         format!("/imports/{import}"),
+        format!("/imports/{import}/undo"),
+        format!("/runs/{import}"),
         format!("/runs/{undo}"),
         "/queues".to_owned(),
         "/dead".to_owned(),
+        group.clone(),
         "/schedules".to_owned(),
     ] {
         let text = get(&path, &viewer).await;
@@ -411,20 +462,42 @@ async fn who_may_not_act_sees_no_buttons() {
             "{path} shows what was asked for: {text}"
         );
     }
-    let home = get("/", &bound).await;
-    assert!(
-        !home.contains("href=\"/queues\"") && !home.contains("alert(1)"),
-        "{home}"
-    );
-    assert!(
-        get("/dead", &bound)
-            .await
-            .contains("None that nobody retried")
-    );
+    for path in ["/", "/imports", "/runs"] {
+        let theirs = get(path, &bound).await;
+        assert!(!theirs.contains("href=\"/queues\""), "{path} {theirs}");
+        assert!(!theirs.contains("alert(1)"), "{path} {theirs}");
+    }
+    for path in ["/dead", &group] {
+        let theirs = get(path, &bound).await;
+        assert!(theirs.contains("None that nobody retried"), "{theirs}");
+        assert!(!theirs.contains("Retry all"), "{theirs}");
+    }
+    // A letter of theirs is counted alone; who is bound to two replays letter by letter.
+    sqlx::query("UPDATE ingestd.dead_jobs SET tenant = 'acme' WHERE id = 8")
+        .execute(server.pool())
+        .await
+        .unwrap();
+    let theirs = get(&group, &bound).await;
+    assert!(theirs.contains("Retry all 1<"), "{theirs}");
+    let both = make(&server, "both", Role::Admin, &["acme", "globex"]).await;
+    let theirs = get(&group, &both).await;
+    assert!(!theirs.contains("Retry all"), "{theirs}");
+    assert!(theirs.contains("action=\"/dead/8\""), "{theirs}");
     let whole = server
         .get("/queues")
         .header("cookie", format!("token={bound}"));
     html(whole.send().await.unwrap(), 403).await;
+}
+
+#[tokio::test]
+async fn a_form_is_no_larger_than_any_body() {
+    let server = Server::with(|config| config.http.max_body_bytes = 1_000).await;
+    for path in ["/queues", "/sign-in", "/dead", "/schedules"] {
+        let name = "x".repeat(2_000);
+        let refused = send(&server, path, &[("queue", &name), ("act", "pause")]).await;
+        html(refused, 413).await;
+    }
+    assert_eq!(server.audit().await, []);
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ const JSON: (&str, &str) = ("content-type", "application/json");
 async fn what_is_not_there_is_a_problem() {
     let server = Server::start().await;
     for path in [
-        "/",
+        "/nothing",
         "/api",
         "/api/v1/jobs/",
         "/api/v1/jobs/7",

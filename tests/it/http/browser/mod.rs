@@ -64,19 +64,68 @@ fn is_for_all(browser: &mut Browser) {
             "no foreign element",
             "!document.querySelector('main img, main b, main script')",
         ),
+        ("no word broken over two lines", WHOLE_WORDS),
+        ("text that can be read", READABLE),
         (
             "no wider than the window",
             "document.documentElement.scrollWidth <= document.documentElement.clientWidth",
         ),
     ] {
-        if browser.eval(expression) != true {
+        let found = browser.eval(expression);
+        if found != true {
             let wide = "location.pathname + ': ' + [...document.querySelectorAll('main *')]
                 .filter(e => e.getBoundingClientRect().right > innerWidth)
                 .map(e => e.outerHTML.slice(0, 200)).join('\\n')";
-            panic!("not {what} on {}", browser.eval(wide));
+            panic!("not {what} on {}: {found}", browser.eval(wide));
         }
     }
 }
+
+/// True where no cell of a table breaks a single short word; else the words.
+const WHOLE_WORDS: &str = "(() => {
+    const broken = [];
+    for (const cell of document.querySelectorAll('main td, main th')) {
+        const texts = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
+        while (texts.nextNode()) {
+            const word = texts.currentNode.data.trim();
+            if (!word || /[\\s-]/.test(word) || word.length > 24) continue;
+            const range = document.createRange();
+            range.selectNode(texts.currentNode);
+            const lines = [...range.getClientRects()].map((r) => Math.round(r.bottom));
+            if (new Set(lines).size > 1) broken.push(word);
+        }
+    }
+    return broken.length ? broken.join(' ') : true;
+})()";
+
+/// True where all text stands out from what is behind it, 4.5 to 1 (WCAG 2.2, 1.4.3), else the
+/// elements. Judges the scheme that is set.
+const READABLE: &str = include_str!("readable.js");
+
+/// Expects that the key Tab leads to everything that can be acted on, and shows where it is.
+fn by_keyboard(browser: &mut Browser) {
+    let n_steps = browser
+        .eval(&format!("{ACTED_ON}.length"))
+        .as_i64()
+        .unwrap()
+        + 10;
+    for _ in 0..n_steps {
+        browser.key("Tab", 9, "");
+        let shown = "(() => { const e = document.activeElement; e.dataset.met = 1;
+            const s = getComputedStyle(e);
+            return e === document.body || s.outlineStyle !== 'none' && parseFloat(s.outlineWidth) >= 2
+                || e.outerHTML.slice(0, 200); })()";
+        assert_eq!(browser.eval(shown), true);
+    }
+    let missed = format!(
+        "{ACTED_ON}.filter(e => !e.dataset.met).map(e => e.outerHTML.slice(0, 200)).join('\\n')"
+    );
+    assert_eq!(browser.eval(&missed), "");
+}
+
+const ACTED_ON: &str =
+    "[...document.querySelectorAll('a[href], button, input:not([type=hidden]), select, summary')]
+    .filter(e => e.checkVisibility({ contentVisibilityAuto: true }))";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_workbook_goes_from_the_form_to_its_results() {
@@ -100,6 +149,7 @@ async fn a_workbook_goes_from_the_form_to_its_results() {
         "no script reads the cookie"
     );
     is_for_all(&mut browser);
+    by_keyboard(&mut browser);
     browser.choose("#file", &file);
     browser.press("#upload p > button");
     browser.until(
@@ -165,18 +215,43 @@ async fn a_workbook_goes_from_the_form_to_its_results() {
     let xlsx = browser.download("a[href$='errors.xlsx']");
     assert!(xlsx.starts_with(b"PK"), "{} bytes", xlsx.len());
     undo(&mut browser);
-    for path in ["/", "/runs", "/queues", "/dead", "/schedules"] {
-        browser.goto(&server.url(path));
-        is_for_all(&mut browser);
-    }
-    browser.size(360, 740);
-    for path in ["/", "/imports", &format!("/imports/{id}"), "/queues"] {
-        browser.goto(&server.url(path));
-        is_for_all(&mut browser);
-    }
+    in_every_size(&mut browser, &server, id).await;
     pictures(&mut browser, &server);
     browser.is_content();
     daemon.stop(CancellationToken::new()).await;
+}
+
+/// Looks at every page with something on it, wide and dark and as narrow as a telephone.
+async fn in_every_size(browser: &mut Browser, server: &Server, id: i64) {
+    sqlx::query(
+        "INSERT INTO ingestd.dead_jobs (id, kind, args, queue, priority, attempt, crashes, reason,
+                                        error, fingerprint, created_at)
+         VALUES (1000000, 'system.noop', '{}', 'default', 1, 3, 0, 'fatal', repeat('why ', 30), 7, now())",
+    )
+    .execute(server.pool())
+    .await
+    .unwrap();
+    let (import, run) = (format!("/imports/{id}"), format!("/runs/{id}"));
+    let undone = format!("/imports/{id}/undo");
+    for (width, scheme) in [(1280, "light"), (1280, "dark"), (360, "light")] {
+        browser.size(width, 740);
+        browser.scheme(scheme);
+        for path in [
+            "/",
+            "/imports",
+            &import,
+            &undone,
+            "/runs",
+            &run,
+            "/queues",
+            "/dead",
+            "/dead?fingerprint=0000000000000007&kind=system.noop",
+            "/schedules",
+        ] {
+            browser.goto(&server.url(path));
+            is_for_all(browser);
+        }
+    }
 }
 
 /// Undoes the import that is shown, through its preview.
