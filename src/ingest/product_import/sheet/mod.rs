@@ -239,10 +239,12 @@ pub fn read(
     let source = unpack::open(path)?;
     let mut workbook = rows::open(source.path(), inspection.format, options)?;
     let is_csv = matches!(inspection.format, Format::Csv(_));
-    let checker = Checker::new(
+    let mut checker = Checker::new(
         inspection.mapping.clone(),
         rules(workbook.epoch(), is_csv, options),
     );
+    let n_rows = count_rows(path, inspection).unwrap_or_default();
+    checker.expect_rows(n_rows.min(options.max_rows.into()));
     let last_column = inspection.mapping.columns.last();
     let n_columns = match last_column {
         Some(column) if !is_csv => column.index + 1,
