@@ -12,6 +12,9 @@ use ingestd::{
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // The allocator asks for pages of 2 MiB, of which a thread that needs a few KiB holds the whole:
+    // half of what an idle daemon takes. A system that has none to give need not be told so.
+    nix::sys::prctl::set_thp_disable(true).ok();
     if let Some(code) = sheet::serve_if_asked(std::env::args_os()) {
         return ExitCode::from(code);
     }

@@ -116,6 +116,14 @@ pub(crate) async fn assert_exactly(pool: &PgPool, n_rows: i64) {
 }
 
 #[tokio::test]
+async fn a_daemon_takes_no_huge_pages() {
+    let (db, storage) = (Database::create().await, tempfile::tempdir().unwrap());
+    let daemon = Daemon::start(db.url(), storage.path(), &[]).await;
+    // Linux before 5.0 does not say.
+    assert_ne!(daemon.status("THP_enabled:").as_deref(), Some("1"));
+}
+
+#[tokio::test]
 async fn a_file_goes_all_the_way() {
     let (db, storage) = (Database::create().await, tempfile::tempdir().unwrap());
     let daemon = Daemon::start(db.url(), storage.path(), &[]).await;

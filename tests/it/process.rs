@@ -91,13 +91,15 @@ impl Daemon {
 
     /// Returns how much memory the process holds, in KiB.
     pub(crate) fn resident_kib(&self) -> i64 {
+        let said = self.status("VmRSS:").unwrap();
+        said.trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// Returns a figure of the process, `VmRSS:` for example (proc(5)); `None`: this kernel has none.
+    pub(crate) fn status(&self, name: &str) -> Option<String> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        line.unwrap()
-            .trim()
-            .trim_end_matches(" kB")
-            .parse()
-            .unwrap()
+        let said = status.lines().find_map(|line| line.strip_prefix(name))?;
+        Some(said.trim().to_owned())
     }
 
     /// Waits until the process ends by itself and returns how.

@@ -98,6 +98,13 @@ impl Checker {
         self.mapping = mapping;
     }
 
+    /// Makes room for the codes of so many rows, before the first is checked.
+    pub fn expect_rows(&mut self, n_rows: u64) {
+        if !self.rules.allow_duplicates {
+            self.seen = SeenCodes::with_room(n_rows);
+        }
+    }
+
     /// Checks the next row below the header row.
     pub fn check(&mut self, row: &RowBuf) -> Outcome {
         let extra = self.extra_cell(row);

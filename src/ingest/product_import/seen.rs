@@ -5,6 +5,8 @@ use twox_hash::XxHash3_128;
 use super::sheet::Inspection;
 
 const SHARDS: usize = 64;
+/// Places of the smallest table of a shard.
+const LEAST_PLACES: usize = 16;
 
 /// A set of codes that remembers the first row of each.
 ///
@@ -12,8 +14,9 @@ const SHARDS: usize = 64;
 /// two different ones agree in all of them with a chance of n²⁄2⁸¹, one in 600 thousand million
 /// files; what then happens is that a good row is refused as a duplicate, by name, and nothing
 /// wrong is imported. Verifying a hit by reading the first row again would cost a second scan for
-/// every duplicate. A million codes take 16 to 20 MB; the table grows shard by shard and by a
-/// quarter, so that growing needs little beside that.
+/// every duplicate. A million codes take 16 MB where their number is known before, and up to 20 MB
+/// where it is not: the table then grows shard by shard and by a quarter, and what it outgrows is
+/// in pieces that nothing else fits.
 #[derive(Debug)]
 pub struct SeenCodes {
     shards: Vec<Shard>,
@@ -45,6 +48,23 @@ impl Default for SeenCodes {
 }
 
 impl SeenCodes {
+    /// Makes room for about so many codes; there may be more.
+    #[must_use]
+    pub fn with_room(n_codes: u64) -> Self {
+        let n_codes = usize::try_from(n_codes).unwrap_or(usize::MAX);
+        let mean = n_codes / SHARDS;
+        // A shard gets the mean and, hardly ever, four deviations more; it grows at seven eighths.
+        let most = mean.saturating_add(4 * mean.isqrt() + 1);
+        let n_places = most.saturating_mul(8) / 7;
+        let shard = || match n_places {
+            0..LEAST_PLACES => Shard::default(),
+            _ => Shard::empty(n_places),
+        };
+        Self {
+            shards: (0..SHARDS).map(|_| shard()).collect(),
+        }
+    }
+
     /// Remembers a code, or returns the row in which it was first.
     pub fn insert(&mut self, code: &str, row_no: u32) -> Option<u32> {
         let (shard, entry) = Self::place(code, row_no);
@@ -158,6 +178,15 @@ fn low_half(hash: u128) -> u64 {
 }
 
 impl Shard {
+    fn empty(n_places: usize) -> Self {
+        Self {
+            prints: vec![0; n_places],
+            checks: vec![0; n_places],
+            rows: vec![0; n_places],
+            n_taken: 0,
+        }
+    }
+
     fn insert(&mut self, entry: Entry) -> Option<u32> {
         // at seven eighths a look takes some 30 places, four cache lines in a row
         if self.n_taken * 8 >= self.prints.len() * 7 {
@@ -236,16 +265,8 @@ impl Shard {
     }
 
     fn grow(&mut self) {
-        let n_places = (self.prints.len() + self.prints.len() / 4).max(16);
-        let old = std::mem::replace(
-            self,
-            Self {
-                prints: vec![0; n_places],
-                checks: vec![0; n_places],
-                rows: vec![0; n_places],
-                n_taken: 0,
-            },
-        );
+        let n_places = (self.prints.len() + self.prints.len() / 4).max(LEAST_PLACES);
+        let old = std::mem::replace(self, Self::empty(n_places));
         for ((print, check), row_no) in old.prints.into_iter().zip(old.checks).zip(old.rows) {
             if print != 0 {
                 self.insert(Entry {
@@ -319,6 +340,29 @@ mod tests {
         }
         let places: usize = seen.shards.iter().map(|shard| shard.prints.len()).sum();
         assert!(places * 14 / 200_000 <= 20, "{places} places");
+    }
+
+    #[test]
+    fn room_for_a_known_number_is_made_once() {
+        let mut seen = SeenCodes::with_room(200_000);
+        let places = |seen: &SeenCodes| -> Vec<usize> {
+            seen.shards.iter().map(|shard| shard.prints.len()).collect()
+        };
+        let before = places(&seen);
+        for n in 0..200_000_u32 {
+            assert_eq!(seen.insert(&format!("SKU-{n:07}"), n), None);
+        }
+        assert_eq!(places(&seen), before, "a shard has grown");
+        assert!(before.iter().sum::<usize>() * 14 / 200_000 <= 18);
+        for n in 200_000..300_000_u32 {
+            assert_eq!(
+                seen.insert(&format!("SKU-{n:07}"), n),
+                None,
+                "beyond what was said"
+            );
+        }
+        assert_eq!(seen.insert("SKU-0000007", 1), Some(7));
+        assert_eq!(SeenCodes::with_room(3).insert("A", 1), None);
     }
 
     proptest! {

@@ -61,8 +61,11 @@ impl<'s> Reading<'s> {
         sink: Sink<'s>,
     ) -> Self {
         let spots = Spots::of_sheets(inspection);
+        let mut checker = Checker::new(inspection.mapping.clone(), rules, spots);
+        let n_rows = inspection.rows_at_most.unwrap_or_default();
+        checker.expect_rows(n_rows.min(options.max_rows.into()));
         Self {
-            checker: Checker::new(inspection.mapping.clone(), rules, spots),
+            checker,
             inspection,
             sink,
             chunk_rows: options.chunk_rows.max(1),
