@@ -134,7 +134,10 @@ fn meaning(name: &str) -> Result<Option<Field>, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{field::Aliases, header};
+    use super::super::{
+        field::Aliases,
+        header::{self, Target},
+    };
     use super::*;
 
     fn read(headers: &[&str], map: &str) -> Result<Mapping, header::HeaderFault> {
@@ -152,15 +155,14 @@ mod tests {
         )
         .unwrap();
         let targets: Vec<_> = mapping.columns.iter().map(|column| column.target).collect();
-        use header::Target::{Attribute, Field as Means};
         assert_eq!(
             targets,
             [
-                Means(Field::Code),
-                Attribute,
-                Means(Field::Name),
-                Attribute,
-                Means(Field::Stock)
+                Target::Field(Field::Code),
+                Target::Attribute,
+                Target::Field(Field::Name),
+                Target::Attribute,
+                Target::Field(Field::Stock)
             ]
         );
         let fault = read(&["code", "name"], "{\"name\": \"attribute\"}").unwrap_err();

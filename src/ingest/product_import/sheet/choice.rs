@@ -154,9 +154,10 @@ fn all_listed(sheets: &[SheetName], listed: &[SheetRef]) -> Result<Chosen, Refus
 fn missing(sheets: &[SheetName], wanted: &SheetRef) -> Refusal {
     let names = sheets.iter().map(|sheet| sheet.name.as_str());
     let names: Vec<&str> = names.filter(|name| !name.is_empty()).collect();
-    let there = match names.is_empty() {
-        true => "the file has no sheets".to_owned(),
-        false => format!("there are: {}", cut(&names.join(", "), 500)),
+    let there = if names.is_empty() {
+        "the file has no sheets".to_owned()
+    } else {
+        format!("there are: {}", cut(&names.join(", "), 500))
     };
     Refusal::new(
         Refusal::NO_SUCH_SHEET,

@@ -104,9 +104,10 @@ fn the_reader_that_takes_over_goes_on_filling() {
         "</sheetData>",
     ] {
         let changed = damage::with_part(&bytes, "xl/worksheets/sheet1.xml", |xml| {
-            let xml = String::from_utf8(xml).unwrap();
+            let mut xml = String::from_utf8(xml).unwrap();
             let at = xml.find(at).unwrap();
-            format!("{}<!-- foreign -->{}", &xml[..at], &xml[at..]).into_bytes()
+            xml.insert_str(at, "<!-- foreign -->");
+            xml.into_bytes()
         });
         let files = Files::new();
         let filled = read_all(&files.bytes(changed), &fill()).unwrap().1;

@@ -268,9 +268,10 @@ fn a_foreign_sheet_among_others_goes_to_the_other_reader() {
     let files = Files::new();
     let bytes = catalogue().save_to_buffer().unwrap();
     let changed = damage::with_part(&bytes, "xl/worksheets/sheet5.xml", |xml| {
-        let xml = String::from_utf8(xml).unwrap();
+        let mut xml = String::from_utf8(xml).unwrap();
         let at = xml.find("<row r=\"3\"").unwrap();
-        format!("{}<!-- foreign -->{}", &xml[..at], &xml[at..]).into_bytes()
+        xml.insert_str(at, "<!-- foreign -->");
+        xml.into_bytes()
     });
     let path = files.bytes(changed);
     let options = with("all");
