@@ -7,7 +7,7 @@
 //! The ranges stand behind the rows (xlsx) or in the middle of them (ods), so
 //! that a look of its own finds them before the rows are read, and only where
 //! it is asked for: for xlsx one more inflation of the part and a search for
-//! one word, a sixth of what calamine's parser takes for the same.
+//! one word, a tenth of what calamine's parser takes for the same.
 //!
 //! What is held is 16 bytes for a range, of [`MAX_RANGES`] at most, and the
 //! values of the ranges that the row at hand is in: one for a column, since
