@@ -50,17 +50,17 @@ const NEXT: &str = "
       AND r.finished_at < clock_timestamp() - make_interval(days => $2)
     ORDER BY i.id LIMIT 1 FOR UPDATE OF r SKIP LOCKED";
 
-/// A batch of each; by primary key.
+/// A batch of each: found by primary key, deleted where they lie, so that no plan reads the table.
 const DELETES: [&str; 3] = [
-    "DELETE FROM catalog.product_changes WHERE import_id = $1 AND product_id = ANY (ARRAY(
-       SELECT product_id FROM catalog.product_changes WHERE import_id = $1
-       ORDER BY product_id LIMIT $2))",
-    "DELETE FROM catalog.rejected_rows WHERE (import_id, sheet, row_no) IN (
-       SELECT import_id, sheet, row_no FROM catalog.rejected_rows WHERE import_id = $1
-       ORDER BY import_id, sheet, row_no LIMIT $2)",
-    "DELETE FROM catalog.import_errors WHERE (import_id, row_no, id) IN (
-       SELECT import_id, row_no, id FROM catalog.import_errors WHERE import_id = $1
-       ORDER BY import_id, row_no, id LIMIT $2)",
+    "DELETE FROM catalog.product_changes WHERE ctid = ANY (ARRAY(
+       SELECT ctid FROM catalog.product_changes WHERE import_id = $1
+       ORDER BY import_id, product_id LIMIT $2))",
+    "DELETE FROM catalog.rejected_rows WHERE ctid = ANY (ARRAY(
+       SELECT ctid FROM catalog.rejected_rows WHERE import_id = $1
+       ORDER BY import_id, sheet, row_no LIMIT $2))",
+    "DELETE FROM catalog.import_errors WHERE ctid = ANY (ARRAY(
+       SELECT ctid FROM catalog.import_errors WHERE import_id = $1
+       ORDER BY import_id, row_no, id LIMIT $2))",
 ];
 
 /// What a round did.
