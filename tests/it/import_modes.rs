@@ -108,6 +108,42 @@ async fn nothing_is_archived_while_a_code_behind_an_ignored_column_cannot_be_rea
     assert_eq!(codes(db.pool()).await, "A B C");
 }
 
+/// How many are missing is known before the first row is written; what somebody else adds
+/// meanwhile is not the file's to archive.
+#[tokio::test]
+async fn no_more_is_archived_than_was_missing_when_it_began() {
+    let (db, _storage, daemon) = world(&[]).await;
+    let first = "code,name\nA,a\nB,b\nC,c\n";
+    finished(&daemon, accepted(&daemon, "first.csv", first.into()).await).await;
+    let mut holds = db.pool().begin().await.unwrap();
+    sqlx::query("SELECT FROM catalog.products WHERE code = 'A' FOR UPDATE")
+        .execute(&mut *holds)
+        .await
+        .unwrap();
+    let query = "mode=replace_all&max_drop_percent=100";
+    let second = "code,name\nA,changed\nB,b\n";
+    let job = accepted_as(&daemon, "second.csv", second.into(), query).await;
+    until("the rows are being written", || async {
+        let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+            AND wait_event_type = 'Lock' AND query LIKE '%catalog.products%'";
+        count(db.pool(), waits).await > 0
+    })
+    .await;
+    sqlx::query("INSERT INTO catalog.products (tenant, code, name) VALUES ('default', 'X', 'x')")
+        .execute(&mut *holds)
+        .await
+        .unwrap();
+    holds.commit().await.unwrap();
+    let done = finished(&daemon, job).await;
+    assert_eq!(done["status"], "failed", "{done}");
+    let error = done["error"].as_str().unwrap();
+    assert!(
+        error.contains("more than the 1 products are missing"),
+        "{error}"
+    );
+    assert_eq!(codes(db.pool()).await, "A B C X");
+}
+
 #[tokio::test]
 async fn archiving_goes_on_where_a_killed_daemon_left_it() {
     let settings = [("INGESTD_PRODUCT_IMPORT__CHUNK_ROWS", "5000")];
@@ -250,6 +286,44 @@ async fn a_file_that_comes_twice_is_told_or_refused() {
     assert_eq!((code, body["data"].get("note")), (202, None), "{body}");
     let n_runs = count(db.pool(), "SELECT count(*) FROM ingestd.runs").await;
     assert_eq!(n_runs, 3);
+}
+
+/// Only what completed, wrote and still stands makes a file one that was imported before.
+#[tokio::test]
+async fn a_file_whose_import_came_to_nothing_is_new() {
+    let (_db, _storage, daemon) = world(&[]).await;
+    let note = async |query: &str| {
+        let (code, body) = upload_as(&daemon, "a.csv", csv(10), query).await;
+        assert_eq!(code, 202, "{body}");
+        let data = &body["data"];
+        (
+            data["jobId"].as_i64().unwrap(),
+            data.get("sameFileAs").cloned(),
+        )
+    };
+    let (dry, _) = note("dry_run=true").await;
+    assert_eq!(finished(&daemon, dry).await["status"], "completed");
+    post(&daemon, "/api/v1/queues/import/pause").await;
+    let (cancelled, same) = note("").await;
+    assert_eq!(same, None, "a dry run wrote nothing");
+    post(&daemon, &format!("/api/v1/runs/{cancelled}/cancel")).await;
+    post(&daemon, "/api/v1/queues/import/resume").await;
+    let (written, same) = note("").await;
+    assert_eq!(same, None, "cancelled, it is not there");
+    finished(&daemon, written).await;
+    let (again, same) = note("").await;
+    assert_eq!(same, Some(json!(written)));
+    finished(&daemon, again).await;
+    for import in [again, written] {
+        let path = format!("/api/v1/imports/{import}/rollback");
+        let asked = reqwest::Client::new().post(daemon.url(&path)).send();
+        let asked: Value = asked.await.unwrap().json().await.unwrap();
+        finished(&daemon, asked["run_id"].as_i64().unwrap()).await;
+    }
+    let (last, same) = note("").await;
+    assert_eq!(same, None, "undone, they are as if they had not been");
+    let done = finished(&daemon, last).await;
+    assert_eq!(done["results"]["updatedCount"], 10, "{done}"); // live again
 }
 
 #[tokio::test]

@@ -538,3 +538,21 @@ async fn what_is_the_whole_installations_is_no_tenants() {
     let listed: Value = ask.send().await.unwrap().json().await.unwrap();
     assert_eq!(listed["items"], json!([]));
 }
+
+/// Whether a file was imported before is told of one's own imports.
+#[tokio::test]
+async fn the_same_file_of_another_tenant_is_not_told_of() {
+    let server = Server::start().await;
+    for (tenant, is_told) in [("acme", false), ("other", false), ("acme", true)] {
+        let token = make(&server, "caller", Role::Operator, &[tenant]).await;
+        let file = Part::text("code,name\nA,Lamp\n").file_name("a.csv");
+        let ask = server.post("/import/products").bearer_auth(&token);
+        let made = ask.multipart(Form::new().part("file", file)).send().await;
+        let made: Value = made.unwrap().json().await.unwrap();
+        let same = made.pointer("/data/sameFileAs");
+        assert_eq!(same.is_some(), is_told, "{tenant}: {made}");
+        let ended = "UPDATE ingestd.runs SET state = 'completed', started_at = now(),
+                     finished_at = now() WHERE state = 'pending'";
+        sqlx::query(ended).execute(server.pool()).await.unwrap();
+    }
+}
