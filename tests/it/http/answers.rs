@@ -123,9 +123,11 @@ impl Walk<'_> {
     async fn at(&mut self, route: &str, at: &str, body: Option<Value>, status: u16) -> Value {
         let (method, path) = route.split_once(' ').unwrap();
         let (route, path) = (format!("{method} /api/v1{path}"), format!("/api/v1{path}"));
-        let path = match (path.find('{'), path.find('}')) {
-            (Some(from), Some(to)) => format!("{}{at}{}", &path[..from], &path[to + 1..]),
-            _ => format!("{path}{at}"),
+        let parts = path.split_once('{');
+        let parts = parts.and_then(|(head, rest)| Some((head, rest.split_once('}')?.1)));
+        let path = match parts {
+            Some((head, tail)) => format!("{head}{at}{tail}"),
+            None => format!("{path}{at}"),
         };
         self.ask(&route, &path, body, status).await
     }

@@ -108,12 +108,12 @@ async fn a_schedule_is_its_makers_tenants_and_so_are_its_jobs() {
     )
     .await;
     assert_eq!(filled.status(), 200);
-    let whose: Vec<Option<String>> = sqlx::query_scalar("SELECT tenant FROM ingestd.jobs")
+    let owners: Vec<Option<String>> = sqlx::query_scalar("SELECT tenant FROM ingestd.jobs")
         .fetch_all(server.pool())
         .await
         .unwrap();
     assert_eq!(
-        whose,
+        owners,
         [const { Some("acme") }; 3].map(|one| one.map(str::to_owned))
     );
 }
