@@ -78,7 +78,7 @@ async fn a_claimer_that_nobody_listens_to_ends_and_holds_nothing() {
     let (_lives, session) = watch::channel(Some(Arc::new(session)));
     let (claims, slots) = (Claims::new(PATIENCE), Slots::new(4));
     let (leases, queue): (Leases, Arc<str>) = (Leases::default(), "default".into());
-    let (claimed, listener) = mpsc::channel(1);
+    let (sender, listener) = mpsc::channel(1);
     let claimer = Claimer {
         steps: claims.begin(&queue, &slots),
         queue,
@@ -98,7 +98,7 @@ async fn a_claimer_that_nobody_listens_to_ends_and_holds_nothing() {
         bell: Arc::new(Bell::default()),
         session,
         leases: leases.clone(),
-        claimed,
+        claimed: sender,
         stop: CancellationToken::new(),
         poll_interval: Duration::from_millis(10),
         trailing_poll: Duration::from_millis(1),
@@ -107,7 +107,7 @@ async fn a_claimer_that_nobody_listens_to_ends_and_holds_nothing() {
     let mut lock = db.pool().begin().await.unwrap();
     let exclusive = sqlx::query("LOCK TABLE ingestd.jobs IN EXCLUSIVE MODE");
     exclusive.execute(&mut *lock).await.unwrap();
-    let running = tokio::spawn(claimer.run());
+    let running = tokio_util::task::TaskTracker::new().spawn(claimer.run());
     let waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database()
                    AND wait_event_type = 'Lock' AND query LIKE '%Claims up to%')";
     until(db.pool(), waits).await;
