@@ -79,6 +79,9 @@ pub(super) struct Claim {
     pub(super) nobody: Nobody,
     /// Whether it looks for the next of them though it brought enough of others.
     pub(super) looks_for_nobodys: bool,
+    /// How many jobs it could take, where tenants take turns and once it is back: fewer than it
+    /// asked for where the queue is near its limit.
+    pub(super) n_open: i64,
 }
 
 /// A claim that has come back.
@@ -103,11 +106,11 @@ impl Claim {
     /// Sends the statement and waits for what it brings.
     pub(super) async fn run(mut self) -> Landed {
         let (began, asked) = (Instant::now(), self.room.len());
-        let rows = self.send(asked).await;
+        let rows = self.send(asked).await.and_then(|rows| self.count(rows));
         let duration = began.elapsed();
         let is_full = rows.as_ref().is_ok_and(|rows| rows.len() >= asked);
         let found = match rows {
-            Ok(rows) => self.read(&rows, asked).await,
+            Ok(rows) => self.read(&rows).await,
             Err(error) => Err(error),
         };
         Landed {
@@ -147,13 +150,25 @@ impl Claim {
         self.db.run(claim).await
     }
 
+    /// Leaves the rows of jobs, of a claim in turns that says first how many it could take.
+    fn count(&mut self, mut rows: Vec<PgRow>) -> sqlx::Result<Vec<PgRow>> {
+        if let (true, Some(row)) = (self.rule.is_fair, rows.first()) {
+            self.n_open = row.try_get("n_open")?;
+            if row.try_get::<Option<i64>, _>("id")?.is_none() {
+                rows.clear();
+            }
+        }
+        Ok(rows)
+    }
+
     /// Reads what was claimed, in the order in which it is to begin.
-    async fn read(&mut self, rows: &[PgRow], asked: usize) -> sqlx::Result<Vec<Found>> {
+    async fn read(&mut self, rows: &[PgRow]) -> sqlx::Result<Vec<Found>> {
         let found = rows.iter().map(|row| self.found(row));
         let mut found = found.collect::<sqlx::Result<Vec<_>>>()?;
         if self.rule.is_fair {
-            self.take_turns(rows, asked).await?;
-            let is_time = self.looks_for_nobodys || rows.len() < asked;
+            let is_short = i64::try_from(rows.len()).is_ok_and(|n| n < self.n_open);
+            self.take_turns(rows, is_short).await?;
+            let is_time = self.looks_for_nobodys || is_short;
             if is_time && found.iter().all(|f| f.lease.tenant.is_some()) {
                 self.look_for_nobodys().await;
             }
@@ -165,14 +180,12 @@ impl Claim {
     }
 
     /// Remembers whose turn it was, for the next claim to begin after.
-    async fn take_turns(&mut self, rows: &[PgRow], asked: usize) -> sqlx::Result<()> {
-        // A claim that the queue's limit cut off is not short: the next one begins after it.
-        let mut n_open = i64::try_from(asked).unwrap_or(i64::MAX);
+    async fn take_turns(&mut self, rows: &[PgRow], is_short: bool) -> sqlx::Result<()> {
         if let Some(row) = rows.first() {
             self.last_tenant = row.try_get("last_tenant")?;
-            n_open = row.try_get("n_open")?;
         }
-        if i64::try_from(rows.len()).unwrap_or(i64::MAX) < n_open {
+        // One that the queue's limit cut off is not short: the next one begins after it.
+        if is_short {
             let (queue, cursor) = (&*self.queue, &*self.last_tenant);
             let next = self
                 .db

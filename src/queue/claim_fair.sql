@@ -75,14 +75,18 @@ locked AS MATERIALIZED (
   SELECT id FROM ingestd.jobs
   WHERE shard = 0 AND id = ANY (ARRAY(SELECT id FROM chosen)) AND state || '' = 'queued'
   FOR UPDATE SKIP LOCKED
-)
+),
+taken AS (
 UPDATE ingestd.jobs j
 SET state = 'running', lease_id = nextval('ingestd.lease_seq'), worker_id = $5,
     attempt = j.attempt + 1, started_at = clock_timestamp(), cancel_requested = false,
     deadline_at = clock_timestamp() + ($7::interval[])[array_position($6, j.kind)]
 WHERE j.shard = 0 AND j.id = ANY (ARRAY(SELECT id FROM locked))
 RETURNING j.id, j.lease_id, j.kind, j.priority, j.args, j.attempt, j.crashes,
-          j.max_attempts, j.run_id, j.tenant, j.gate_key, j.origin_id, j.run_at, j.created_at, j.started_at,
-          (SELECT n FROM open) AS n_open,
-          (SELECT n FROM chosen WHERE chosen.id = j.id) AS place,
-          (SELECT coalesce(tenant, '') FROM chosen ORDER BY n DESC LIMIT 1) AS last_tenant
+          j.max_attempts, j.run_id, j.tenant, j.gate_key, j.origin_id, j.run_at, j.created_at, j.started_at
+)
+-- One row at least: how many could be taken is of interest where none is, too.
+SELECT open.n AS n_open, taken.*,
+       (SELECT n FROM chosen WHERE chosen.id = taken.id) AS place,
+       (SELECT coalesce(tenant, '') FROM chosen ORDER BY n DESC LIMIT 1) AS last_tenant
+FROM open LEFT JOIN taken ON true

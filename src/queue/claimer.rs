@@ -178,6 +178,7 @@ impl Claimer {
             last_tenant: self.last_tenant.clone(),
             nobody: self.nobody,
             looks_for_nobodys: is_reverse,
+            n_open: 0,
         }
     }
 

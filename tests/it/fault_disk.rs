@@ -180,12 +180,23 @@ async fn a_full_wal_brings_postgres_down_and_the_daemon_back() {
     cluster.restart().await.unwrap();
     let mut daemon = Daemon::start(&cluster.database_url(), storage.path(), &[]).await;
     let filler = disk.fill();
-    // The segments made in advance take some more.
-    let (acked, error) = produce(&pool, 40, usize::MAX).await;
-    assert!(!acked.is_empty() && error.is_some());
+    // The segments made in advance take some more: jobs that take their time, and a backlog.
+    let (mut acked, error) = produce(&pool, 2, 300).await;
+    if error.is_none() {
+        let (more, error) = produce(&pool, 40, usize::MAX).await;
+        assert!(error.is_some());
+        acked.extend(more);
+    }
+    assert!(!acked.is_empty());
+    // It stays down until there is room, for longer than the daemon's heart goes without it.
+    drop(cluster.kill9().await);
+    let is_lost = async || {
+        let log = daemon.log();
+        log.contains("heartbeat: cannot reach the database")
+    };
+    process::until("the daemon's life ends", is_lost).await;
     process::until("the daemon is not ready", async || !is_ready(&daemon).await).await;
     std::fs::remove_file(filler).unwrap();
-    // Where its recovery found no room either it is down, and its service manager's turn.
     cluster.restart().await.unwrap();
     check(&pool, &acked).await;
     process::until("it is ready again", async || is_ready(&daemon).await).await;

@@ -9,8 +9,12 @@ use std::{
 };
 
 use ingestd::queue::{Done, rule};
+use tokio::sync::Semaphore;
 
-use crate::queue_rig::{Rig, Setup, done, play, stop};
+use crate::{
+    proxy::{Proxy, Then},
+    queue_rig::{Rig, Setup, done, play, stop, until_true},
+};
 
 async fn limit(rig: &Rig, queue: &str, most: Option<i32>) {
     let mut conn = rig.pool().acquire().await.unwrap();
@@ -59,7 +63,7 @@ async fn a_limit_holds_across_daemons() {
 #[tokio::test]
 async fn a_limit_may_be_changed_and_taken_away_while_jobs_wait() {
     let rig = Rig::new().await;
-    let permits = Arc::new(tokio::sync::Semaphore::new(0));
+    let permits = Arc::new(Semaphore::new(0));
     let waits = Arc::clone(&permits);
     let waiting = play("t.waits", move |_| {
         let permits = Arc::clone(&waits);
@@ -230,6 +234,47 @@ async fn what_belongs_to_nobody_is_found_behind_thousands_of_others() {
     rig.until("(SELECT count(*) = 6 FROM ingestd.job_history)")
         .await;
     stop(engine).await;
+}
+
+/// A claim meets the limit, and there is room again before its worker hears of it.
+#[tokio::test]
+async fn nobodys_turn_is_passed_over_by_a_claim_that_met_the_limit() {
+    let rig = Rig::new().await;
+    let proxy = Proxy::start(rig.url()).await;
+    let (order, permits) = (
+        Arc::new(Mutex::new(Vec::new())),
+        Arc::new(Semaphore::new(0)),
+    );
+    let (noted, waits) = (Arc::clone(&order), Arc::clone(&permits));
+    let noting = play("t.notes", move |ctx| {
+        let tenant = ctx.lease().tenant.clone().unwrap_or_default();
+        noted.lock().unwrap().push(tenant);
+        let permits = Arc::clone(&waits);
+        async move {
+            permits.acquire().await?.forget();
+            Ok(Done::new())
+        }
+    });
+    stop(rig.play([noting.clone()]).await).await;
+    set_fair(&rig, "default", true).await;
+    limit(&rig, "default", Some(1)).await;
+    rig.sql(
+        "INSERT INTO ingestd.jobs (kind, tenant)
+         SELECT 't.notes', tenant FROM unnest('{a, b, c}'::text[]) tenant, generate_series(1, 2)",
+    )
+    .await;
+    let setup = Setup::of([noting]).slots("default", 4);
+    let engine = setup.start(&proxy.url()).await;
+    until_true("one runs", || order.lock().unwrap().len() == 1).await;
+    proxy.lose("but the tenants take turns", 1, Then::Late);
+    proxy.until_late(1).await;
+    permits.add_permits(1);
+    rig.until("EXISTS (SELECT FROM ingestd.job_history)").await;
+    proxy.deliver();
+    permits.add_permits(5);
+    rig.until_idle().await;
+    stop(engine).await;
+    assert_eq!(*order.lock().unwrap(), ["a", "b", "c", "a", "b", "c"]);
 }
 
 #[tokio::test]

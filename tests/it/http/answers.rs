@@ -290,6 +290,12 @@ async fn runs_and_imports(walk: &mut Walk<'_>, undoable: i64) {
     walk.at("GET /runs", "", None, 200).await;
     walk.at("GET /runs/{id}", &run, None, 200).await;
     walk.upload("POST /import/dealers", 200).await;
+    let headers = || Some(json!({ "headers": { "Our ref": "code" } }));
+    walk.at("PUT /mappings/{name}", "m", headers(), 201).await;
+    walk.at("PUT /mappings/{name}", "m", headers(), 200).await;
+    walk.at("GET /mappings", "", None, 200).await;
+    walk.at("GET /mappings/{name}", "m", None, 200).await;
+    walk.at("DELETE /mappings/{name}", "m", None, 200).await;
     walk.at("GET /imports", "", None, 200).await;
     let id = undoable.to_string();
     walk.at("GET /imports/{id}", &id, None, 200).await;
