@@ -84,6 +84,7 @@ mod schedule_people;
 mod schedule_sync;
 mod schema;
 mod search;
+mod search_order;
 mod search_rig;
 mod source_fetch;
 mod source_folder;

@@ -11,16 +11,21 @@ use crate::{
 };
 
 /// Rows `from..to`, whose prices end in `cents`.
-fn csv(rows: std::ops::Range<usize>, cents: &str) -> String {
+pub(crate) fn csv(rows: std::ops::Range<usize>, cents: &str) -> String {
     let rows = rows.map(|i| format!("P{i:04},Product {i},B{},{i}.{cents},{i}\n", i % 3));
     format!("code,name,brand,price,stock\n{}", rows.collect::<String>())
 }
 
 /// Imports a file to its end and returns the import's id.
-async fn import(rig: &Rig, daemon: &Daemon, file: String) -> i64 {
+pub(crate) async fn import(rig: &Rig, daemon: &Daemon, file: String) -> i64 {
+    import_as(rig, daemon, file, "").await
+}
+
+/// As [`import`], with a query string.
+pub(crate) async fn import_as(rig: &Rig, daemon: &Daemon, file: String, query: &str) -> i64 {
     let part = Part::bytes(file.into_bytes()).file_name("products.csv");
     let request = reqwest::Client::new()
-        .post(daemon.url("/api/v1/import/products"))
+        .post(daemon.url(&format!("/api/v1/import/products{query}")))
         .multipart(Form::new().part("file", part));
     let answer: Value = request.send().await.unwrap().json().await.unwrap();
     let id = answer["data"]["jobId"].as_i64().unwrap();
@@ -32,7 +37,7 @@ async fn import(rig: &Rig, daemon: &Daemon, file: String) -> i64 {
 }
 
 /// Waits until nothing is left to be told.
-async fn synced(rig: &Rig) {
+pub(crate) async fn synced(rig: &Rig) {
     rig.until(
         "NOT EXISTS (SELECT FROM ingestd.jobs WHERE kind LIKE 'search.%')
          AND NOT EXISTS (SELECT FROM catalog.search_outbox)",
@@ -40,12 +45,12 @@ async fn synced(rig: &Rig) {
     .await;
 }
 
-async fn id(rig: &Rig, code: &str) -> i64 {
+pub(crate) async fn id(rig: &Rig, code: &str) -> i64 {
     let sql = format!("SELECT id FROM catalog.products WHERE code = '{code}'");
     rig.ask(&sql).await
 }
 
-async fn post(daemon: &Daemon, path: &str) -> Value {
+pub(crate) async fn post(daemon: &Daemon, path: &str) -> Value {
     let request = reqwest::Client::new().post(daemon.url(path));
     let response = request.send().await.unwrap();
     assert_eq!(response.status(), 202, "{path}");
@@ -62,7 +67,7 @@ async fn archive(rig: &Rig, code: &str) {
     .await;
 }
 
-async fn assert_equal(rig: &Rig, look: &Look) {
+pub(crate) async fn assert_equal(rig: &Rig, look: &Look) {
     let (found, expected) = (look.documents("products").await, expected(rig).await);
     assert_eq!(found, expected);
 }

@@ -33,6 +33,8 @@ pub(crate) enum Fault {
     Silence,
     /// The lines are taken, and the answer lacks its last line.
     Short,
+    /// All lines but the first are taken; that one is put off.
+    BusyLine,
 }
 
 #[derive(Default)]
@@ -319,8 +321,13 @@ impl Inner {
             return Some(message(404, "Not Found"));
         };
         let text = String::from_utf8(body.to_vec()).unwrap();
-        let lines = text.lines().filter(|line| !line.is_empty());
-        let mut verdicts: Vec<String> = lines.map(|line| self.take(&name, line)).collect();
+        let mut lines = text.lines().filter(|line| !line.is_empty());
+        let mut verdicts = Vec::new();
+        if let Some(Fault::BusyLine) = fault {
+            lines.next();
+            verdicts.push(json!({ "code": 503, "error": "busy", "success": false }).to_string());
+        }
+        verdicts.extend(lines.map(|line| self.take(&name, line)));
         match fault {
             Some(Fault::Silence) => return None,
             Some(Fault::Short) => drop(verdicts.pop()),

@@ -197,3 +197,30 @@ async fn each_file_is_imported_once_however_often_the_daemon_dies() {
     assert_eq!(shop.products().await, "A1 Lamp 8");
     assert_eq!(std::fs::read_dir(shop.path("in/done")).unwrap().count(), 8);
 }
+
+/// Looks that both took a copy of the same file: one submits it, the other forgets its own.
+#[tokio::test]
+async fn looks_that_overlap_import_a_file_once() {
+    let shop = Shop::new(None).await;
+    let _daemons = [shop.daemon().await, shop.daemon().await];
+    shop.add("inbox", &inbox(&shop, Ready::AtOnce)).await;
+    write(&shop.path("in/done"), "no folder, so that it stays");
+    write(&shop.path("in/a.csv"), &file("A1", 1));
+    let mut holds = shop.rig.pool().begin().await.unwrap();
+    // Every look waits here, with its copy taken.
+    sqlx::query("LOCK TABLE catalog.imports IN SHARE MODE")
+        .execute(&mut *holds)
+        .await
+        .unwrap();
+    for _ in 0..2 {
+        shop.enqueue("inbox").await;
+    }
+    let wait = "(SELECT count(*) = 2 FROM pg_stat_activity WHERE datname = current_database()
+        AND wait_event_type = 'Lock' AND query LIKE '%catalog.imports%')";
+    shop.rig.until(wait).await;
+    holds.rollback().await.unwrap();
+    shop.rig.until("EXISTS (SELECT FROM catalog.imports)").await;
+    let over = "NOT EXISTS (SELECT FROM ingestd.jobs WHERE kind = 'product_import.run')";
+    shop.rig.until(over).await;
+    assert_eq!(imported(&shop).await, "a.csv");
+}

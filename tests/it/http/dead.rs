@@ -1,8 +1,12 @@
 //! Dead letters by the group and by filters; one action on many.
 
+use ingestd::access::Role;
 use serde_json::{Value, json};
 
-use super::server::{Server, pages, problem};
+use super::{
+    server::{Server, pages, problem},
+    token::make,
+};
 
 /// Inserts five letters: three alike, one of another error, one of another kind.
 async fn letters(server: &Server) {
@@ -226,4 +230,22 @@ async fn an_order_that_says_too_little_or_wrong_is_refused() {
         .await
         .unwrap();
     assert_eq!(response.status(), 202);
+}
+
+#[tokio::test]
+async fn a_letter_is_listed_for_its_owner() {
+    let server = Server::start().await;
+    letters(&server).await;
+    for (tenants, n_listed) in [
+        (&["acme"] as &[&str], 1),
+        (&["other"], 0),
+        (&["default"], 4), // whose owner is not named
+        (&[], 5),
+    ] {
+        let token = make(&server, "caller", Role::Admin, tenants).await;
+        let page = server.get("/api/v1/dead").bearer_auth(&token);
+        let page: Value = page.send().await.unwrap().json().await.unwrap();
+        let items = page["items"].as_array().unwrap();
+        assert_eq!(items.len(), n_listed, "{tenants:?} {page}");
+    }
 }
