@@ -3,24 +3,25 @@
 use std::{sync::Arc, time::Duration};
 
 use ingestd::queue::Done;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::queue_rig::{Play, Rig, Setup, done, play, stop};
 
 const HOUR: Duration = Duration::from_hours(1);
 
-/// A kind whose jobs end when the test says so.
-fn slow() -> (Play, Arc<Semaphore>) {
-    let gate = Arc::new(Semaphore::new(0));
-    let opened = Arc::clone(&gate);
+/// A kind whose jobs say that they began, and end when the test says so.
+fn slow() -> (Play, Arc<Semaphore>, Arc<Notify>) {
+    let (gate, begun) = (Arc::new(Semaphore::new(0)), Arc::new(Notify::new()));
+    let (opened, begins) = (Arc::clone(&gate), Arc::clone(&begun));
     let play = play("t.slow", move |_| {
         let opened = Arc::clone(&opened);
+        begins.notify_one();
         async move {
             opened.acquire().await?.forget();
             Ok(Done::new())
         }
     });
-    (play, gate)
+    (play, gate, begun)
 }
 
 /// A daemon of one slot that has learnt that its jobs are short, and a way to end its slow one.
@@ -44,7 +45,7 @@ async fn ahead(rig: &Rig, setup: Setup) -> ingestd::queue::Running {
 
 #[tokio::test]
 async fn what_was_claimed_ahead_does_not_wait_behind_a_slow_job() {
-    let (rig, (slow, gate)) = (Rig::new().await, slow());
+    let (rig, (slow, gate, _)) = (Rig::new().await, slow());
     let setup = Setup::of([slow, done("t.short")]).slots("default", 1);
     let first = ahead(&rig, setup.clone()).await;
     let other = setup.start(rig.url()).await;
@@ -61,7 +62,7 @@ async fn what_was_claimed_ahead_does_not_wait_behind_a_slow_job() {
 /// Jobs got longer than they were: what was claimed ahead goes back once, and not again and again.
 #[tokio::test]
 async fn what_went_back_is_not_claimed_ahead_again() {
-    let (rig, (slow, gate)) = (Rig::new().await, slow());
+    let (rig, (slow, gate, _)) = (Rig::new().await, slow());
     let setup = Setup::of([slow, done("t.short")]).slots("default", 1);
     let engine = ahead(&rig, setup).await;
     rig.until("(SELECT count(*) FROM ingestd.jobs WHERE state = 'queued' AND attempt = 0) = 1")
@@ -82,11 +83,12 @@ async fn what_went_back_is_not_claimed_ahead_again() {
 
 #[tokio::test]
 async fn a_stopping_daemon_returns_what_it_claimed_ahead_at_once() {
-    let (rig, (slow, gate)) = (Rig::new().await, slow());
+    let (rig, (slow, gate, begun)) = (Rig::new().await, slow());
     let setup = Setup::of([slow, done("t.short")])
         .slots("default", 1)
         .with(|q| q.soft_stop = HOUR);
     let engine = ahead(&rig, setup).await;
+    begun.notified().await; // a job that has not begun is returned, too
     let returned = async {
         rig.until(
             "(SELECT string_agg(concat_ws(' ', state, attempt, crashes), ',' ORDER BY id)
@@ -103,7 +105,7 @@ async fn a_stopping_daemon_returns_what_it_claimed_ahead_at_once() {
 
 #[tokio::test]
 async fn a_job_cancelled_while_it_waits_for_its_slot_never_begins() {
-    let (rig, (slow, gate)) = (Rig::new().await, slow());
+    let (rig, (slow, gate, _)) = (Rig::new().await, slow());
     let setup = Setup::of([slow, done("t.short")]).slots("default", 1);
     let engine = ahead(&rig, setup).await;
     let mut conn = rig.pool().acquire().await.unwrap();
