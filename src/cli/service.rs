@@ -39,7 +39,7 @@ impl Service {
         shutdown: &Shutdown,
         notifier: &Notifier,
     ) -> Result<Self, Failure> {
-        let exporter = Exporter::get(); // asked for early: the first call sets the start time
+        let _started = Exporter::get(); // asked for early: the first call sets the start time
         let listener = http::bind(&config.http).await.map_err(|error| {
             let failure = Failure::from(error);
             failure.hint("choose another: INGESTD_HTTP__LISTEN, or --listen of `ingestd dev`")
@@ -55,7 +55,6 @@ impl Service {
             health,
         );
         shutdown.spawn("http", http::serve(app, listener, shutdown.soft().clone()));
-        shutdown.spawn("metrics", exporter.run_upkeep(shutdown.soft().clone()));
         let ended = CancellationToken::new();
         let watchdog = Watchdog::default();
         shutdown.spawn(

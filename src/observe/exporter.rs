@@ -13,7 +13,7 @@ use super::metric::{self, Metric, Shape};
 use super::process;
 
 /// How often samples are moved out of the histograms' buffers, which grow until then.
-const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 const METADATA: Metadata<'static> = Metadata::new("ingestd", Level::INFO, None);
 
@@ -84,7 +84,7 @@ impl Exporter {
         text
     }
 
-    /// Moves samples out of the histograms' buffers every 5 s until `stop` fires.
+    /// Moves samples out of the histograms' buffers every second until `stop` fires.
     ///
     /// Without it the buffers grow until somebody scrapes.
     pub async fn run_upkeep(&self, stop: CancellationToken) {

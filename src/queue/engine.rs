@@ -37,6 +37,7 @@ use super::{
 use crate::{
     config,
     db::{self, Bounded},
+    observe::Exporter,
 };
 
 /// Registers kinds and their schedules, so that the database accepts jobs of them.
@@ -136,6 +137,9 @@ impl<C: Send + Sync + 'static> Engine<C> {
         parts.start_rescue();
         let watched = watch::run(parts.db.pool.clone(), options.clone(), parts.stop.clone());
         parts.claimers.spawn(watched);
+        // Here and not in the daemon, for whoever runs an engine of their own and is never scraped.
+        let upkeep = Exporter::get().run_upkeep(parts.stop.clone());
+        parts.claimers.spawn(upkeep);
         let mut session = parts.session.clone();
         session.wait_for(Option::is_some).await?;
         Ok(parts.running(housekeeping, options))
