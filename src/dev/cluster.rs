@@ -191,6 +191,16 @@ impl Cluster {
         self.signal(Signal::SIGKILL).await
     }
 
+    /// Stops the server and its processes at once, without a checkpoint and without goodbye to its
+    /// clients. Killed in the middle of a crash of its own, it would leave some that wait for ever.
+    ///
+    /// # Errors
+    ///
+    /// [`ClusterError::NotReady`] where it does not go.
+    pub async fn halt(&mut self) -> Result<(), ClusterError> {
+        self.signal(Signal::SIGQUIT).await
+    }
+
     /// Stops the server at once, without a checkpoint and without goodbye to its clients, and
     /// starts it on the same data at the same URL. Starts it where it is down.
     ///
@@ -198,7 +208,7 @@ impl Cluster {
     ///
     /// As [`Cluster::start`].
     pub async fn restart(&mut self) -> Result<(), ClusterError> {
-        self.signal(Signal::SIGQUIT).await?;
+        self.halt().await?;
         self.spawn_again()?;
         self.ready().await
     }

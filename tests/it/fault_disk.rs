@@ -189,7 +189,7 @@ async fn a_full_wal_brings_postgres_down_and_the_daemon_back() {
     }
     assert!(!acked.is_empty());
     // It stays down until there is room, for longer than the daemon's heart goes without it.
-    drop(cluster.kill9().await);
+    cluster.halt().await.unwrap();
     let is_lost = async || {
         let log = daemon.log();
         log.contains("heartbeat: cannot reach the database")
