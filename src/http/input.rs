@@ -195,7 +195,7 @@ impl Limit {
 }
 
 /// Where a page begins. Opaque to callers, so that its making can change: `c` and the last id seen
-/// in base 16 for now.
+/// in base 16.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor(pub i64);
 
@@ -223,7 +223,7 @@ impl Serialize for Cursor {
 }
 
 /// Where a page of a list begins that is ordered by a text: as opaque, `t` and the bytes of the last
-/// text seen in base 16 for now.
+/// text seen in base 16.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TextCursor(pub String);
 
