@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use crate::{
     process::{self, Daemon},
     queue_rig::Rig,
-    search_rig::{Fault, KEY, Look, StandIn, expected},
+    search_rig::{self, Fault, KEY, Look, StandIn, expected},
 };
 
 /// Rows `from..to`, whose prices end in `cents`.
@@ -145,11 +145,7 @@ async fn a_real_typesense_does_as_the_stand_in() {
 
 #[tokio::test]
 async fn what_did_not_change_is_neither_noted_nor_sent_again() {
-    let (rig, server, folder) = (
-        Rig::new().await,
-        StandIn::start().await,
-        TempDir::new().unwrap(),
-    );
+    let (rig, server, folder) = search_rig::start().await;
     let look = server.look();
     let mut daemon = look.daemon(&rig, folder.path(), &[]).await;
     import(&rig, &daemon, csv(0..20, "50")).await;
@@ -190,11 +186,7 @@ async fn nothing_is_noted_where_no_server_is_configured() {
 
 #[tokio::test]
 async fn a_refused_line_is_kept_with_its_reason_and_the_others_are_done_once() {
-    let (rig, server, folder) = (
-        Rig::new().await,
-        StandIn::start().await,
-        TempDir::new().unwrap(),
-    );
+    let (rig, server, folder) = search_rig::start().await;
     let look = server.look();
     let mut daemon = look.daemon(&rig, folder.path(), &[]).await;
     import(&rig, &daemon, csv(0..1, "50")).await;
@@ -249,11 +241,7 @@ async fn a_refused_line_is_kept_with_its_reason_and_the_others_are_done_once() {
 
 #[tokio::test]
 async fn a_busy_server_is_left_alone_as_long_as_it_asks() {
-    let (rig, server, folder) = (
-        Rig::new().await,
-        StandIn::start().await,
-        TempDir::new().unwrap(),
-    );
+    let (rig, server, folder) = search_rig::start().await;
     let look = server.look();
     let mut daemon = look.daemon(&rig, folder.path(), &[]).await;
     import(&rig, &daemon, csv(0..1, "50")).await;
@@ -274,11 +262,7 @@ async fn a_busy_server_is_left_alone_as_long_as_it_asks() {
 
 #[tokio::test]
 async fn an_answer_that_lacks_a_line_removes_no_note() {
-    let (rig, server, folder) = (
-        Rig::new().await,
-        StandIn::start().await,
-        TempDir::new().unwrap(),
-    );
+    let (rig, server, folder) = search_rig::start().await;
     let look = server.look();
     let mut daemon = look.daemon(&rig, folder.path(), &[]).await;
     import(&rig, &daemon, csv(0..1, "50")).await;
@@ -297,11 +281,7 @@ async fn an_answer_that_lacks_a_line_removes_no_note() {
 
 #[tokio::test]
 async fn a_crash_between_the_answer_and_its_note_loses_nothing() {
-    let (rig, server, folder) = (
-        Rig::new().await,
-        StandIn::start().await,
-        TempDir::new().unwrap(),
-    );
+    let (rig, server, folder) = search_rig::start().await;
     let look = server.look();
     let mut first = look.daemon(&rig, folder.path(), &[]).await;
     import(&rig, &first, csv(0..1, "50")).await;
@@ -327,11 +307,7 @@ async fn a_crash_between_the_answer_and_its_note_loses_nothing() {
 
 #[tokio::test]
 async fn a_rebuild_goes_on_after_a_crash_and_misses_no_change() {
-    let (rig, server, folder) = (
-        Rig::new().await,
-        StandIn::start().await,
-        TempDir::new().unwrap(),
-    );
+    let (rig, server, folder) = search_rig::start().await;
     let look = server.look();
     let mut first = look.daemon(&rig, folder.path(), &[]).await;
     import(&rig, &first, csv(0..35, "50")).await;
@@ -372,11 +348,7 @@ async fn a_rebuild_goes_on_after_a_crash_and_misses_no_change() {
 
 #[tokio::test]
 async fn a_server_that_lost_everything_is_filled_again() {
-    let (rig, server, folder) = (
-        Rig::new().await,
-        StandIn::start().await,
-        TempDir::new().unwrap(),
-    );
+    let (rig, server, folder) = search_rig::start().await;
     let mut daemon = server.look().daemon(&rig, folder.path(), &[]).await;
     import(&rig, &daemon, csv(0..12, "50")).await;
     synced(&rig).await;
@@ -389,11 +361,7 @@ async fn a_server_that_lost_everything_is_filled_again() {
 
 #[tokio::test]
 async fn a_private_address_is_not_asked_unless_it_is_allowed() {
-    let (rig, server, folder) = (
-        Rig::new().await,
-        StandIn::start().await,
-        TempDir::new().unwrap(),
-    );
+    let (rig, server, folder) = search_rig::start().await;
     let url = server.look().url;
     let settings = [
         ("INGESTD_SEARCH__URL", url.as_str()),
@@ -413,11 +381,7 @@ async fn a_private_address_is_not_asked_unless_it_is_allowed() {
 
 #[tokio::test]
 async fn a_wrong_key_says_so_and_changes_nothing() {
-    let (rig, server, folder) = (
-        Rig::new().await,
-        StandIn::start().await,
-        TempDir::new().unwrap(),
-    );
+    let (rig, server, folder) = search_rig::start().await;
     let look = Look {
         key: "another".to_owned(),
         ..server.look()

@@ -1,23 +1,17 @@
 //! The search sync where order matters: lost leases, busy servers, what is archived.
 
 use nix::sys::signal::Signal;
-use tempfile::TempDir;
 
 use crate::{
     process,
-    queue_rig::Rig,
     search::{assert_equal, csv, id, import, import_as, post, synced},
-    search_rig::{Fault, StandIn},
+    search_rig::{self, Fault},
 };
 
 /// What an import archives is gone from the server, and what undoing it brings back is there again.
 #[tokio::test]
 async fn archived_products_go_and_come_back_with_their_import() {
-    let (rig, server, folder) = (
-        Rig::new().await,
-        StandIn::start().await,
-        TempDir::new().unwrap(),
-    );
+    let (rig, server, folder) = search_rig::start().await;
     let look = server.look();
     let all = [("INGESTD_PRODUCT_IMPORT__MAX_DROP_PERCENT", "100")];
     let mut daemon = look.daemon(&rig, folder.path(), &all).await;
@@ -52,11 +46,7 @@ async fn archived_products_go_and_come_back_with_their_import() {
 /// products are sent once more.
 #[tokio::test]
 async fn what_was_sent_under_a_lost_lease_is_sent_again() {
-    let (rig, server, folder) = (
-        Rig::new().await,
-        StandIn::start().await,
-        TempDir::new().unwrap(),
-    );
+    let (rig, server, folder) = search_rig::start().await;
     let look = server.look();
     let mut first = look.daemon(&rig, folder.path(), &[]).await;
     import(&rig, &first, csv(0..1, "50")).await;
@@ -96,11 +86,7 @@ async fn what_was_sent_under_a_lost_lease_is_sent_again() {
 /// Lines that the server puts off are no failures: they are sent again once it was left alone.
 #[tokio::test]
 async fn a_line_that_is_put_off_is_sent_again_alone() {
-    let (rig, server, folder) = (
-        Rig::new().await,
-        StandIn::start().await,
-        TempDir::new().unwrap(),
-    );
+    let (rig, server, folder) = search_rig::start().await;
     let look = server.look();
     let mut daemon = look.daemon(&rig, folder.path(), &[]).await;
     import(&rig, &daemon, csv(0..1, "50")).await;
@@ -121,11 +107,7 @@ async fn a_line_that_is_put_off_is_sent_again_alone() {
 
 #[tokio::test]
 async fn a_product_that_is_noted_twice_is_sent_once() {
-    let (rig, server, folder) = (
-        Rig::new().await,
-        StandIn::start().await,
-        TempDir::new().unwrap(),
-    );
+    let (rig, server, folder) = search_rig::start().await;
     let look = server.look();
     let mut daemon = look.daemon(&rig, folder.path(), &[]).await;
     import(&rig, &daemon, csv(0..2, "50")).await;
@@ -146,11 +128,7 @@ async fn a_product_that_is_noted_twice_is_sent_once() {
 
 #[tokio::test]
 async fn a_rebuild_leaves_a_busy_server_alone_too() {
-    let (rig, server, folder) = (
-        Rig::new().await,
-        StandIn::start().await,
-        TempDir::new().unwrap(),
-    );
+    let (rig, server, folder) = search_rig::start().await;
     let look = server.look();
     let mut daemon = look.daemon(&rig, folder.path(), &[]).await;
     import(&rig, &daemon, csv(0..1, "50")).await;

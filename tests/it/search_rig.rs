@@ -17,6 +17,7 @@ use axum::{
     response::Response,
 };
 use serde_json::{Map, Value, json};
+use tempfile::TempDir;
 use tokio::{net::TcpListener, sync::Semaphore, task::JoinHandle};
 
 use crate::{process::Daemon, queue_rig::Rig};
@@ -73,6 +74,12 @@ impl Drop for StandIn {
 }
 
 type Shared = (Arc<Mutex<Inner>>, Arc<Semaphore>);
+
+/// A database and a server with nothing in them, and a folder for a daemon's files.
+pub(crate) async fn start() -> (Rig, StandIn, TempDir) {
+    let folder = TempDir::new().unwrap();
+    (Rig::new().await, StandIn::start().await, folder)
+}
 
 impl StandIn {
     #[expect(clippy::disallowed_methods, reason = "the test ends it")]
