@@ -55,6 +55,9 @@ pub struct Queue {
     pub hard_stop: Duration,
     /// `queue.completion_batch`: outcomes written by one statement at most, 1 to 10000. Default 1000.
     pub completion_batch: u16,
+    /// `queue.batch_lease_from`: from how many jobs on a claim is one lease in one row, 0 to 1000; such
+    /// jobs show as running only once they have run for 0.1 s. 0 never. Default 32.
+    pub batch_lease_from: u16,
     /// `queue.retention_days`: days that finished jobs stay in the history, 1 to 3650. Default 30.
     pub retention_days: u16,
     /// `queue.schedule_set`: which daemons' `[schedules]` this one's belong to, 1 to 63 characters.
@@ -79,6 +82,7 @@ impl Queue {
         check.range("max_crashes", self.max_crashes, 1..=1000);
         check.range("stuck_limit", self.stuck_limit, 0..=1000);
         check.range("completion_batch", self.completion_batch, 1..=10_000);
+        check.range("batch_lease_from", self.batch_lease_from, 0..=1000);
         check.range("retention_days", self.retention_days, 1..=3650);
         if !(1..=63).contains(&self.schedule_set.chars().count()) {
             check.fail(&["schedule_set"], "must be 1 to 63 characters");
@@ -120,6 +124,7 @@ impl Default for Queue {
             soft_stop: Duration::from_secs(20),
             hard_stop: Duration::from_secs(10),
             completion_batch: 1000,
+            batch_lease_from: 32,
             retention_days: 30,
             schedule_set: "default".to_owned(),
             wake: Wake::Notify,

@@ -79,6 +79,8 @@ pub(super) struct Claim {
     pub(super) nobody: Nobody,
     /// Whether it looks for the next of them though it brought enough of others.
     pub(super) looks_for_nobodys: bool,
+    /// From how many jobs on they are leased in a batch; 0 never.
+    pub(super) worth_a_batch: usize,
     /// How many jobs it could take, where tenants take turns and once it is back: fewer than it
     /// asked for where the queue is near its limit.
     pub(super) n_open: i64,
@@ -139,6 +141,8 @@ impl Claim {
             .bind(rule.is_any());
         if rule.is_fair {
             claim = claim.bind(&self.last_tenant).bind(nobody_id);
+        } else {
+            claim = claim.bind(self.is_batch(most));
         }
         let claim = async |conn: &mut PgConnection| {
             if rule.is_any() {
@@ -148,6 +152,11 @@ impl Claim {
             }
         };
         self.db.run(claim).await
+    }
+
+    /// Says whether what it brings is leased in one row, and not in the rows of the jobs.
+    const fn is_batch(&self, most: usize) -> bool {
+        self.worth_a_batch > 0 && most >= self.worth_a_batch && !self.rule.is_any()
     }
 
     /// Leaves the rows of jobs, of a claim in turns that says first how many it could take.
@@ -230,6 +239,12 @@ impl Claim {
             origin_id: row.try_get("origin_id")?,
             waited_ms: (started_at - run_at).num_milliseconds(),
             age_ms: (started_at - created_at?).num_milliseconds(),
+            worker_id: self.session.worker_id,
+            batch_id: if self.rule.is_fair {
+                None
+            } else {
+                row.try_get("batch_id")?
+            },
         };
         let place = if self.rule.is_fair {
             row.try_get("place")?

@@ -7,7 +7,8 @@
 -- after the row ($4, $10) of the priority, which nobody.sql puts before the next of them.
 -- The transaction holds the queue's lock, so nobody else claims what is chosen here. It is locked
 -- by key all the same, for people may change it; the state is compared so that no index of it fits.
-WITH open AS MATERIALIZED (
+WITH leased AS MATERIALIZED (SELECT ingestd.leased($1) AS ids),
+open AS MATERIALIZED (
   SELECT CASE
     WHEN EXISTS (SELECT FROM ingestd.queues
                  WHERE queue = $1 AND (paused_at IS NOT NULL
@@ -16,7 +17,8 @@ WITH open AS MATERIALIZED (
     WHEN NOT $8 THEN $2::bigint
     ELSE greatest(0, least($2::bigint, (
       SELECT CASE WHEN max_running IS NOT NULL THEN max_running - (
-        SELECT count(*) FROM ingestd.jobs WHERE shard = 0 AND state = 'running' AND queue = $1) END
+        SELECT count(*) FROM ingestd.jobs WHERE shard = 0 AND state = 'running' AND queue = $1)
+        - cardinality((SELECT ids FROM leased)) END
       FROM ingestd.queues WHERE queue = $1)))
     END AS n
 ),
@@ -74,6 +76,7 @@ chosen AS MATERIALIZED (
 locked AS MATERIALIZED (
   SELECT id FROM ingestd.jobs
   WHERE shard = 0 AND id = ANY (ARRAY(SELECT id FROM chosen)) AND state || '' = 'queued'
+    AND ((SELECT ids FROM leased))[width_bucket(id, (SELECT ids FROM leased))] IS DISTINCT FROM id
   FOR UPDATE SKIP LOCKED
 ),
 taken AS (

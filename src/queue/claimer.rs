@@ -70,6 +70,8 @@ pub(super) struct Claimer {
     pub(super) last_tenant: String,
     /// There, where jobs without a tenant are looked for.
     pub(super) nobody: Nobody,
+    /// From how many jobs on a claim leases them in a batch; 0 never.
+    pub(super) worth_a_batch: usize,
     /// Claims sent so far.
     pub(super) turn: u64,
     /// For whom claims were sent whose answer was lost.
@@ -178,6 +180,7 @@ impl Claimer {
             last_tenant: self.last_tenant.clone(),
             nobody: self.nobody,
             looks_for_nobodys: is_reverse,
+            worth_a_batch: self.worth_a_batch,
             n_open: 0,
         }
     }
@@ -221,7 +224,8 @@ impl Claimer {
     async fn hand_on(&self, found: Vec<Found>, session: &Session, mut room: Room) {
         let claimed = found.into_iter().map(|Found { lease, .. }| {
             let cancel = session.cancel.child_token();
-            self.leases.insert(lease.lease_id, cancel.clone());
+            self.leases
+                .insert(lease.lease_id, lease.batch_id, cancel.clone());
             Claimed {
                 lease: Arc::new(lease),
                 worker_id: session.worker_id,

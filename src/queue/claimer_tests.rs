@@ -93,6 +93,7 @@ async fn a_claimer_that_nobody_listens_to_ends_and_holds_nothing() {
         rule_read: std::time::Instant::now(),
         last_tenant: String::new(),
         nobody: Nobody::default(),
+        worth_a_batch: 0,
         turn: 0,
         unheard: Vec::new(),
         bell: Arc::new(Bell::default()),

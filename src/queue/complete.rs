@@ -12,6 +12,7 @@ use sqlx::{Connection, PgConnection, types::Json};
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
+    batch::{settle, settle_own},
     execute::{Conclusion, Outcome},
     job::{DeadJob, Done, JobContext, JobError},
     kind::Kind,
@@ -59,6 +60,7 @@ impl<C> JobContext<C> {
     ///
     /// As [`JobContext::fence`].
     pub async fn hold(&self, conn: &mut PgConnection) -> Result<i16, JobError> {
+        settle_own(&mut *conn, &self.lease).await?;
         let crashes: Option<i16> = sqlx::query_scalar(
             "SELECT crashes FROM ingestd.jobs WHERE shard = 0 AND id = $1 AND lease_id = $2
              FOR NO KEY UPDATE",
@@ -90,6 +92,9 @@ impl<C> JobContext<C> {
             .bind([self.lease.lease_id.0])
             .bind("completed")
             .bind(output.map(|output| vec![Json(output)]))
+            .bind([self.lease.waited_ms])
+            .bind([0_i64; 0])
+            .bind(self.lease.worker_id)
             .fetch_optional(conn)
             .await?;
         gone.map(|_| Done::in_transaction())
@@ -162,7 +167,8 @@ impl<C: Send + Sync + 'static> Writer<C> {
         if batch.is_empty() {
             return;
         }
-        batch.sort_unstable_by_key(|c| c.lease.id);
+        // Of two leases of one job the later one counts, which is found last.
+        batch.sort_unstable_by_key(|c| (c.lease.id, c.lease.lease_id.0));
         if self.write_patiently(batch, 0).await.is_err() {
             for one in batch.chunks_mut(1) {
                 if let Err(error) = self.write_patiently(one, MOST_REFUSALS).await {
@@ -214,19 +220,26 @@ impl<C: Send + Sync + 'static> Writer<C> {
     }
 
     async fn write(&self, conn: &mut PgConnection, batch: &mut [Conclusion]) -> sqlx::Result<()> {
-        finish(conn, "completed", batch, |o| {
+        let ended = self.leases.take_ended();
+        finish(conn, "completed", batch, &ended, |o| {
             matches!(o, Outcome::Completed { output: None })
         })
         .await?;
         // Apart, so that the many without output do not pay for the few.
-        finish(conn, "completed", batch, |o| {
+        finish(conn, "completed", batch, &[], |o| {
             matches!(o, Outcome::Completed { output: Some(_) })
         })
         .await?;
-        finish(conn, "cancelled", batch, |o| {
+        finish(conn, "cancelled", batch, &[], |o| {
             matches!(o, Outcome::Cancelled)
         })
         .await?;
+        // The others are written to rows that name their lease.
+        let is_left = |c: &&Conclusion| !c.written && c.lease.batch_id.is_some();
+        let left: Vec<i64> = batch.iter().filter(is_left).map(|c| c.lease.id.0).collect();
+        if !left.is_empty() {
+            settle(conn, &left).await?;
+        }
         postpone(conn, batch).await?;
         for conclusion in batch.iter_mut() {
             self.bury(conn, conclusion).await?;
@@ -268,23 +281,24 @@ impl<C: Send + Sync + 'static> Writer<C> {
     }
 }
 
-/// Completes, or cancels, those of the batch that `covered` picks.
+/// Completes, or cancels, those of the batch that `covered` picks, and removes `ended` batches of
+/// leases along with them.
 async fn finish(
     conn: &mut PgConnection,
     state: &str,
     batch: &mut [Conclusion],
+    ended: &[i64],
     covered: impl Fn(&Outcome) -> bool,
 ) -> sqlx::Result<()> {
     let covers = |c: &&Conclusion| !c.written && covered(&c.outcome);
-    let (ids, mut leases): (Vec<i64>, Vec<i64>) = batch
+    let (ids, (leases, waits)): (Vec<i64>, (Vec<i64>, Vec<i64>)) = batch
         .iter()
         .filter(covers)
-        .map(|c| (c.lease.id.0, c.lease.lease_id.0))
+        .map(|c| (c.lease.id.0, (c.lease.lease_id.0, c.lease.waited_ms)))
         .unzip();
-    if ids.is_empty() {
+    let Some(worker) = batch.iter().find(covers).map(|c| c.worker_id) else {
         return Ok(());
-    }
-    leases.sort_unstable();
+    };
     let outputs = batch
         .iter()
         .filter(covers)
@@ -300,9 +314,12 @@ async fn finish(
         .bind(&leases)
         .bind(state)
         .bind(outputs)
+        .bind(&waits)
+        .bind(ended)
+        .bind(worker)
         .fetch_all(&mut *conn)
         .await?;
-    settle(batch, &done, covered);
+    note(batch, &done, covered);
     Ok(())
 }
 
@@ -346,7 +363,7 @@ async fn postpone(conn: &mut PgConnection, batch: &mut [Conclusion]) -> sqlx::Re
             break;
         }
     }
-    settle(batch, &done, |o| {
+    note(batch, &done, |o| {
         matches!(
             o,
             Outcome::Retry { .. } | Outcome::Snoozed(_) | Outcome::Returned
@@ -356,7 +373,7 @@ async fn postpone(conn: &mut PgConnection, batch: &mut [Conclusion]) -> sqlx::Re
 }
 
 /// Marks what a statement covered: written, and fenced where the id did not come back.
-fn settle(batch: &mut [Conclusion], done: &[i64], covered: impl Fn(&Outcome) -> bool) {
+fn note(batch: &mut [Conclusion], done: &[i64], covered: impl Fn(&Outcome) -> bool) {
     let done: HashSet<i64> = done.iter().copied().collect();
     for c in batch
         .iter_mut()

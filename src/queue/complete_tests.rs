@@ -38,6 +38,8 @@ fn completed(id: i64, lease: i64) -> Conclusion {
         origin_id: None,
         waited_ms: 0,
         age_ms: 0,
+        worker_id: 1,
+        batch_id: None,
     };
     Conclusion {
         lease: Arc::new(lease),
@@ -75,7 +77,7 @@ async fn each_outcome_is_matched_with_its_lease_in_whatever_order_they_were_draw
         batch.push(completed(running(db.pool(), held).await, named));
     }
     let mut conn = db.pool().acquire().await.unwrap();
-    finish(&mut conn, "completed", &mut batch, |_| true)
+    finish(&mut conn, "completed", &mut batch, &[], |_| true)
         .await
         .unwrap();
     let fenced: Vec<bool> = batch.iter().map(|c| c.fenced).collect();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-use super::job::JobId;
+use super::{batch, job::JobId};
 
 /// What became of a request to cancel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,24 +43,22 @@ const CANCEL_RUNNING: &str = "
 ///
 /// What Postgres says.
 pub async fn cancel(conn: &mut PgConnection, id: JobId) -> sqlx::Result<Cancelled> {
-    // It may start or go back between the two statements: look again a few times.
-    for _ in 0..3 {
-        let waiting: Option<i64> = sqlx::query_scalar(CANCEL_WAITING)
-            .bind(id)
-            .fetch_optional(&mut *conn)
-            .await?;
-        if waiting.is_some() {
-            return Ok(Cancelled::Done);
-        }
-        let running = sqlx::query(CANCEL_RUNNING)
-            .bind(id)
-            .fetch_optional(&mut *conn)
-            .await?;
-        if running.is_some() {
-            return Ok(Cancelled::Requested);
-        }
-    }
-    Ok(Cancelled::NotFound)
+    // From here on it neither starts nor ends.
+    let mut tx = batch::begin(conn, id).await?;
+    let waiting: Option<i64> = sqlx::query_scalar(CANCEL_WAITING)
+        .bind(id)
+        .fetch_optional(&mut *tx)
+        .await?;
+    let running = sqlx::query(CANCEL_RUNNING)
+        .bind(id)
+        .fetch_optional(&mut *tx)
+        .await?;
+    tx.commit().await?;
+    Ok(match (waiting, running) {
+        (Some(_), _) => Cancelled::Done,
+        (_, Some(_)) => Cancelled::Requested,
+        _ => Cancelled::NotFound,
+    })
 }
 
 /// Cancels every unfinished job of a run; returns how many were waiting and how many run.
@@ -159,6 +157,7 @@ pub enum Retried {
 ///
 /// What Postgres says.
 pub async fn run_now(conn: &mut PgConnection, id: JobId) -> sqlx::Result<bool> {
+    let mut tx = batch::begin(conn, id).await?;
     let due: Option<String> = sqlx::query_scalar(
         "UPDATE ingestd.jobs SET run_at = least(run_at, now())
          WHERE shard = 0 AND id = $1 AND state IN ('queued', 'held')
@@ -166,8 +165,9 @@ pub async fn run_now(conn: &mut PgConnection, id: JobId) -> sqlx::Result<bool> {
                         ELSE ingestd.hint('ingestd_gate', coalesce(gate_key, '')) END",
     )
     .bind(id)
-    .fetch_optional(conn)
+    .fetch_optional(&mut *tx)
     .await?;
+    tx.commit().await?;
     Ok(due.is_some())
 }
 
@@ -189,6 +189,7 @@ pub struct Change {
 ///
 /// What Postgres says; a priority out of its range.
 pub async fn change(conn: &mut PgConnection, id: JobId, change: &Change) -> sqlx::Result<bool> {
+    let mut tx = batch::begin(conn, id).await?;
     let changed = sqlx::query(
         "UPDATE ingestd.jobs
          SET priority = coalesce($2, priority), run_at = coalesce($3, run_at)
@@ -199,8 +200,9 @@ pub async fn change(conn: &mut PgConnection, id: JobId, change: &Change) -> sqlx
     .bind(id)
     .bind(change.priority)
     .bind(change.run_at)
-    .fetch_optional(conn)
+    .fetch_optional(&mut *tx)
     .await?;
+    tx.commit().await?;
     Ok(changed.is_some())
 }
 
@@ -216,15 +218,18 @@ pub async fn snooze(
     id: JobId,
     delay: Duration,
 ) -> sqlx::Result<Option<DateTime<Utc>>> {
-    sqlx::query_scalar(
+    let mut tx = batch::begin(conn, id).await?;
+    let run_at = sqlx::query_scalar(
         "UPDATE ingestd.jobs
          SET run_at = greatest(run_at, clock_timestamp()) + $2 * interval '1 millisecond'
          WHERE shard = 0 AND id = $1 AND state <> 'running' RETURNING run_at",
     )
     .bind(id)
     .bind(i64::try_from(delay.min(MAX_SNOOZE).as_millis()).unwrap_or(i64::MAX))
-    .fetch_optional(conn)
-    .await
+    .fetch_optional(&mut *tx)
+    .await?;
+    tx.commit().await?;
+    Ok(run_at)
 }
 
 /// The longest a job is put off at once, ten years of 366 days.
@@ -274,6 +279,9 @@ pub(super) async fn finish_cancelled(
         .bind([lease_id])
         .bind("cancelled")
         .bind(None::<Vec<serde_json::Value>>) // no output
+        .bind([0_i64; 0]) // it is running in its row
+        .bind([0_i64; 0])
+        .bind(None::<i64>)
         .fetch_optional(conn)
         .await?;
     Ok(gone.is_some())

@@ -404,6 +404,8 @@ mod tests {
             origin_id: None,
             waited_ms: 0,
             age_ms: 0,
+            worker_id: 1,
+            batch_id: None,
         }
     }
 

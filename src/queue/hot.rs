@@ -40,6 +40,7 @@ pub(super) const HOT: &[HotStatement] = &[
             "text[]",
             "interval[]",
             "boolean",
+            "boolean",
         ],
         indexes: &[READY, BY_ID, RUNNING],
         may_gather: false,
@@ -54,7 +55,9 @@ pub(super) const HOT: &[HotStatement] = &[
     HotStatement {
         name: "finish",
         sql: complete::FINISH,
-        types: &["bigint[]", "bigint[]", "text", "jsonb[]"],
+        types: &[
+            "bigint[]", "bigint[]", "text", "jsonb[]", "bigint[]", "bigint[]", "bigint",
+        ],
         indexes: &[BY_ID],
         may_gather: false,
     },

@@ -95,6 +95,7 @@ impl Bench {
             .bind(["t.many"])
             .bind([minute])
             .bind(false)
+            .bind(true)
             .fetch_all(&self.queue)
             .await
             .unwrap();
@@ -104,11 +105,22 @@ impl Bench {
                 .iter()
                 .map(|row| (row.get("priority"), row.get("run_at"))),
         );
+        let mut pairs: Vec<(i64, i64)> = of("id").into_iter().zip(of("lease_id")).collect();
+        pairs.sort_unstable();
+        let (ids, leases): (Vec<i64>, Vec<i64>) = pairs.into_iter().unzip();
+        let ended: Vec<Option<i64>> = claimed
+            .iter()
+            .take(1)
+            .map(|row| row.get("batch_id"))
+            .collect();
         sqlx::query(super::complete::FINISH)
-            .bind(of("id"))
-            .bind(of("lease_id"))
+            .bind(ids)
+            .bind(leases)
             .bind("completed")
             .bind(None::<Vec<Value>>)
+            .bind(vec![0_i64; claimed.len()])
+            .bind(ended)
+            .bind(self.worker)
             .execute(&self.queue)
             .await
             .unwrap();
@@ -128,7 +140,7 @@ impl Bench {
             format!("PREPARE hot ({types}) AS {sql}"),
             format!(
                 "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE hot ('default', 10, '{{0,1,2,3}}',
-                 '{{{floors}}}', {worker}, '{{t.many}}', '{{1 min}}', false)"
+                 '{{{floors}}}', {worker}, '{{t.many}}', '{{1 min}}', false, true)"
             ),
             "ROLLBACK".to_owned(),
             "DEALLOCATE hot".to_owned(),

@@ -208,6 +208,10 @@ pub struct Lease {
     pub waited_ms: i64,
     /// Milliseconds from its INSERT to the claim, on the database's clock.
     pub age_ms: i64,
+    /// The worker that holds it.
+    pub(super) worker_id: i64,
+    /// The row of `batch_leases` that it was claimed with, where it was.
+    pub(super) batch_id: Option<i64>,
 }
 
 impl Lease {

@@ -110,6 +110,7 @@ impl<C: Send + Sync + 'static> Lanes<C> {
             rule_read: Instant::now(),
             last_tenant: String::new(),
             nobody: Nobody::default(),
+            worth_a_batch: self.settings.batch_lease_from.into(),
             turn: 0,
             unheard: Vec::new(),
             bell: self.sleepers.bell(queue),

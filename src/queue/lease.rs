@@ -12,41 +12,80 @@ use super::job::LeaseId;
 /// The leases from their claim until their outcome is written; shared between claim, execution,
 /// completion and heartbeat.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Leases(Arc<Mutex<HashMap<i64, Attempt>>>);
+pub(super) struct Leases(Arc<Mutex<Held>>);
 
-/// Where the attempt under a lease stands.
+#[derive(Debug, Default)]
+struct Held {
+    attempts: HashMap<i64, Attempt>,
+    /// Rows of `batch_leases`, and how many of their leases are held.
+    batches: HashMap<i64, usize>,
+    /// Those of which none is held any more, to be removed.
+    ended: Vec<i64>,
+}
+
+/// A lease, and where the attempt under it stands.
 #[derive(Debug)]
-enum Attempt {
-    /// It runs, and this token tells it to stop.
-    Running(CancellationToken),
-    /// It ended, and its outcome waits to be written.
-    Ended,
+struct Attempt {
+    /// The row of `batch_leases` that it was claimed with.
+    batch_id: Option<i64>,
+    /// It runs, and this token tells it to stop; `None` once it ended and waits to be written.
+    running: Option<CancellationToken>,
 }
 
 impl Leases {
     /// Remembers a lease, whose attempt begins, until [`Leases::forget`].
-    pub(super) fn insert(&self, lease: LeaseId, cancel: CancellationToken) {
-        self.lock().insert(lease.0, Attempt::Running(cancel));
+    pub(super) fn insert(&self, lease: LeaseId, batch_id: Option<i64>, cancel: CancellationToken) {
+        let mut held = self.lock();
+        if let Some(batch) = batch_id {
+            *held.batches.entry(batch).or_default() += 1;
+        }
+        let attempt = Attempt {
+            batch_id,
+            running: Some(cancel),
+        };
+        held.attempts.insert(lease.0, attempt);
     }
 
     /// Notes that the attempt ended; its outcome is still to be written.
     pub(super) fn end(&self, lease: LeaseId) {
-        if let Some(attempt) = self.lock().get_mut(&lease.0) {
-            *attempt = Attempt::Ended;
+        if let Some(attempt) = self.lock().attempts.get_mut(&lease.0) {
+            attempt.running = None;
         }
     }
 
     /// Forgets leases whose outcome is written, or was fenced.
     pub(super) fn forget(&self, leases: impl Iterator<Item = LeaseId>) {
         let mut held = self.lock();
-        leases.for_each(|lease| drop(held.remove(&lease.0)));
+        for lease in leases {
+            let gone = held.attempts.remove(&lease.0);
+            let Some(batch) = gone.and_then(|attempt| attempt.batch_id) else {
+                continue;
+            };
+            let left = held.batches.get(&batch).map_or(0, |n| n - 1);
+            if left > 0 {
+                held.batches.insert(batch, left);
+            } else if held.batches.remove(&batch).is_some() {
+                held.ended.push(batch);
+            }
+        }
+    }
+
+    /// Returns the batches of which no lease is held any more, once each.
+    pub(super) fn take_ended(&self) -> Vec<i64> {
+        std::mem::take(&mut self.lock().ended)
+    }
+
+    /// Says whether there are batches in the database by this process's account.
+    pub(super) fn has_batches(&self) -> bool {
+        let held = self.lock();
+        !held.batches.is_empty() || !held.ended.is_empty()
     }
 
     /// Fires the tokens of those leases that are running here.
     pub(super) fn cancel(&self, leases: &[i64]) {
         let held = self.lock();
-        for attempt in leases.iter().filter_map(|lease| held.get(lease)) {
-            if let Attempt::Running(cancel) = attempt {
+        for attempt in leases.iter().filter_map(|lease| held.attempts.get(lease)) {
+            if let Some(cancel) = &attempt.running {
                 cancel.cancel();
             }
         }
@@ -55,27 +94,26 @@ impl Leases {
     /// Returns the leases whose attempts run.
     pub(super) fn running(&self) -> Vec<i64> {
         let held = self.lock();
-        let running = held
-            .iter()
-            .filter(|(_, attempt)| matches!(attempt, Attempt::Running(_)));
+        let running = held.attempts.iter().filter(|(_, a)| a.running.is_some());
         running.map(|(lease, _)| *lease).collect()
     }
 
     /// Returns every lease that is held, be its attempt running or ended.
     pub(super) fn held(&self) -> Vec<i64> {
-        self.lock().keys().copied().collect()
+        self.lock().attempts.keys().copied().collect()
     }
 
     /// Says how many attempts are running.
     pub(super) fn count(&self) -> usize {
-        self.lock()
+        let held = self.lock();
+        held.attempts
             .values()
-            .filter(|attempt| matches!(attempt, Attempt::Running(_)))
+            .filter(|a| a.running.is_some())
             .count()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<i64, Attempt>> {
-        // Nothing panics while holding it; were it so, the map would still be whole.
+    fn lock(&self) -> std::sync::MutexGuard<'_, Held> {
+        // Nothing panics while holding it; were it so, the maps would still be whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -14,6 +14,7 @@
 //! This module knows nothing of what the jobs do: it is handed a slice of kinds.
 
 mod backend;
+mod batch;
 mod claim;
 mod claimer;
 #[cfg(test)]

@@ -19,6 +19,7 @@ use sqlx::{Connection, PgConnection, PgPool, Postgres, Transaction};
 use tokio::sync::Mutex;
 
 use super::{
+    batch,
     complete::{Grave, Reason, bury},
     gate,
     kind::Kind,
@@ -137,6 +138,9 @@ impl<C: Send + Sync + 'static> Rescuer<C> {
     pub(super) async fn rescue(&self) -> sqlx::Result<usize> {
         self.db
             .run(async |conn| self.give_up_workers(conn).await)
+            .await?;
+        self.db
+            .run(async |conn| batch::settle_lost(conn, self.deadline_grace).await)
             .await?;
         let (mut n_rescued, mut last) = (0, Some(0));
         let mut worst = HashMap::new();
@@ -397,6 +401,7 @@ pub(super) async fn hand_back_in_time(
     .bind(worker_id)
     .execute(&mut *tx)
     .await?;
+    batch::settle_worker(&mut tx, worker_id, None).await?;
     let back = sqlx::query(
         "UPDATE ingestd.jobs
          SET state = CASE WHEN gate_key IS NULL THEN 'queued' ELSE 'held' END,
@@ -434,6 +439,7 @@ async fn hand_back_but(
     queue: Option<&str>,
     held: &[i64],
 ) -> sqlx::Result<(u64, u64)> {
+    batch::settle_worker(&mut *conn, worker_id, queue).await?;
     let back = sqlx::query(HAND_BACK)
         .bind(worker_id)
         .bind(queue)
@@ -473,6 +479,7 @@ pub(super) async fn hand_back_strays(
            AND lease_id <> ALL ($2)
            AND started_at < clock_timestamp() - $3 * interval '1 millisecond'";
     let back = db.run(async |conn| {
+        batch::settle_older(&mut *conn, worker_id, older_than, None).await?;
         let hand_back = sqlx::query(STRAYS)
             .bind(worker_id)
             .bind(leases.held()) // now, and not before a connection was free

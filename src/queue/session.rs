@@ -160,8 +160,8 @@ impl Heart {
 
 async fn register(conn: &mut PgConnection, queues: &[String]) -> sqlx::Result<i64> {
     sqlx::query_scalar(
-        "INSERT INTO ingestd.workers (host, place, pid, version, queues)
-         VALUES ($1, $2, $3, $4, $5) RETURNING id",
+        "INSERT INTO ingestd.workers (host, place, pid, version, queues, knows_batches)
+         VALUES ($1, $2, $3, $4, $5, true) RETURNING id",
     )
     .bind(host())
     .bind(place())
@@ -226,10 +226,13 @@ async fn beat(
     sqlx::query_as(
         "UPDATE ingestd.workers w SET heartbeat_at = clock_timestamp(), beat = beat + 1, slots = $3
          WHERE w.id = $1 AND w.ended_at IS NULL
-         RETURNING ARRAY(SELECT unnest($2::bigint[]) EXCEPT
+         RETURNING ARRAY(SELECT unnest($2::bigint[]) EXCEPT (
                          SELECT j.lease_id FROM ingestd.jobs j
                          WHERE j.shard = 0 AND j.worker_id = w.id AND j.state = 'running'
-                           AND NOT j.cancel_requested), w.heartbeat_at",
+                           AND NOT j.cancel_requested
+                         UNION ALL
+                         SELECT l.lease_id FROM ingestd.batch_leased l
+                         WHERE l.worker_id = w.id)), w.heartbeat_at",
     )
     .bind(id)
     .bind(running)

@@ -175,6 +175,8 @@ impl Setup {
             heartbeat_interval: Duration::from_millis(200),
             rescue_interval: Duration::from_secs(1),
             deadline_grace: Duration::from_millis(200),
+            batch_lease_from: std::env::var("INGESTD_TEST_BATCH_LEASE_FROM")
+                .map_or(1, |n| n.parse().unwrap()),
             ..config::Queue::default()
         };
         Self {

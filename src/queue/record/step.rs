@@ -12,6 +12,7 @@ use sqlx::{Connection, PgConnection, types::Json};
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
+use super::super::batch;
 use super::super::job::{JobContext, JobError, JobId, Lease};
 use crate::db::{self, Bounded};
 
@@ -314,6 +315,7 @@ async fn save(
     result: &RawValue,
 ) -> sqlx::Result<Option<i16>> {
     db.run(async |conn| {
+        batch::settle_own(&mut *conn, lease).await?;
         sqlx::query_scalar(SAVE)
             .bind(lease.id)
             .bind(lease.lease_id)

@@ -1,0 +1,143 @@
+//! Leases of a large claim in one row, until those of its jobs that last get rows of their own.
+//!
+//! A claim of many jobs writes one row of `ingestd.batch_leases` and leaves the rows of the jobs as
+//! they are: most are finished a moment later, and a row that is not rewritten costs a third less.
+//! What is not finished soon is *settled*: it becomes `running` in its own row, as after any other
+//! claim, for all who look at it there. The worker does so after [`SETTLE_AFTER`]; whoever is to
+//! change a job does so before, and a rescue does it for the dead.
+//!
+//! The fence is the same in both forms: a lease ends a job if the row names it, or names none and
+//! no later one was taken from it (`last_lease_id`).
+
+use std::time::Duration;
+
+use sqlx::{Connection, PgConnection, Postgres, Transaction};
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    job::{JobId, Lease},
+    lease::Leases,
+    session::Sessions,
+};
+use crate::db::Bounded;
+
+/// How long jobs may be under a batch before they are settled.
+const SETTLE_AFTER: Duration = Duration::from_millis(100);
+
+/// Settles what a worker claimed so long ago ($2, in milliseconds), or where $3 is given, what it
+/// claimed from that queue.
+const SETTLE_WORKER: &str = "
+    SELECT ingestd.settle_batches(b.ids)
+    FROM (SELECT array_agg(id) AS ids FROM ingestd.batch_leases
+          WHERE worker_id = $1 AND ($3::text IS NULL OR queue = $3)
+            AND started_at <= clock_timestamp() - $2 * interval '1 millisecond') AS b
+    WHERE b.ids IS NOT NULL";
+
+/// Settles what the dead hold, and what is so far past its deadline ($1, in milliseconds) that its
+/// worker must hang.
+const SETTLE_LOST: &str = "
+    SELECT ingestd.settle_batches(b.ids)
+    FROM (SELECT array_agg(id) AS ids FROM ingestd.batch_leases l
+          WHERE NOT EXISTS (SELECT FROM ingestd.workers w
+                            WHERE w.id = l.worker_id AND w.ended_at IS NULL)
+             OR l.deadline_at + $1 * interval '1 millisecond' < clock_timestamp()) AS b
+    WHERE b.ids IS NOT NULL";
+
+/// Settles one job for its own attempt, in the attempt's transaction.
+const SETTLE_OWN: &str = "
+    UPDATE ingestd.jobs j
+    SET state = 'running', lease_id = $2, worker_id = b.worker_id, attempt = j.attempt + 1,
+        started_at = b.started_at, deadline_at = b.deadline_at, cancel_requested = false
+    FROM ingestd.batch_leases b
+    WHERE b.id = $3 AND j.shard = 0 AND j.id = $1 AND j.state = 'queued'
+      AND coalesce(j.last_lease_id, 0) < $2";
+
+/// Settles jobs and keeps everybody from claiming the others until the transaction ends.
+pub(super) async fn settle(conn: &mut PgConnection, ids: &[i64]) -> sqlx::Result<()> {
+    sqlx::query("SELECT ingestd.settle($1)")
+        .bind(ids)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Begins a transaction in which somebody changes a job, which is settled first.
+pub(super) async fn begin(
+    conn: &mut PgConnection,
+    id: JobId,
+) -> sqlx::Result<Transaction<'_, Postgres>> {
+    let mut tx = conn.begin().await?;
+    settle(&mut tx, &[id.0]).await?;
+    Ok(tx)
+}
+
+/// Settles all that a worker has claimed in batches, or what of it is of `queue`.
+pub(super) async fn settle_worker(
+    conn: &mut PgConnection,
+    worker_id: i64,
+    queue: Option<&str>,
+) -> sqlx::Result<()> {
+    settle_older(conn, worker_id, Duration::ZERO, queue).await
+}
+
+/// As [`settle_worker`], what was claimed at least so long ago.
+pub(super) async fn settle_older(
+    conn: &mut PgConnection,
+    worker_id: i64,
+    age: Duration,
+    queue: Option<&str>,
+) -> sqlx::Result<()> {
+    sqlx::query(SETTLE_WORKER)
+        .bind(worker_id)
+        .bind(i64::try_from(age.as_millis()).unwrap_or(i64::MAX))
+        .bind(queue)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Settles what nobody will settle any more, for a rescue to find it.
+pub(super) async fn settle_lost(conn: &mut PgConnection, grace: Duration) -> sqlx::Result<()> {
+    sqlx::query(SETTLE_LOST)
+        .bind(i64::try_from(grace.as_millis()).unwrap_or(i64::MAX))
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Settles an attempt's own job, where it was claimed in a batch and that is not yet done.
+pub(super) async fn settle_own(conn: &mut PgConnection, lease: &Lease) -> sqlx::Result<()> {
+    if let Some(batch) = lease.batch_id {
+        sqlx::query(SETTLE_OWN)
+            .bind(lease.id)
+            .bind(lease.lease_id)
+            .bind(batch)
+            .execute(conn)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Settles what this process has claimed in batches and not finished in time.
+pub(super) async fn keep_settling(
+    db: Bounded,
+    session: Sessions,
+    leases: Leases,
+    stop: CancellationToken,
+) {
+    let mut ticks = tokio::time::interval(SETTLE_AFTER);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        let worker = session.borrow().as_ref().map(|life| life.worker_id);
+        let Some(worker) = worker.filter(|_| leases.has_batches()) else {
+            continue;
+        };
+        // The statement removes them as well, whatever became of those that a completion took along.
+        drop(leases.take_ended());
+        let settled = db.run(async |conn| settle_older(conn, worker, SETTLE_AFTER, None).await);
+        if let Err(error) = settled.await {
+            tracing::debug!(error = %error, "settling waits for the database");
+        }
+    }
+}
