@@ -25,13 +25,17 @@ use crate::db::Bounded;
 /// How long jobs may be under a batch before they are settled.
 const SETTLE_AFTER: Duration = Duration::from_millis(100);
 
-/// Settles what a worker claimed so long ago ($2, in milliseconds), or where $3 is given, what it
-/// claimed from that queue.
+/// Every so many looks the database is asked for batches that this process does not know of.
+const LOOK_EVERY: u32 = 50;
+
+/// Settles what a worker claimed so long ago ($2, in milliseconds), of queue $3 alone where it is
+/// given, and the batches $4.
 const SETTLE_WORKER: &str = "
     SELECT ingestd.settle_batches(b.ids)
     FROM (SELECT array_agg(id) AS ids FROM ingestd.batch_leases
           WHERE worker_id = $1 AND ($3::text IS NULL OR queue = $3)
-            AND started_at <= clock_timestamp() - $2 * interval '1 millisecond') AS b
+            AND (started_at <= clock_timestamp() - $2 * interval '1 millisecond'
+                 OR id = ANY ($4))) AS b
     WHERE b.ids IS NOT NULL";
 
 /// Settles what the dead hold, and what is so far past its deadline ($1, in milliseconds) that its
@@ -78,20 +82,22 @@ pub(super) async fn settle_worker(
     worker_id: i64,
     queue: Option<&str>,
 ) -> sqlx::Result<()> {
-    settle_older(conn, worker_id, Duration::ZERO, queue).await
+    settle_older(conn, worker_id, Duration::ZERO, queue, &[]).await
 }
 
-/// As [`settle_worker`], what was claimed at least so long ago.
+/// As [`settle_worker`], what was claimed at least so long ago, and what of it has `ended`.
 pub(super) async fn settle_older(
     conn: &mut PgConnection,
     worker_id: i64,
     age: Duration,
     queue: Option<&str>,
+    ended: &[i64],
 ) -> sqlx::Result<()> {
     sqlx::query(SETTLE_WORKER)
         .bind(worker_id)
         .bind(i64::try_from(age.as_millis()).unwrap_or(i64::MAX))
         .bind(queue)
+        .bind(ended)
         .execute(conn)
         .await?;
     Ok(())
@@ -126,18 +132,23 @@ pub(super) async fn keep_settling(
     leases: Leases,
     stop: CancellationToken,
 ) {
+    let mut n_ticks = 0;
     let mut ticks = tokio::time::interval(SETTLE_AFTER);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        // Now and then whatever this process believes: an answer may have been lost.
+        n_ticks = (n_ticks + 1) % LOOK_EVERY;
         let worker = session.borrow().as_ref().map(|life| life.worker_id);
-        let Some(worker) = worker.filter(|_| leases.has_batches()) else {
+        let Some(worker) = worker.filter(|_| n_ticks == 0 || leases.has_batches()) else {
             continue;
         };
-        // The statement removes them as well, whatever became of those that a completion took along.
-        drop(leases.take_ended());
-        let settled = db.run(async |conn| settle_older(conn, worker, SETTLE_AFTER, None).await);
-        if let Err(error) = settled.await {
+        let ended = leases.take_ended();
+        let settled = db
+            .run(async |conn| settle_older(conn, worker, SETTLE_AFTER, None, &ended).await)
+            .await;
+        if let Err(error) = settled {
             tracing::debug!(error = %error, "settling waits for the database");
+            leases.ended_still(ended);
         }
     }
 }

@@ -221,7 +221,20 @@ impl<C: Send + Sync + 'static> Writer<C> {
 
     async fn write(&self, conn: &mut PgConnection, batch: &mut [Conclusion]) -> sqlx::Result<()> {
         let ended = self.leases.take_ended();
-        finish(conn, "completed", batch, &ended, |o| {
+        let written = self.write_all(conn, batch, &ended).await;
+        if written.is_err() {
+            self.leases.ended_still(ended);
+        }
+        written
+    }
+
+    async fn write_all(
+        &self,
+        conn: &mut PgConnection,
+        batch: &mut [Conclusion],
+        ended: &[i64],
+    ) -> sqlx::Result<()> {
+        finish(conn, "completed", batch, ended, |o| {
             matches!(o, Outcome::Completed { output: None })
         })
         .await?;

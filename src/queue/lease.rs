@@ -75,6 +75,11 @@ impl Leases {
         std::mem::take(&mut self.lock().ended)
     }
 
+    /// Has batches removed again by whoever comes next: it failed.
+    pub(super) fn ended_still(&self, batches: Vec<i64>) {
+        self.lock().ended.extend(batches);
+    }
+
     /// Says whether there are batches in the database by this process's account.
     pub(super) fn has_batches(&self) -> bool {
         let held = self.lock();

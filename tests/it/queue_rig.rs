@@ -176,7 +176,7 @@ impl Setup {
             rescue_interval: Duration::from_secs(1),
             deadline_grace: Duration::from_millis(200),
             batch_lease_from: std::env::var("INGESTD_TEST_BATCH_LEASE_FROM")
-                .map_or(1, |n| n.parse().unwrap()),
+                .map_or(32, |n| n.parse().unwrap()),
             ..config::Queue::default()
         };
         Self {
