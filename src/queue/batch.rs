@@ -152,3 +152,7 @@ pub(super) async fn keep_settling(
         }
     }
 }
+
+#[cfg(test)]
+#[path = "batch_tests.rs"]
+mod tests;
