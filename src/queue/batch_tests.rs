@@ -43,7 +43,7 @@ async fn run(pool: &PgPool, statements: &str) {
 
 async fn ask<T>(pool: &PgPool, query: &str) -> T
 where
-    T: Send + Unpin + sqlx::Type<sqlx::Postgres> + for<'r> sqlx::Decode<'r, sqlx::Postgres>,
+    T: Send + Unpin + sqlx::Type<Postgres> + for<'r> sqlx::Decode<'r, Postgres>,
 {
     let query = sqlx::AssertSqlSafe(query.to_owned());
     sqlx::query_scalar(query).fetch_one(pool).await.unwrap()

@@ -220,7 +220,14 @@ impl<C: Send + Sync + 'static> Writer<C> {
     }
 
     async fn write(&self, conn: &mut PgConnection, batch: &mut [Conclusion]) -> sqlx::Result<()> {
-        let ended = self.leases.take_ended();
+        // They go with the first statement, where there is one.
+        let is_plain =
+            |c: &Conclusion| !c.written && matches!(c.outcome, Outcome::Completed { output: None });
+        let ended = if batch.iter().any(is_plain) {
+            self.leases.take_ended()
+        } else {
+            Vec::new()
+        };
         let written = self.write_all(conn, batch, &ended).await;
         if written.is_err() {
             self.leases.ended_still(ended);

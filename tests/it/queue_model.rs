@@ -311,7 +311,8 @@ async fn until_alike(rig: &Rig, model: &Model, after: &str) {
 
 /// Says that it is done once somebody else has the job, or it was cancelled for long.
 async fn until_taken(ctx: &Ctx) -> Outcome {
-    let held = "SELECT EXISTS (SELECT FROM ingestd.jobs WHERE id = $1 AND lease_id = $2)";
+    let held = "SELECT EXISTS (SELECT FROM ingestd.jobs WHERE id = $1 AND lease_id = $2)
+                    OR EXISTS (SELECT FROM ingestd.batch_leased WHERE job_id = $1 AND lease_id = $2)";
     loop {
         let held = sqlx::query_scalar(held)
             .bind(ctx.lease().id)
