@@ -242,7 +242,7 @@ impl Claimer {
         if let Err(mpsc::error::SendError(claimed)) = self.claimed.send(claimed).await {
             // Nobody holds them, so they are found and handed back.
             let leases = claimed.iter().map(|claimed| claimed.lease.lease_id);
-            self.leases.forget(leases);
+            self.leases.abandon(leases);
         }
     }
 

@@ -179,7 +179,10 @@ impl<C: Send + Sync + 'static> Writer<C> {
         }
         // What was dropped stays held: its job is still this worker's.
         let written = || batch.iter().filter(|c| c.written);
-        self.leases.forget(written().map(|c| c.lease.lease_id));
+        let lease = |c: &Conclusion| c.lease.lease_id;
+        let is_left = |c: &&Conclusion| c.outcome.leaves_the_job();
+        self.leases.abandon(written().filter(is_left).map(lease));
+        self.leases.forget(written().map(lease));
         self.sleepers.ended(written().map(|c| &*c.lease));
         let alike = |a: &Conclusion, b: &Conclusion| {
             Arc::ptr_eq(&a.lease.queue, &b.lease.queue) && a.lease.kind == b.lease.kind

@@ -77,6 +77,11 @@ pub(super) enum Outcome {
 }
 
 impl Outcome {
+    /// Says whether the job is left as it is, for others to find it.
+    pub(super) const fn leaves_the_job(&self) -> bool {
+        matches!(self, Self::LeaseLost | Self::HandedBack)
+    }
+
     /// Says whether the completer has anything to write.
     const fn needs_writing(&self) -> bool {
         !matches!(

@@ -32,6 +32,13 @@ struct Attempt {
     running: Option<CancellationToken>,
 }
 
+impl Held {
+    /// Removes a lease and returns its batch.
+    fn remove(&mut self, lease: LeaseId) -> Option<i64> {
+        self.attempts.remove(&lease.0)?.batch_id
+    }
+}
+
 impl Leases {
     /// Remembers a lease, whose attempt begins, until [`Leases::forget`].
     pub(super) fn insert(&self, lease: LeaseId, batch_id: Option<i64>, cancel: CancellationToken) {
@@ -57,8 +64,7 @@ impl Leases {
     pub(super) fn forget(&self, leases: impl Iterator<Item = LeaseId>) {
         let mut held = self.lock();
         for lease in leases {
-            let gone = held.attempts.remove(&lease.0);
-            let Some(batch) = gone.and_then(|attempt| attempt.batch_id) else {
+            let Some(batch) = held.remove(lease) else {
                 continue;
             };
             let left = held.batches.get(&batch).map_or(0, |n| n - 1);
@@ -66,6 +72,17 @@ impl Leases {
                 held.batches.insert(batch, left);
             } else if held.batches.remove(&batch).is_some() {
                 held.ended.push(batch);
+            }
+        }
+    }
+
+    /// Forgets leases whose jobs are left to others, and with them that they were batches: what is
+    /// left of those in the database is not this process's to remove.
+    pub(super) fn abandon(&self, leases: impl Iterator<Item = LeaseId>) {
+        let mut held = self.lock();
+        for lease in leases {
+            if let Some(batch) = held.remove(lease) {
+                held.batches.remove(&batch);
             }
         }
     }
