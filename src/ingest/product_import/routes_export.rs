@@ -152,15 +152,13 @@ impl Written {
         if let Some(piece) = self.written.recv().await {
             return Ok(Some((piece, self)));
         }
-        match self.writing.await {
-            Ok(Ok(())) => Ok(None),
-            // so that the client does not take a part for the whole
-            Ok(Err(_)) | Err(_) => {
-                // An error drops what is not sent yet: first the head, above all, goes out.
-                yield_now().await;
-                Err(io::Error::other("the download broke off"))
-            }
+        if matches!(self.writing.await, Ok(Ok(()))) {
+            return Ok(None);
         }
+        // An error drops what is not sent yet: first the head, above all, goes out.
+        yield_now().await;
+        // so that the client does not take a part for the whole
+        Err(io::Error::other("the download broke off"))
     }
 }
 
