@@ -101,3 +101,4 @@ mod webhook_event;
 mod webhook_import;
 mod webhook_rig;
 mod workbook;
+mod workbook_merged;
