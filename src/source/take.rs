@@ -386,7 +386,45 @@ fn decoded(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::{io::Write as _, sync::Arc};
+
+    use sqlx::PgPool;
+
     use super::*;
+    use crate::{config::Config, fetch::Fetcher};
+
+    /// What a job is lent, with a database that nobody asks.
+    async fn context(storage: &Path) -> Context {
+        let mut config = Config::default();
+        config.sources.min_free_bytes = 0;
+        Context {
+            db: PgPool::connect_lazy("postgres://127.0.0.1:1/nobody").unwrap(),
+            blobs: blob::Store::open(storage).await.unwrap(),
+            fetch: Fetcher::new(&config.fetch),
+            config: Arc::new(config),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_changes_while_it_is_copied_is_not_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let context = context(dir.path()).await;
+        let path = dir.path().join("products.csv");
+        for stamp in [place::stamp, place::entry_stamp] {
+            std::fs::write(&path, "code,name\nA,a\n").unwrap();
+            let file = File::open(&path).unwrap();
+            let before = stamp(&file).unwrap();
+            let copied = copy(&context, &file, stamp, &before).await.unwrap();
+            assert_eq!(copied.size_bytes(), 14);
+            // who writes it is not done yet
+            let mut rest = File::options().append(true).open(&path).unwrap();
+            rest.write_all(b"B,b\n").unwrap();
+            let torn = copy(&context, &File::open(&path).unwrap(), stamp, &before).await;
+            let error = torn.map(drop).unwrap_err();
+            assert!(matches!(error, TakeError::Changing), "{error}");
+            assert!(error.is_transient());
+        }
+    }
 
     #[test]
     fn a_url_has_a_name_for_people() {
