@@ -17,6 +17,7 @@ mod fault_clock;
 mod fault_disk;
 mod fault_failover;
 mod fault_hang;
+mod fault_import;
 mod fault_kill;
 mod fault_load;
 mod fault_network;
