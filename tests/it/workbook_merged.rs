@@ -106,6 +106,7 @@ fn foreign() -> impl Iterator<Item = Vec<u8>> {
         ("xl/sharedStrings.xml", "<si>"),
         ("xl/worksheets/sheet1.xml", "<row r=\"3\""),
         ("xl/worksheets/sheet1.xml", "<row r=\"4\""),
+        ("xl/worksheets/sheet1.xml", "<row r=\"5\""),
         ("xl/worksheets/sheet1.xml", "<row r=\"7\""),
         ("xl/worksheets/sheet2.xml", "<row r=\"3\""),
     ];
