@@ -80,6 +80,7 @@ mod queue_wake;
 mod queue_why;
 mod readme;
 mod runs;
+mod runs_state;
 mod schedule_fault;
 mod schedule_people;
 mod schedule_sync;
