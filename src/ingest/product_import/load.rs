@@ -384,3 +384,33 @@ pub(super) fn storable(text: &str) -> Cow<'_, str> {
         text.into()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_row_is_found_by_halving_and_in_the_end_one_by_one() {
+        let sizes = |n_rows: usize| -> Vec<usize> {
+            let rows = vec![ProductRow::default(); n_rows];
+            smaller(&rows).map(<[_]>::len).collect()
+        };
+        assert_eq!(sizes(10_000), [5_000, 5_000]);
+        assert_eq!(sizes(33), [17, 16]);
+        assert_eq!(sizes(32), [1; 32]);
+        assert_eq!(sizes(2), [1, 1]);
+        // one bad row among ten thousand: so many slices are tried, not ten thousand
+        let (mut n_tried, mut slices) = (0, vec![(0, 10_000)]);
+        while let Some((from, n_rows)) = slices.pop() {
+            n_tried += 1;
+            if (from..from + n_rows).contains(&7_777) && n_rows > 1 {
+                let mut at = from;
+                for n in sizes(n_rows) {
+                    slices.push((at, n));
+                    at += n;
+                }
+            }
+        }
+        assert!(n_tried < 60, "{n_tried}");
+    }
+}
