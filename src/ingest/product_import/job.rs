@@ -39,6 +39,11 @@ use crate::{
 /// takes some 7 MB, and the reader is the faster one.
 const CHUNKS_AHEAD: usize = 1;
 
+/// A chunk's commit does not wait for the disk. A crash of the server may take back the last chunks,
+/// less than a second of them, each as a whole and with its cursor, so that the next attempt does
+/// them again. The run's end does wait, and whatever was committed before it is then on the disk, too.
+const DO_NOT_WAIT: &str = "SET LOCAL synchronous_commit = off";
+
 /// How long to let the database recover before going on; no attempt is counted for that.
 const DATABASE_PAUSE: Duration = Duration::from_secs(2);
 
@@ -430,6 +435,10 @@ impl<'a> Import<'a> {
         };
         let mut tx = self.ctx.state().db.begin().await?;
         self.ctx.fence(&mut tx).await?;
+        if !target.notes_search {
+            // else the search server might be told what a crash takes back
+            sqlx::query(DO_NOT_WAIT).execute(&mut *tx).await?;
+        }
         let written = if self.plan.dry_run {
             load::rehearse_chunk(&mut tx, &target, chunk, &mut self.preview).await?
         } else {
