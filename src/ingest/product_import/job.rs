@@ -39,6 +39,10 @@ use crate::{
 /// takes some 7 MB, and the reader is the faster one.
 const CHUNKS_AHEAD: usize = 1;
 
+/// So many chunks of nothing but new products in a row, and those of the next are not looked for any
+/// more before they are inserted. A chunk that was expected to be new and is not is written twice.
+const NEW_CHUNKS: u32 = 4;
+
 /// A chunk's commit does not wait for the disk. A crash of the server may take back the last chunks,
 /// less than a second of them, each as a whole and with its cursor, so that the next attempt does
 /// them again. The run's end does wait, and whatever was committed before it is then on the disk, too.
@@ -187,6 +191,8 @@ struct Import<'a> {
     place: Place,
     preview: Preview,
     tallies: Tallies,
+    /// Chunks of new products alone, since the last other one.
+    n_new_chunks: u32,
 }
 
 /// However the attempt ends, a reader that waits for a child process need not wait any more.
@@ -259,6 +265,7 @@ impl<'a> Import<'a> {
             options,
             cursor,
             place,
+            n_new_chunks: 0,
         }))
     }
 
@@ -432,6 +439,7 @@ impl<'a> Import<'a> {
             mapping: Some(head.mapping),
             locale: self.plan.locale,
             notes_search: !self.plan.dry_run && self.ctx.state().config.search.is_on(),
+            expects_new: self.n_new_chunks >= NEW_CHUNKS,
         };
         let mut tx = self.ctx.state().db.begin().await?;
         self.ctx.fence(&mut tx).await?;
@@ -463,6 +471,8 @@ impl<'a> Import<'a> {
         let place = runs::advance(&mut tx, self.run_id, &self.place, &progress).await?;
         tx.commit().await?;
         self.place = place;
+        let is_new = loaded.inserted > 0 && loaded.inserted == loaded.n_ok() && loaded.refused == 0;
+        self.n_new_chunks = if is_new { self.n_new_chunks + 1 } else { 0 };
         if !self.plan.dry_run {
             report(&loaded);
         }
