@@ -410,6 +410,48 @@ async fn a_cancelled_import_stops_and_keeps_what_it_committed() {
     assert_exactly(db.pool(), 100_000).await;
 }
 
+/// Somebody holds the catalog up, so that the loader waits for him, the checks for the loader, and
+/// the reader for the checks.
+#[tokio::test]
+async fn cancelling_an_import_that_waits_ends_its_threads() {
+    const CHECKS: &str = "import-checks";
+    let (db, storage) = (Database::create().await, tempfile::tempdir().unwrap());
+    let settings = [("INGESTD_PRODUCT_IMPORT__CHUNK_ROWS", "200")];
+    let daemon = Daemon::start(db.url(), storage.path(), &settings).await;
+    let mut holder = db.pool().begin().await.unwrap();
+    sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('catalog.products:default', 0))")
+        .execute(&mut *holder)
+        .await
+        .unwrap();
+    let job = accepted(&daemon, "big.csv", csv(50_000)).await;
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+        WHERE wait_event_type = 'Lock' AND datname = current_database()";
+    until("the loader waits", || async {
+        count(db.pool(), waiting).await == 1
+    })
+    .await;
+    until("rows are checked", || async {
+        daemon.n_threads(CHECKS) == 1
+    })
+    .await;
+    let cancel = format!("/api/v1/runs/{job}/cancel");
+    tokio::join!(post(&daemon, &cancel), async {
+        until("who cancels waits for the chunk", || async {
+            count(db.pool(), waiting).await == 2
+        })
+        .await;
+        holder.rollback().await.unwrap();
+    });
+    until("the threads have ended", || async {
+        daemon.n_threads(CHECKS) == 0
+    })
+    .await;
+    let kept = count(db.pool(), "SELECT count(*) FROM catalog.products").await;
+    assert!(kept < 50_000, "the file was read to its end");
+    let counted = count(db.pool(), "SELECT created_count FROM catalog.imports").await;
+    assert_eq!(counted, kept, "counts and rows commit together");
+}
+
 #[tokio::test]
 async fn a_stopped_daemon_hands_its_import_back_unburnt() {
     let (db, storage) = (Database::create().await, tempfile::tempdir().unwrap());
