@@ -65,6 +65,7 @@ impl Rig {
             mapping: None,
             locale: Locale::default(),
             notes_search: false,
+            expects_new: false,
         }
     }
 

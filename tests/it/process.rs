@@ -104,6 +104,16 @@ impl Daemon {
         Some(said.trim().to_owned())
     }
 
+    /// Returns how many of its threads have a name.
+    pub(crate) fn n_threads(&self, name: &str) -> usize {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let names = threads.flatten().map(|thread| {
+            // a thread that ends meanwhile has none
+            std::fs::read_to_string(thread.path().join("comm")).unwrap_or_default()
+        });
+        names.filter(|found| found.trim() == name).count()
+    }
+
     /// Waits until the process ends by itself and returns how.
     pub(crate) async fn ended(&mut self) -> std::process::ExitStatus {
         let child = std::cell::RefCell::new(&mut self.child);

@@ -61,6 +61,9 @@ pub struct Target<'a> {
     pub locale: Locale,
     /// Whether what changes is noted for the search server.
     pub notes_search: bool,
+    /// Whether the rows are new as far as anybody knows: they may then be inserted without a look
+    /// whether they are there, and where one is, all of the chunk are looked for after all.
+    pub expects_new: bool,
 }
 
 /// What became of the rows of a chunk; their sum is the number of rows read.
@@ -263,13 +266,18 @@ async fn load_rows(
 ) -> sqlx::Result<Written> {
     let mut written = Written::default();
     let mut slices = vec![rows];
+    let mut expects_new = target.expects_new && target.mode != Mode::UpdateOnly;
     while let Some(slice) = slices.pop() {
-        match (try_slice(conn, target, slice).await?, slice) {
+        match (try_slice(conn, target, slice, expects_new).await?, slice) {
             (Ok(done), _) => {
                 written.add(done.written);
                 for (row, fault) in &done.turned_away {
                     out.turn_away(target, row, fault);
                 }
+            }
+            (Err(_), _) if expects_new => {
+                expects_new = false;
+                slices.push(slice);
             }
             (Err(message), [row]) => {
                 written.loaded.refused += 1;
@@ -297,9 +305,10 @@ async fn try_slice<'a>(
     conn: &mut PgConnection,
     target: &Target<'_>,
     rows: &'a [ProductRow],
+    expects_new: bool,
 ) -> sqlx::Result<Result<Slice<'a>, String>> {
     let mut savepoint = conn.begin().await?;
-    match slice::write(&mut savepoint, target, rows).await {
+    match slice::write(&mut savepoint, target, rows, expects_new).await {
         Ok(done) => {
             savepoint.commit().await?;
             Ok(Ok(done))
