@@ -430,7 +430,10 @@ mod tests {
     #[tokio::test]
     async fn a_file_is_no_larger_than_it_may_be_whatever_it_says() {
         let dir = tempfile::tempdir().unwrap();
-        let small = context(dir.path(), |config| config.http.max_upload_bytes = 13).await;
+        let small = context(dir.path(), |config| {
+            config.http.max_upload_bytes = 13;
+        })
+        .await;
         let path = dir.path().join("products.csv");
         std::fs::write(&path, "code,name\nA,a\n").unwrap();
         // the second one says that it has no bytes, and has some
@@ -441,7 +444,7 @@ mod tests {
             assert!(!error.is_transient());
         }
         let full = context(dir.path(), |config| {
-            config.sources.min_free_bytes = u64::MAX
+            config.sources.min_free_bytes = u64::MAX;
         })
         .await;
         let error = copy_all(&full, File::open(&path).unwrap()).await;
