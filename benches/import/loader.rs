@@ -147,6 +147,7 @@ async fn target(conn: &mut PgConnection) -> sqlx::Result<Target<'static>> {
         mapping: None,
         locale: Locale::default(),
         notes_search: false,
+        expects_new: false,
     })
 }
 

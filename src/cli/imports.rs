@@ -135,7 +135,7 @@ async fn export(args: ExportArgs, part: Part, session: &mut Session) -> Result<E
             let out = BufWriter::new(std::fs::File::create(path)?);
             found.write(&handle, db, format, out)
         } else {
-            found.write(&handle, db, format, std::io::stdout().lock())
+            found.write(&handle, db, format, std::io::stdout())
         }
     });
     let n_rows = written.await.context("the writing broke off")?;

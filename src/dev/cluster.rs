@@ -33,6 +33,9 @@ const READY_TIMEOUT: Duration = Duration::from_mins(1);
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a server that is on its way out is waited for, that of a killed daemon for example.
 const LEAVING_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the processes of a killed server are waited for: each leaves when it next waits for
+/// something, on a busy machine not soon.
+const ORPHANS_TIMEOUT: Duration = Duration::from_mins(1);
 /// A `ready` server whose user was killed a moment ago may not know yet.
 const NOTICE_TIMEOUT: Duration = Duration::from_millis(500);
 const POLL: Duration = Duration::from_millis(5);
@@ -90,7 +93,7 @@ impl Cluster {
         loop {
             match self.ready_or_ended().await {
                 Err(ClusterError::NotReady { tail, .. })
-                    if is_about_the_predecessor(&tail) && begun.elapsed() < LEAVING_TIMEOUT =>
+                    if begun.elapsed() < predecessor_timeout(&tail) =>
                 {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     self.spawn_again()?;
@@ -244,10 +247,17 @@ impl Cluster {
     }
 }
 
-/// Says whether the predecessor was why the server ended: the children of a killed one hold its
-/// memory until they notice, and its guardian's last act is to remove the socket's folder.
-fn is_about_the_predecessor(log: &str) -> bool {
-    log.contains("pre-existing shared memory block") || log.contains("could not create lock file")
+/// Returns how long it is worth to start again a server that ended with this log: not at all, unless
+/// its predecessor was why. The children of a killed one hold its memory until they notice, and its
+/// guardian's last act is to remove the socket's folder.
+fn predecessor_timeout(log: &str) -> Duration {
+    if log.contains("pre-existing shared memory block") {
+        ORPHANS_TIMEOUT
+    } else if log.contains("could not create lock file") {
+        LEAVING_TIMEOUT
+    } else {
+        Duration::ZERO
+    }
 }
 
 /// Says whether the server of `data_dir` calls itself ready and takes a connection.

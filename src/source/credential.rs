@@ -285,8 +285,30 @@ mod tests {
         }
         let none = read(None, "ops", "default", "https://x/").unwrap_err();
         assert!(none.to_string().contains("sources.secrets_dir"), "{none}");
-        for name in ["", "../ops", "/etc/passwd", ".hidden", "a b"] {
-            assert!(read(None, name, "default", "https://x/").is_err(), "{name}");
+    }
+
+    #[test]
+    fn a_name_leads_nowhere_but_to_a_file_of_the_folder() {
+        let (dir, text) = (tempfile::tempdir().unwrap(), "s3 AKID sesame");
+        let folder = dir.path().join("secrets");
+        std::fs::create_dir_all(folder.join("sub")).unwrap();
+        for name in ["ops", ".hidden", "a b", "sub/ops", "../ops"] {
+            std::fs::write(folder.join(name), text).unwrap();
+        }
+        let absolute = dir.path().join("ops");
+        let read = |name: &str| read(Some(&folder), name, "default", "https://x/");
+        assert!(read("ops").is_ok());
+        for name in [
+            ".hidden",
+            "a b",
+            "sub/ops",
+            "../ops",
+            absolute.to_str().unwrap(),
+            "",
+            ".",
+        ] {
+            let why = read(name).unwrap_err().to_string();
+            assert!(why.contains("no plain file name"), "{name}: {why}");
         }
     }
 }

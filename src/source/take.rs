@@ -386,7 +386,73 @@ fn decoded(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::{io::Write as _, sync::Arc};
+
+    use sqlx::PgPool;
+
     use super::*;
+    use crate::{config::Config, fetch::Fetcher};
+
+    /// What a job is lent, with a database that nobody asks.
+    async fn context(storage: &Path, change: impl FnOnce(&mut Config)) -> Context {
+        let mut config = Config::default();
+        config.sources.min_free_bytes = 0;
+        change(&mut config);
+        Context {
+            db: PgPool::connect_lazy("postgres://127.0.0.1:1/nobody").unwrap(),
+            blobs: blob::Store::open(storage).await.unwrap(),
+            fetch: Fetcher::new(&config.fetch),
+            config: Arc::new(config),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_changes_while_it_is_copied_is_not_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let context = context(dir.path(), |_| ()).await;
+        let path = dir.path().join("products.csv");
+        for stamp in [place::stamp, place::entry_stamp] {
+            std::fs::write(&path, "code,name\nA,a\n").unwrap();
+            let file = File::open(&path).unwrap();
+            let before = stamp(&file).unwrap();
+            let copied = copy(&context, &file, stamp, &before).await.unwrap();
+            assert_eq!(copied.size_bytes(), 14);
+            // who writes it is not done yet
+            let mut rest = File::options().append(true).open(&path).unwrap();
+            rest.write_all(b"B,b\n").unwrap();
+            let torn = copy(&context, &File::open(&path).unwrap(), stamp, &before).await;
+            let error = torn.map(drop).unwrap_err();
+            assert!(matches!(error, TakeError::Changing), "{error}");
+            assert!(error.is_transient());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_is_no_larger_than_it_may_be_whatever_it_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let small = context(dir.path(), |config| {
+            config.http.max_upload_bytes = 13;
+        })
+        .await;
+        let path = dir.path().join("products.csv");
+        std::fs::write(&path, "code,name\nA,a\n").unwrap();
+        // the second one says that it has no bytes, and has some
+        for path in [path.as_path(), Path::new("/proc/self/maps")] {
+            let file = File::open(path).unwrap();
+            let error = copy_all(&small, file).await.map(drop).unwrap_err();
+            assert!(matches!(error, TakeError::TooLarge(13)), "{error}");
+            assert!(!error.is_transient());
+        }
+        let full = context(dir.path(), |config| {
+            config.sources.min_free_bytes = u64::MAX;
+        })
+        .await;
+        let error = copy_all(&full, File::open(&path).unwrap()).await;
+        let error = error.map(drop).unwrap_err();
+        assert!(matches!(error, TakeError::NoRoom(_)), "{error}");
+        let left = std::fs::read_dir(dir.path().join("blobs")).unwrap();
+        assert_eq!(left.count(), 0, "what is not taken is not kept");
+    }
 
     #[test]
     fn a_url_has_a_name_for_people() {

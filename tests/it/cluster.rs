@@ -17,14 +17,16 @@ use nix::{
 };
 use sqlx::{Connection, PgConnection};
 
+use super::process::PATIENCE;
+
 /// Names the data folder for [`holds_a_cluster_until_it_is_killed`].
 const HELD: &str = "INGESTD_TEST_HELD_CLUSTER";
 
-/// Waits until `done`, which something else brings about, for at most 20 s.
+/// Waits until `done`, which something else brings about.
 async fn until(what: &str, done: impl Fn() -> bool) {
     let begun = Instant::now();
     while !done() {
-        assert!(begun.elapsed() < Duration::from_secs(20), "{what}");
+        assert!(begun.elapsed() < PATIENCE, "{what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

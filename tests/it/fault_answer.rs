@@ -12,7 +12,7 @@ use sqlx::PgConnection;
 use crate::{
     proxy::{Proxy, Then},
     queue_ledger as ledger,
-    queue_rig::{Play, Rig, Setup, done, play, run, stop, until},
+    queue_rig::{PATIENCE, Play, Rig, Setup, done, play, run, stop, until},
 };
 
 /// Runs one job of one kind whose answer to the transaction with `needle` is lost. Returns how many
@@ -314,7 +314,7 @@ async fn a_worker_that_takes_leave_waits_for_no_answer_for_ever() {
     let engine = setup.start(&proxy.url()).await;
     proxy.lose("end_reason = 'stopped'", 1, Then::Silence);
     let stopped = async {
-        let stopped = tokio::time::timeout(Duration::from_secs(40), stop(engine)).await;
+        let stopped = tokio::time::timeout(PATIENCE, stop(engine)).await;
         proxy.reset(); // else a heart that waits would keep the test from ending, too
         assert!(stopped.is_ok(), "it waits for an answer to its last word");
     };

@@ -11,6 +11,7 @@ use sqlx::{Connection, Executor, PgConnection, postgres::PgPoolOptions};
 use tokio::sync::Semaphore;
 
 use crate::{
+    process::PATIENCE,
     queue_ledger as ledger,
     queue_rig::{Rig, Setup, done, play, run, stop, until, until_true},
 };
@@ -253,7 +254,5 @@ async fn sessions_that_are_ended_by_function_come_back() {
                    WHERE datname = current_database() AND query LIKE 'LISTEN%')";
     until(&observer, listens).await;
     until_true("it lives", || engine.is_alive()).await;
-    tokio::time::timeout(Duration::from_mins(1), stop(engine))
-        .await
-        .unwrap();
+    tokio::time::timeout(PATIENCE, stop(engine)).await.unwrap();
 }

@@ -21,7 +21,8 @@ async fn daemon(rig: &Rig, storage: &TempDir) -> Daemon {
     Daemon::start(rig.url(), storage.path(), &[]).await
 }
 
-/// Enqueues `n` jobs that do nothing for `millis`.
+/// Enqueues `n` jobs that do nothing for `millis`: so long that even on a busy machine they all run
+/// at once, and still do when something happens to their daemon.
 async fn enqueue(rig: &Rig, n: u32, millis: u32) {
     rig.sql(&format!(
         "INSERT INTO ingestd.jobs (kind, args)
@@ -44,7 +45,7 @@ async fn a_daemon_that_is_back_rescues_its_own_jobs_at_once() {
         ("INGESTD_QUEUE__TRUST_WINDOW", "20m"),
     ];
     let mut first = Daemon::start(rig.url(), storage.path(), &settings).await;
-    enqueue(&rig, 5, 1000).await;
+    enqueue(&rig, 5, 4000).await;
     rig.until(
         "(SELECT count(*) = 5 FROM ingestd.jobs WHERE kind = 'system.noop' AND state = 'running')",
     )
@@ -64,7 +65,7 @@ async fn a_daemon_that_is_back_rescues_its_own_jobs_at_once() {
 async fn the_jobs_of_a_killed_daemon_go_to_the_other() {
     let (rig, storage) = (Rig::new().await, TempDir::new().unwrap());
     let (mut doomed, mut other) = (daemon(&rig, &storage).await, daemon(&rig, &storage).await);
-    enqueue(&rig, 20, 1500).await;
+    enqueue(&rig, 20, 4000).await;
     rig.until(
         "(SELECT count(*) = 20 FROM ingestd.jobs WHERE kind = 'system.noop' AND state = 'running')",
     )
@@ -84,7 +85,7 @@ async fn the_jobs_of_a_killed_daemon_go_to_the_other() {
 async fn a_daemon_that_slept_past_its_leases_changes_nothing() {
     let (rig, storage) = (Rig::new().await, TempDir::new().unwrap());
     let mut sleeper = daemon(&rig, &storage).await;
-    enqueue(&rig, 3, 1000).await;
+    enqueue(&rig, 3, 4000).await;
     rig.until(
         "(SELECT count(*) = 3 FROM ingestd.jobs WHERE kind = 'system.noop' AND state = 'running')",
     )

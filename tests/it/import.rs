@@ -344,6 +344,14 @@ async fn an_import_outlives_a_killed_postgres() {
     let settings = [("INGESTD_PRODUCT_IMPORT__CHUNK_ROWS", "500")];
     let daemon = Daemon::start(&cluster.database_url(), storage.path(), &settings).await;
     let pool = cluster.connect().await.unwrap();
+    // A crash takes back whatever nobody waited for: chunks, but never what was told to be done.
+    for set in [
+        "ALTER SYSTEM SET wal_writer_delay = '10s'",
+        "ALTER SYSTEM SET wal_writer_flush_after = '1GB'",
+        "SELECT pg_reload_conf()",
+    ] {
+        sqlx::query(set).execute(&pool).await.unwrap();
+    }
     let n_rows = 60_000;
     let job = accepted(&daemon, "big.csv", csv(usize::try_from(n_rows).unwrap())).await;
     half_way(&daemon, &pool, job, n_rows).await;
@@ -357,7 +365,15 @@ async fn an_import_outlives_a_killed_postgres() {
             && answer.json::<Value>().await.unwrap()["data"]["status"] == "completed"
     })
     .await;
+    cluster.kill9().await.unwrap();
+    cluster.restart().await.unwrap();
+    until("Postgres is back", || async {
+        sqlx::query("SELECT").execute(&pool).await.is_ok()
+    })
+    .await;
     assert_exactly(&pool, n_rows).await;
+    let created = count(&pool, "SELECT created_count FROM catalog.imports").await;
+    assert_eq!(created, n_rows, "counts and rows are taken back together");
 }
 
 #[tokio::test]
@@ -392,6 +408,48 @@ async fn a_cancelled_import_stops_and_keeps_what_it_committed() {
     assert!(reset.send().await.unwrap().status().is_success());
     assert_eq!(finished(&daemon, job).await["status"], "completed");
     assert_exactly(db.pool(), 100_000).await;
+}
+
+/// Somebody holds the catalog up, so that the loader waits for him, the checks for the loader, and
+/// the reader for the checks.
+#[tokio::test]
+async fn cancelling_an_import_that_waits_ends_its_threads() {
+    const CHECKS: &str = "import-checks";
+    let (db, storage) = (Database::create().await, tempfile::tempdir().unwrap());
+    let settings = [("INGESTD_PRODUCT_IMPORT__CHUNK_ROWS", "200")];
+    let daemon = Daemon::start(db.url(), storage.path(), &settings).await;
+    let mut holder = db.pool().begin().await.unwrap();
+    sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('catalog.products:default', 0))")
+        .execute(&mut *holder)
+        .await
+        .unwrap();
+    let job = accepted(&daemon, "big.csv", csv(50_000)).await;
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+        WHERE wait_event_type = 'Lock' AND datname = current_database()";
+    until("the loader waits", || async {
+        count(db.pool(), waiting).await == 1
+    })
+    .await;
+    until("rows are checked", || async {
+        daemon.n_threads(CHECKS) == 1
+    })
+    .await;
+    let cancel = format!("/api/v1/runs/{job}/cancel");
+    tokio::join!(post(&daemon, &cancel), async {
+        until("who cancels waits for the chunk", || async {
+            count(db.pool(), waiting).await == 2
+        })
+        .await;
+        holder.rollback().await.unwrap();
+    });
+    until("the threads have ended", || async {
+        daemon.n_threads(CHECKS) == 0
+    })
+    .await;
+    let kept = count(db.pool(), "SELECT count(*) FROM catalog.products").await;
+    assert!(kept < 50_000, "the file was read to its end");
+    let counted = count(db.pool(), "SELECT created_count FROM catalog.imports").await;
+    assert_eq!(counted, kept, "counts and rows commit together");
 }
 
 #[tokio::test]

@@ -210,7 +210,7 @@ async fn a_file_that_is_not_kept_has_no_results_to_download() {
 }
 
 #[tokio::test]
-async fn a_download_that_breaks_off_does_not_look_whole() {
+async fn a_download_that_cannot_begin_does_not_look_whole() {
     let (_db, storage, daemon) = world(&[]).await;
     let mut book = rust_xlsxwriter::Workbook::new();
     let sheet = book.add_worksheet();
@@ -230,7 +230,44 @@ async fn a_download_that_breaks_off_does_not_look_whole() {
     for blob in std::fs::read_dir(storage.path().join("blobs")).unwrap() {
         std::fs::write(blob.unwrap().path(), b"no workbook any more").unwrap();
     }
-    let answer = reqwest::get(daemon.url(&path)).await.unwrap();
+    let (status, name, body) = download(&daemon, &path).await;
+    assert_eq!((status, name.as_str()), (500, ""));
+    let body = String::from_utf8(body).unwrap();
+    assert!(!body.contains("code,name"), "{body}");
+}
+
+#[tokio::test]
+async fn a_download_that_breaks_off_in_the_middle_does_not_look_whole() {
+    // The page that has the last row cannot be read.
+    const ROWS: &str = "INSERT INTO catalog.rejected_rows (import_id, row_no, cells)
+        SELECT $1, n, CASE n WHEN 9000 THEN '[9000]'
+                      ELSE jsonb_build_array(repeat('x', 1000), 'x') END
+        FROM generate_series(1001, 9000) n";
+    let (db, _storage, daemon) = world(&[]).await;
+    let job = accepted_as(&daemon, "products.csv", csv(10), "").await;
+    finished(&daemon, job).await;
+    sqlx::query(ROWS)
+        .bind(job)
+        .execute(db.pool())
+        .await
+        .unwrap();
+    let path = format!("/api/v1/import/{job}/errors.csv");
+    let mut answer = reqwest::get(daemon.url(&path)).await.unwrap();
     assert_eq!(answer.status(), 200);
-    assert!(answer.bytes().await.is_err());
+    let mut n_bytes = 0;
+    let broke_off = loop {
+        match answer.chunk().await {
+            Ok(Some(piece)) => n_bytes += piece.len(),
+            Ok(None) => break false,
+            Err(_) => break true,
+        }
+    };
+    assert!(broke_off, "{n_bytes} bytes looked whole");
+    sqlx::query("DELETE FROM catalog.rejected_rows WHERE row_no = 9000")
+        .execute(db.pool())
+        .await
+        .unwrap();
+    let (status, _, whole) = download(&daemon, &path).await;
+    assert_eq!(status, 200);
+    assert!(whole.len() > 7_999_000, "{} bytes", whole.len());
 }

@@ -206,6 +206,9 @@ async fn a_dry_run_says_what_would_be() {
     let changes = json!({ "price": { "from": "2", "to": "9" } });
     assert_eq!(preview["changed"][0]["changes"], changes);
     assert_eq!(preview["rejected"][0]["column"], "price");
+    let told = "SELECT count(*) FROM catalog.import_errors e JOIN catalog.rejected_rows r
+        USING (import_id, row_no) WHERE e.code = 'invalid_number'";
+    assert_eq!(count(db.pool(), told).await, 1, "row errors stay");
     assert_eq!(codes(db.pool()).await, "A B C");
     let prices = "SELECT count(*) FROM catalog.product_prices WHERE archived_at IS NOT NULL";
     assert_eq!(count(db.pool(), prices).await, 0);
@@ -387,6 +390,11 @@ async fn a_paused_import_gives_way_and_goes_on_later() {
     let other = "code,name\nX1,x\n";
     let other = accepted(&daemon, "other.csv", other.into()).await;
     assert_eq!(finished(&daemon, other).await["status"], "completed");
+    let written = "SELECT count(*) FROM catalog.products WHERE code LIKE 'P%'";
+    let counted = "SELECT items_ok FROM ingestd.runs ORDER BY id LIMIT 1";
+    let n_written = count(db.pool(), written).await;
+    assert_eq!(n_written, count(db.pool(), counted).await);
+    assert!(n_written < 60_000, "paused, it writes no more");
     post(&daemon, &format!("/api/v1/runs/{long}/resume")).await;
     let gate: Value =
         sqlx::query_scalar("SELECT to_jsonb(gate_key) FROM ingestd.jobs WHERE run_id = $1")

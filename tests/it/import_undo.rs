@@ -174,28 +174,31 @@ async fn what_something_newer_touched_is_kept_and_named() {
     assert_ne!(first, second);
 }
 
-/// Price and stock each have an owner of their own: what somebody set beside the imports stays.
+/// Price and stock each have an owner of their own: what somebody set beside the imports stays, and
+/// with it a product that the import made.
 #[tokio::test]
 async fn a_stock_that_somebody_set_stays() {
     let (db, _storage, daemon) = world().await;
     imported(&daemon, "code,name,stock\nA,a,1\nB,b,1\n", "").await;
-    let second = imported(&daemon, "code,name,stock\nA,a,2\nB,b,2\n", "").await;
+    let second = "code,name,stock\nA,a,2\nB,b,2\nN1,n,2\nN2,n,2\n";
+    let second = imported(&daemon, second, "").await;
     for statement in [
         "UPDATE catalog.product_stocks SET archived_at = now() WHERE archived_at IS NULL
-           AND product_id IN (SELECT id FROM catalog.products WHERE code = 'A')",
+           AND product_id IN (SELECT id FROM catalog.products WHERE code IN ('A', 'N1'))",
         "INSERT INTO catalog.product_stocks (product_id, qty)
-           SELECT id, 77 FROM catalog.products WHERE code = 'A'",
+           SELECT id, 77 FROM catalog.products WHERE code IN ('A', 'N1')",
     ] {
         sqlx::query(statement).execute(db.pool()).await.unwrap();
     }
     let outcome = undone(&daemon, second).await;
-    assert_eq!(figures(&outcome), [1, 0, 1], "{outcome}");
-    assert_eq!(
-        (&outcome["kept"][0]["code"], &outcome["kept"][0]["reason"]),
-        (&json!("A"), &json!("edited"))
-    );
-    let stocks = "SELECT sum(qty)::int8 FROM catalog.product_stocks WHERE archived_at IS NULL";
-    assert_eq!(count(db.pool(), stocks).await, 77 + 1);
+    assert_eq!(figures(&outcome), [1, 1, 2], "{outcome}");
+    let kept = outcome["kept"].as_array().unwrap().iter();
+    let kept = kept.map(|kept| [&kept["code"], &kept["reason"]].map(|it| it.as_str().unwrap()));
+    assert!(kept.eq([["A", "edited"], ["N1", "edited"]]), "{outcome}");
+    let stocks = "SELECT sum(s.qty)::int8 FROM catalog.product_stocks s
+        JOIN catalog.products p ON p.id = s.product_id
+        WHERE s.archived_at IS NULL AND p.archived_at IS NULL";
+    assert_eq!(count(db.pool(), stocks).await, 77 + 1 + 77);
 }
 
 #[tokio::test]

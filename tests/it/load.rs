@@ -5,6 +5,7 @@ use ingestd::ingest::product_import::{
     attributes::Attributes,
     columns::Columns,
     load::{Loaded, Target, Written},
+    plan::Mode,
     row::{Chunk, ProductRow},
     store,
 };
@@ -284,6 +285,90 @@ async fn tenants_do_not_see_each_other() {
     }
     let two = "SELECT count(*) || ' ' || count(DISTINCT tenant) FROM catalog.products";
     assert_eq!(rig.ask(two).await, "20 2");
+}
+
+/// Rows in the order of their codes are looked for in one walk along the codes, others among the
+/// products that lie around a few of them or one by one: all find the same, whatever lies between.
+#[tokio::test]
+async fn the_order_of_a_file_does_not_matter() {
+    for (n_rows, n_between, is_sorted) in [
+        (20, 0, true),
+        (20, 1, true),
+        (20, 40, true), // too much lies between
+        (20, 0, false),
+        (20, 40, false), // too few for a walk along the ids
+        (400, 0, false),
+        (400, 900, false),
+        (400, 0, true),
+    ] {
+        let rig = Rig::new().await;
+        let target = rig.import().await;
+        let n_known = n_rows as usize - 6;
+        // the other tenant has the very rows that are new here, and right before the others
+        let tenant = "other";
+        let other = Target { tenant, ..target };
+        rig.load(&other, &chunk(many(n_rows))).await;
+        let mut known = many(n_rows);
+        known.truncate(n_known);
+        known[3] = row("C00003", "9.00", 3);
+        let between = (0..n_between).map(|n| row(&format!("C00001-{n}"), "1.50", 3));
+        known.extend(between);
+        rig.load(&target, &chunk(known)).await;
+        rig.run(
+            "UPDATE catalog.products SET archived_at = now() WHERE code IN ('C00005', 'C00001-0')
+             AND tenant = 'default'",
+        )
+        .await;
+        let mut rows = many(n_rows);
+        if !is_sorted {
+            rows.swap(0, 19);
+        }
+        let expected = Loaded {
+            inserted: 6,
+            updated: 2,
+            unchanged: n_rows - 8,
+            ..Loaded::default()
+        };
+        let loaded = rig.load(&target, &chunk(rows.clone())).await;
+        let case = format!("{n_rows} rows, {n_between} between, sorted {is_sorted}");
+        assert_eq!(loaded, expected, "{case}");
+        let again = rig.load(&target, &chunk(rows)).await;
+        assert_eq!(again.unchanged, n_rows, "{case}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_expected_to_be_new_may_be_there() {
+    let rig = Rig::new().await;
+    let target = Target {
+        expects_new: true,
+        ..rig.import().await
+    };
+    // in no order of their codes, in which they would be looked for all the same
+    let backwards = |n| many(n).into_iter().rev().collect::<Vec<_>>();
+    let first = rig.load(&target, &chunk(backwards(300))).await;
+    assert_eq!(first.inserted, 300);
+    let mut rows = backwards(310);
+    (rows[50].name, rows[50].hash) = ("not to be stored: \0".into(), 1);
+    (rows[60].name, rows[60].hash) = ("another".into(), 2);
+    let expected = Loaded {
+        inserted: 10,
+        updated: 1,
+        unchanged: 298,
+        refused: 1,
+        ..Loaded::default()
+    };
+    assert_eq!(rig.load(&target, &chunk(rows)).await, expected);
+    let found = "SELECT count(*) || ' ' || count(DISTINCT code) || ' ' ||
+        count(*) FILTER (WHERE name = 'another') FROM catalog.products";
+    assert_eq!(rig.ask(found).await, "310 310 1");
+    // who updates only must not take it on trust, either
+    let target = Target {
+        mode: Mode::UpdateOnly,
+        ..target
+    };
+    let loaded = rig.load(&target, &chunk(backwards(300))).await;
+    assert_eq!((loaded.unchanged, loaded.turned_away), (299, 0));
 }
 
 #[tokio::test]

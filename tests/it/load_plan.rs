@@ -5,6 +5,8 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use super::load_rig::{Rig, chunk, many};
 
 const PROBE: &str = include_str!("../../src/ingest/product_import/probe.sql");
+const BETWEEN: &str = include_str!("../../src/ingest/product_import/between.sql");
+const NEARBY: &str = include_str!("../../src/ingest/product_import/nearby.sql");
 const CHANGED: &str = include_str!("../../src/ingest/product_import/changed.sql");
 const BEFORE: &str = include_str!("../../src/ingest/product_import/before.sql");
 const UPDATE: &str = include_str!("../../src/ingest/product_import/update.sql");
@@ -29,6 +31,8 @@ async fn plans_do_not_follow_the_statistics() {
         seen[0],
         [
             "products_code",
+            "products_code",
+            "products_pkey",
             "products_code product_prices_live product_stocks_live",
             "products_pkey product_prices_live product_stocks_live",
             "products_pkey",
@@ -48,7 +52,14 @@ async fn plans(rig: &Rig) -> Vec<String> {
         .await
         .unwrap();
     let mut plans = Vec::new();
-    for (statement, n_parameters) in [(PROBE, 2), (CHANGED, 2), (BEFORE, 3), (UPDATE, 13)] {
+    for (statement, n_parameters) in [
+        (PROBE, 2),
+        (BETWEEN, 4),
+        (NEARBY, 4),
+        (CHANGED, 2),
+        (BEFORE, 3),
+        (UPDATE, 13),
+    ] {
         plans.push(indexes(&plan(&mut tx, statement, n_parameters).await));
     }
     plans

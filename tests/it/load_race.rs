@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ingestd::ingest::product_import::row::ProductRow;
+use ingestd::ingest::product_import::{load::load_chunk, row::ProductRow};
 use tokio::task::JoinSet;
 
 use super::load_rig::{Rig, chunk, many, row, until};
@@ -45,6 +45,25 @@ async fn two_imports_at_once_neither_deadlock_nor_double() {
         "2000",
         "each product was written by both"
     );
+}
+
+/// Whatever two chunks of one owner hold, the second looks at the catalog when the first is in it.
+#[tokio::test]
+async fn chunks_of_an_owner_take_turns() {
+    const WAITS: &str = "SELECT EXISTS (SELECT FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock' AND wait_event = 'advisory')";
+    let rig = Rig::new().await;
+    let (first, second) = (rig.import().await, rig.import().await);
+    let mut tx = rig.pool().begin().await.unwrap();
+    let written = load_chunk(&mut tx, &first, &chunk(vec![row("A", "1", 1)])).await;
+    assert_eq!(written.unwrap().loaded.inserted, 1);
+    let rows = chunk(vec![row("A", "2", 1), row("B", "2", 1)]);
+    let commit = async {
+        until(rig.pool(), WAITS).await;
+        tx.commit().await.unwrap();
+    };
+    let (loaded, ()) = tokio::join!(rig.load(&second, &rows), commit);
+    assert_eq!((loaded.inserted, loaded.updated), (1, 1));
 }
 
 /// Whether the loader waits for a row of somebody else's.

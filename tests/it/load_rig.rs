@@ -1,7 +1,5 @@
 //! What the tests of the loader share: imports, rows, and the catalog in words.
 
-use std::time::Duration;
-
 use ingestd::{
     ingest::product_import::{
         columns::Columns,
@@ -15,6 +13,8 @@ use ingestd::{
     testing::Database,
 };
 use sqlx::{PgConnection, PgPool};
+
+use crate::queue_rig::PATIENCE;
 
 /// A catalog of its own for one test.
 pub(crate) struct Rig {
@@ -65,6 +65,7 @@ impl Rig {
             mapping: None,
             locale: Locale::default(),
             notes_search: false,
+            expects_new: false,
         }
     }
 
@@ -140,9 +141,6 @@ impl Rig {
         .await
     }
 }
-
-/// Longest wait for anything: generous, because the machine may be busy compiling.
-const PATIENCE: Duration = Duration::from_secs(40);
 
 /// Asks until the answer is `true`. The server tells nobody when one backend waits for another.
 ///

@@ -2,7 +2,7 @@
 
 use std::{
     io::Write,
-    net::TcpListener,
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -12,14 +12,16 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use tokio::net::TcpSocket;
 
-/// How long anything may take before a test gives up; nothing is asserted about time.
+/// How long anything may take before a test gives up: generous, because the machine may be busy
+/// compiling. Nothing is asserted about time.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A running `ingestd run`; killed when dropped.
 pub(crate) struct Daemon {
     child: Child,
-    address: String,
+    place: Place,
     log: PathBuf,
 }
 
@@ -43,13 +45,13 @@ impl Daemon {
         storage: &Path,
         settings: &[(&str, &str)],
     ) -> Self {
-        let address = free_address();
+        let place = Place::reserve();
         let log = storage.join(format!("daemon-{}.log", fastrand::u32(..)));
         let mut command = Command::new(program);
         command
             .arg("run")
             .env("DATABASE_URL", database_url)
-            .env("INGESTD_HTTP__LISTEN", &address)
+            .env("INGESTD_HTTP__LISTEN", place.address.to_string())
             .env("INGESTD_STORAGE__DIR", storage)
             .env("INGESTD_LOG__FORMAT", "text")
             .env("INGESTD_QUEUE__HEARTBEAT_INTERVAL", "500ms")
@@ -62,7 +64,7 @@ impl Daemon {
             .stderr(std::fs::File::create(&log).unwrap());
         let daemon = Self {
             child: command.spawn().unwrap(),
-            address,
+            place,
             log,
         };
         until("the daemon is ready", || async {
@@ -74,7 +76,7 @@ impl Daemon {
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        format!("http://{}{path}", self.place.address)
     }
 
     /// Sends the process a signal, SIGSTOP for example.
@@ -100,6 +102,16 @@ impl Daemon {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let said = status.lines().find_map(|line| line.strip_prefix(name))?;
         Some(said.trim().to_owned())
+    }
+
+    /// Returns how many of its threads have a name.
+    pub(crate) fn n_threads(&self, name: &str) -> usize {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let names = threads.flatten().map(|thread| {
+            // a thread that ends meanwhile has none
+            std::fs::read_to_string(thread.path().join("comm")).unwrap_or_default()
+        });
+        names.filter(|found| found.trim() == name).count()
     }
 
     /// Waits until the process ends by itself and returns how.
@@ -145,8 +157,21 @@ pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl 
     }
 }
 
-/// Returns a loopback address that nobody listened on a moment ago.
-pub(crate) fn free_address() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
+/// A loopback address for a daemon. Its port is given to nobody else for as long as this value lives:
+/// it is bound, but not listened on, so that a listener who names it may have it, too.
+pub(crate) struct Place {
+    pub(crate) address: SocketAddr,
+    _bound: TcpSocket,
+}
+
+impl Place {
+    pub(crate) fn reserve() -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        Self {
+            address: socket.local_addr().unwrap(),
+            _bound: socket,
+        }
+    }
 }

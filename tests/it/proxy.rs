@@ -19,6 +19,8 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
+use crate::queue_rig::PATIENCE;
+
 /// What becomes of a connection whose answer was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Then {
@@ -186,7 +188,7 @@ impl Proxy {
 async fn until_as_many(count: &watch::Sender<usize>, n: usize) {
     let mut count = count.subscribe();
     let reached = count.wait_for(|count| *count >= n);
-    let waited = tokio::time::timeout(Duration::from_secs(40), reached).await;
+    let waited = tokio::time::timeout(PATIENCE, reached).await;
     assert!(waited.is_ok(), "no such transaction came by");
 }
 

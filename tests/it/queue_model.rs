@@ -16,7 +16,7 @@ use proptest::{
 };
 use serde_json::json;
 
-use crate::queue_rig::{Ctx, Outcome, Rig, Setup, args, play, stop};
+use crate::queue_rig::{Ctx, Outcome, PATIENCE, Rig, Setup, args, play, stop};
 
 /// Attempts of every job.
 const ATTEMPTS: i16 = 2;
@@ -300,7 +300,7 @@ async fn until_alike(rig: &Rig, model: &Model, after: &str) {
         if found == expected {
             return;
         }
-        let is_late = begun.elapsed() > Duration::from_secs(40);
+        let is_late = begun.elapsed() > PATIENCE;
         assert!(
             !is_late,
             "after {after}\nthe tables:\n{found}the model:\n{expected}"

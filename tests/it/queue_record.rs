@@ -10,7 +10,7 @@ use std::{
 
 use ingestd::{
     queue::{Done, JobError, LogLevel},
-    testing::{PrivateCluster, private_cluster},
+    testing::private_cluster,
 };
 use tokio::sync::Semaphore;
 
@@ -178,17 +178,6 @@ async fn chatter(ctx: &Ctx) {
     }
 }
 
-/// Starts a killed server again; it refuses for as long as a process of the killed one is left.
-async fn restart(cluster: &mut PrivateCluster) {
-    for _ in 0..150 {
-        if cluster.restart().await.is_ok() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-    cluster.restart().await.unwrap();
-}
-
 #[tokio::test]
 async fn what_is_said_while_postgres_is_away_blocks_nobody_and_is_bounded() {
     let mut cluster = private_cluster().await;
@@ -221,7 +210,7 @@ async fn what_is_said_while_postgres_is_away_blocks_nobody_and_is_bounded() {
         n_said.load(Ordering::SeqCst) == 4
     })
     .await;
-    restart(&mut cluster).await;
+    cluster.restart().await.unwrap();
     // Of 4,000 lines, 32 MB, those are there for which there was room, and the others are counted.
     let accounted =
         "(SELECT sum(coalesce(substring(message FROM '^(\\d+) lines are missing')::int, 1))

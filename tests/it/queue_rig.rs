@@ -21,8 +21,9 @@ use serde_json::{Map, Value};
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, postgres::PgConnectOptions};
 use tokio_util::sync::CancellationToken;
 
-/// Longest wait for anything: generous, because the machine may be busy compiling.
-const PATIENCE: Duration = Duration::from_secs(40);
+/// Longest wait for anything: generous, because the machine may be busy compiling, but less than the
+/// minute after which a statement or a job that hangs would be ended by its own timeout.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(55);
 const POLL: Duration = Duration::from_millis(10);
 
 pub(crate) type Ctx = JobContext<Stage>;
@@ -292,16 +293,12 @@ impl Rig {
         run(self.pool(), statements).await;
     }
 
-    /// Asks for one value.
+    /// Asks for one value; see [`ask`].
     pub(crate) async fn ask<T>(&self, query: &str) -> T
     where
         T: Send + Unpin + sqlx::Type<sqlx::Postgres> + for<'r> sqlx::Decode<'r, sqlx::Postgres>,
     {
-        let query = AssertSqlSafe(query.to_owned());
-        sqlx::query_scalar(query)
-            .fetch_one(self.pool())
-            .await
-            .unwrap()
+        ask(self.pool(), query).await
     }
 
     /// Waits until a condition holds; see [`until`].
@@ -323,23 +320,32 @@ pub(crate) async fn run(pool: &PgPool, statements: &str) {
         .unwrap();
 }
 
+/// Asks for one value.
+///
+/// A database that is away for a while is asked again.
+pub(crate) async fn ask<T>(pool: &PgPool, query: &str) -> T
+where
+    T: Send + Unpin + sqlx::Type<sqlx::Postgres> + for<'r> sqlx::Decode<'r, sqlx::Postgres>,
+{
+    let begun = Instant::now();
+    loop {
+        let answer = sqlx::query_scalar(AssertSqlSafe(query.to_owned()));
+        match answer.fetch_one(pool).await {
+            Ok(value) => return value,
+            Err(error) if db::is_transient(&error) && begun.elapsed() < PATIENCE => {}
+            Err(error) => panic!("{query}: {error}"),
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
 /// Waits until the database says that `condition`, an SQL expression, is true.
 ///
 /// A database that is away for a while is asked again. Out of patience, the test fails with the
 /// state of the jobs.
 pub(crate) async fn until(pool: &PgPool, condition: &str) {
     let begun = Instant::now();
-    let query = format!("SELECT {condition}");
-    loop {
-        let answer = sqlx::query_scalar(AssertSqlSafe(query.clone()))
-            .fetch_one(pool)
-            .await;
-        match answer {
-            Ok(Some(true)) => return,
-            Ok(_) => {}
-            Err(error) if db::is_transient(&error) => {}
-            Err(error) => panic!("{condition}: {error}"),
-        }
+    while ask::<Option<bool>>(pool, &format!("SELECT {condition}")).await != Some(true) {
         let is_late = begun.elapsed() > PATIENCE;
         assert!(
             !is_late,
@@ -347,6 +353,24 @@ pub(crate) async fn until(pool: &PgPool, condition: &str) {
             jobs(pool).await
         );
         tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Waits until `left`, an SQL expression that nothing makes more, is 0: for as long as it takes, if
+/// only it becomes less.
+pub(crate) async fn until_none(pool: &PgPool, left: &str) {
+    let (mut least, mut since) = (i64::MAX, Instant::now());
+    loop {
+        let now: i64 = ask(pool, &format!("SELECT {left}")).await;
+        if now == 0 {
+            return;
+        }
+        if now < least {
+            (least, since) = (now, Instant::now());
+        }
+        let is_stuck = since.elapsed() > PATIENCE;
+        assert!(!is_stuck, "{now} stay of {left}\n{}", jobs(pool).await);
+        tokio::time::sleep(POLL * 10).await;
     }
 }
 

@@ -12,7 +12,7 @@ use nix::{
     unistd::Pid,
 };
 
-use super::process::free_address;
+use super::process::Place;
 
 /// `ingestd dev` in a folder of its own, with what it tells a newcomer to export.
 struct Dev {
@@ -102,7 +102,8 @@ fn commands() -> Vec<String> {
 
 #[test]
 fn every_command_does_what_it_says() {
-    let (folder, address) = (Folder::make().unwrap(), free_address());
+    let (folder, place) = (Folder::make().unwrap(), Place::reserve());
+    let address = place.address.to_string();
     let mut dev = Dev::start(folder.path(), &address);
     assert!(
         dev.exports.iter().any(|(name, _)| name == "DATABASE_URL"),

@@ -1,12 +1,12 @@
 //! What the schema promises to people who speak SQL to it.
 
-use std::time::Duration;
-
 use ingestd::{db, testing::Database};
 use sqlx::{
     PgPool, Row,
     postgres::{PgListener, PgPoolCopyExt},
 };
+
+use super::queue_rig::PATIENCE;
 
 /// Creates a database that knows one kind, `demo.sleep`, of queue `naps`.
 async fn database() -> Database {
@@ -255,7 +255,7 @@ async fn told(listener: &mut PgListener, pool: &PgPool) -> Vec<String> {
         .unwrap();
     let mut queues = Vec::new();
     loop {
-        let notification = tokio::time::timeout(Duration::from_secs(10), listener.recv());
+        let notification = tokio::time::timeout(PATIENCE, listener.recv());
         match notification.await.unwrap().unwrap().payload() {
             "mark" => return queues,
             queue => queues.push(queue.to_owned()),

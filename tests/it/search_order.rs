@@ -126,6 +126,42 @@ async fn a_product_that_is_noted_twice_is_sent_once() {
     assert!(daemon.terminate().success());
 }
 
+/// A transaction that draws its place before others and commits behind them leaves a note where a
+/// drain has been already: it looks there once more before it ends.
+#[tokio::test]
+async fn a_note_that_is_committed_late_is_sent_by_the_same_job() {
+    let (rig, server, folder) = search_rig::start().await;
+    let look = server.look();
+    let mut daemon = look.daemon(&rig, folder.path(), &[]).await;
+    import(&rig, &daemon, csv(0..2, "50")).await;
+    synced(&rig).await;
+    let live = look.leads_to("products").await.unwrap();
+    let (late, early) = (id(&rig, "P0000").await, id(&rig, "P0001").await);
+    let taken = || [late, early].map(|product| server.n_taken(&live, product));
+    let [late_before, early_before] = taken();
+    let note = "INSERT INTO catalog.search_outbox (product_ids) VALUES (ARRAY[$1::int8])";
+    let mut tx = rig.pool().begin().await.unwrap();
+    let noted = sqlx::query(note).bind(late).execute(&mut *tx);
+    noted.await.unwrap();
+    let noted = sqlx::query(note).bind(early).execute(rig.pool());
+    noted.await.unwrap();
+    server.hold_after(0).await;
+    let asked = server.n_requests();
+    post(&daemon, "/api/v1/search/sync").await;
+    process::until("the other note's line is on its way", || async {
+        server.n_requests() > asked
+    })
+    .await;
+    tx.commit().await.unwrap();
+    server.release();
+    rig.until("NOT EXISTS (SELECT FROM ingestd.jobs WHERE kind LIKE 'search.%')")
+        .await;
+    assert_eq!(taken(), [late_before + 1, early_before + 1]);
+    let left = "SELECT count(*) FROM catalog.search_outbox";
+    assert_eq!(rig.ask::<i64>(left).await, 0);
+    assert!(daemon.terminate().success());
+}
+
 #[tokio::test]
 async fn a_rebuild_leaves_a_busy_server_alone_too() {
     let (rig, server, folder) = search_rig::start().await;

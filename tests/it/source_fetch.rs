@@ -70,6 +70,53 @@ async fn a_url_is_imported_when_it_changes() {
     assert!(told.contains("ops"));
 }
 
+/// A server without tags is asked by the time it gave, and believed where it was asked.
+#[tokio::test]
+async fn a_server_without_tags_is_asked_by_its_time() {
+    let store = Store::start(Door::Open).await;
+    let shop = Shop::new(Some(&store)).await;
+    let _daemon = shop.daemon().await;
+    shop.add("s", &at(&store, "/a.csv")).await;
+    let serve = |price: u32, time: &str| {
+        store.serve(file("A1", price));
+        store.change(|served| {
+            served.headers.remove("etag");
+            served.headers.insert("last-modified", time.to_owned());
+        });
+    };
+    let asked = || {
+        let last = store.came().last().unwrap().clone();
+        last.header("if-modified-since").to_owned()
+    };
+    // "Not changed" to who never had it is no answer.
+    let (one, two) = (
+        "Sun, 01 Nov 2026 08:00:00 GMT",
+        "Mon, 02 Nov 2026 08:00:00 GMT",
+    );
+    serve(1, one);
+    store.change(|served| served.status = 304);
+    shop.look("s").await;
+    let result = shop.result("s").await;
+    assert!(result.starts_with("failed: the answer was 304"), "{result}");
+    store.change(|served| served.status = 200);
+    shop.look("s").await;
+    assert_eq!(shop.products().await, "A1 Lamp 1");
+    assert_eq!(asked(), "");
+
+    store.change(|served| served.status = 304);
+    shop.look("s").await;
+    assert_eq!(asked(), one);
+    assert_eq!(shop.result("s").await, "unchanged");
+    serve(2, two);
+    store.change(|served| served.status = 200);
+    shop.look("s").await;
+    assert_eq!(asked(), one);
+    assert_eq!(shop.products().await, "A1 Lamp 2");
+    shop.look("s").await;
+    assert_eq!(asked(), two);
+    assert_eq!(shop.n_imports().await, 2);
+}
+
 #[tokio::test]
 async fn what_cannot_be_fetched_is_told_and_the_next_version_taken() {
     let store = Store::start(Door::Open).await;

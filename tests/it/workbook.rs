@@ -1,14 +1,18 @@
 //! Workbooks that the daemon reads in a process of its own.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::ops::ControlFlow;
+use std::os::{fd::OwnedFd, unix::net::UnixStream};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use ingestd::ingest::product_import::sheet::{
     self, ChildLimits, Inspection, Options, Refusal, StopFlag,
 };
+
+use super::process::until;
 
 const FIXTURES: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
@@ -146,4 +150,28 @@ fn a_reading_that_was_stopped_ends_its_child() {
     if let Err(refusal) = codes(&path, &options) {
         assert!(refusal.is_transient(), "{refusal}");
     }
+}
+
+/// Whoever reads a file that keeps it busy hears of nobody's end by the socket.
+#[tokio::test]
+async fn a_child_dies_with_the_process_that_began_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    let told = folder.path().join("pid");
+    let script = "\"$0\" read-workbook ods $$ 3000000000 60 <\"$1\" & echo $! >\"$2\"; wait";
+    let mut parent = Command::new("/bin/sh")
+        .args(["-c", script, env!("CARGO_BIN_EXE_ingestd")])
+        .args([&Path::new(FIXTURES).join("products.ods"), &told])
+        .stdout(OwnedFd::from(theirs))
+        .spawn()
+        .unwrap();
+    ours.read_exact(&mut [0; 5]).unwrap(); // it has opened the file and waits to be asked
+    let pid = || std::fs::read_to_string(&told).unwrap_or_default();
+    until("the child is named", || async { pid().ends_with('\n') }).await;
+    let stat = format!("/proc/{}/stat", pid().trim());
+    let runs = || std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z"));
+    assert!(runs());
+    parent.kill().unwrap();
+    parent.wait().unwrap();
+    until("the child is gone", || async { !runs() }).await;
 }

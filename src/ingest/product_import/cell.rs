@@ -204,6 +204,12 @@ impl RowBuf {
         self.row_no
     }
 
+    /// Returns how many bytes it holds, those that it keeps for the rows to come with them.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.text.capacity() + self.slots.capacity() * size_of::<Slot>()
+    }
+
     /// Returns the number of columns up to the last cell that was set.
     #[must_use]
     pub fn width(&self) -> usize {

@@ -39,6 +39,15 @@ use crate::{
 /// takes some 7 MB, and the reader is the faster one.
 const CHUNKS_AHEAD: usize = 1;
 
+/// So many chunks of nothing but new products in a row, and those of the next are not looked for any
+/// more before they are inserted. A chunk that was expected to be new and is not is written twice.
+const NEW_CHUNKS: u32 = 4;
+
+/// A chunk's commit does not wait for the disk. A crash of the server may take back the last chunks,
+/// less than a second of them, each as a whole and with its cursor, so that the next attempt does
+/// them again. The run's end does wait, and whatever was committed before it is then on the disk, too.
+const DO_NOT_WAIT: &str = "SET LOCAL synchronous_commit = off";
+
 /// How long to let the database recover before going on; no attempt is counted for that.
 const DATABASE_PAUSE: Duration = Duration::from_secs(2);
 
@@ -182,6 +191,8 @@ struct Import<'a> {
     place: Place,
     preview: Preview,
     tallies: Tallies,
+    /// Chunks of new products alone, since the last other one.
+    n_new_chunks: u32,
 }
 
 /// However the attempt ends, a reader that waits for a child process need not wait any more.
@@ -254,6 +265,7 @@ impl<'a> Import<'a> {
             options,
             cursor,
             place,
+            n_new_chunks: 0,
         }))
     }
 
@@ -427,9 +439,14 @@ impl<'a> Import<'a> {
             mapping: Some(head.mapping),
             locale: self.plan.locale,
             notes_search: !self.plan.dry_run && self.ctx.state().config.search.is_on(),
+            expects_new: self.n_new_chunks >= NEW_CHUNKS,
         };
         let mut tx = self.ctx.state().db.begin().await?;
         self.ctx.fence(&mut tx).await?;
+        if !target.notes_search {
+            // else the search server might be told what a crash takes back
+            sqlx::query(DO_NOT_WAIT).execute(&mut *tx).await?;
+        }
         let written = if self.plan.dry_run {
             load::rehearse_chunk(&mut tx, &target, chunk, &mut self.preview).await?
         } else {
@@ -454,6 +471,8 @@ impl<'a> Import<'a> {
         let place = runs::advance(&mut tx, self.run_id, &self.place, &progress).await?;
         tx.commit().await?;
         self.place = place;
+        let is_new = loaded.inserted > 0 && loaded.inserted == loaded.n_ok() && loaded.refused == 0;
+        self.n_new_chunks = if is_new { self.n_new_chunks + 1 } else { 0 };
         if !self.plan.dry_run {
             report(&loaded);
         }

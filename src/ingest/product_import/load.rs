@@ -61,6 +61,9 @@ pub struct Target<'a> {
     pub locale: Locale,
     /// Whether what changes is noted for the search server.
     pub notes_search: bool,
+    /// Whether the rows are new as far as anybody knows: they may then be inserted without a look
+    /// whether they are there, and where one is, all of the chunk are looked for after all.
+    pub expects_new: bool,
 }
 
 /// What became of the rows of a chunk; their sum is the number of rows read.
@@ -263,13 +266,18 @@ async fn load_rows(
 ) -> sqlx::Result<Written> {
     let mut written = Written::default();
     let mut slices = vec![rows];
+    let mut expects_new = target.expects_new && target.mode != Mode::UpdateOnly;
     while let Some(slice) = slices.pop() {
-        match (try_slice(conn, target, slice).await?, slice) {
+        match (try_slice(conn, target, slice, expects_new).await?, slice) {
             (Ok(done), _) => {
                 written.add(done.written);
                 for (row, fault) in &done.turned_away {
                     out.turn_away(target, row, fault);
                 }
+            }
+            (Err(_), _) if expects_new => {
+                expects_new = false;
+                slices.push(slice);
             }
             (Err(message), [row]) => {
                 written.loaded.refused += 1;
@@ -297,9 +305,10 @@ async fn try_slice<'a>(
     conn: &mut PgConnection,
     target: &Target<'_>,
     rows: &'a [ProductRow],
+    expects_new: bool,
 ) -> sqlx::Result<Result<Slice<'a>, String>> {
     let mut savepoint = conn.begin().await?;
-    match slice::write(&mut savepoint, target, rows).await {
+    match slice::write(&mut savepoint, target, rows, expects_new).await {
         Ok(done) => {
             savepoint.commit().await?;
             Ok(Ok(done))
@@ -382,5 +391,35 @@ pub(super) fn storable(text: &str) -> Cow<'_, str> {
         text.replace('\0', "\u{fffd}").into()
     } else {
         text.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_row_is_found_by_halving_and_in_the_end_one_by_one() {
+        let sizes = |n_rows: usize| -> Vec<usize> {
+            let rows = vec![ProductRow::default(); n_rows];
+            smaller(&rows).map(<[_]>::len).collect()
+        };
+        assert_eq!(sizes(10_000), [5_000, 5_000]);
+        assert_eq!(sizes(33), [17, 16]);
+        assert_eq!(sizes(32), [1; 32]);
+        assert_eq!(sizes(2), [1, 1]);
+        // one bad row among ten thousand: so many slices are tried, not ten thousand
+        let (mut n_tried, mut slices) = (0, vec![(0, 10_000)]);
+        while let Some((from, n_rows)) = slices.pop() {
+            n_tried += 1;
+            if (from..from + n_rows).contains(&7_777) && n_rows > 1 {
+                let mut at = from;
+                for n in sizes(n_rows) {
+                    slices.push((at, n));
+                    at += n;
+                }
+            }
+        }
+        assert!(n_tried < 60, "{n_tried}");
     }
 }

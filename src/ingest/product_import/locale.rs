@@ -235,6 +235,35 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_number_here_is_told_with_an_example() {
+        for (decimal, example) in [
+            (DecimalSign::Comma, "1.234,56"),
+            (DecimalSign::Point, "1,234.56"),
+        ] {
+            let locale = Locale {
+                decimal,
+                ..Locale::default()
+            };
+            for text in [
+                "1e5", "0x10", "abc", "1,2,3", "1.2.3", "--5", "1,", "5.", "€",
+            ] {
+                let fault = locale.number_in(Cell::Text(text));
+                assert_eq!(fault, Err(Fault::ForeignNumber { example }), "{text}");
+            }
+            // nothing to be read otherwise: no text, none at all, an error of the sheet
+            let number = Cell::Number {
+                value: 1.5,
+                digits: 0,
+            };
+            for cell in [number, Cell::Empty, Cell::Text(" "), Cell::Text("#N/A")] {
+                assert_eq!(locale.number_in(cell), Ok(None), "{cell:?}");
+            }
+        }
+        let as_is = Locale::default().number_in(Cell::Text("1e5"));
+        assert_eq!(as_is, Ok(None));
+    }
+
+    #[test]
     fn dates_are_read_in_the_order_that_is_said() {
         use DateOrder::{Dmy, Iso, Mdy, Ymd};
         for (dates, text, expected) in [

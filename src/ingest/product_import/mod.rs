@@ -25,6 +25,7 @@ pub mod load;
 pub mod locale;
 pub mod plan;
 pub mod preview;
+mod probe;
 mod rejected;
 mod replace;
 pub mod retention;

@@ -288,6 +288,7 @@ fn number(name: &str, value: &str, max: u8) -> Result<u8, BadOption> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::locale::{DateOrder, DecimalSign};
     use super::*;
 
     fn wish(options: &[(&str, &str)]) -> Result<Wish, BadOption> {
@@ -345,6 +346,49 @@ mod tests {
         ] {
             assert!(wish(&[(name, value)]).is_err(), "{name}");
         }
+    }
+
+    #[test]
+    fn what_a_reader_does_otherwise_it_is_told() {
+        let asked = wish(&[
+            ("decimal", "comma"),
+            ("dates", "mdy"),
+            ("skip_hidden_rows", "1"),
+            ("merged_cells", "fill"),
+            ("duplicates", "last_wins"),
+        ]);
+        let mut options = Options::default();
+        asked.unwrap().plan.apply(&mut options);
+        let told = (options.skip_hidden_rows, options.merged_cells);
+        assert_eq!(told, (true, MergedCells::Fill));
+        assert!(options.allow_duplicates);
+        assert_eq!(options.locale.decimal, DecimalSign::Comma);
+        assert_eq!(options.locale.dates, DateOrder::Mdy);
+        Plan::default().apply(&mut options);
+        assert_eq!(options.locale, Locale::default());
+        assert!(!options.allow_duplicates && !options.skip_hidden_rows);
+    }
+
+    #[test]
+    fn a_file_that_is_read_otherwise_is_another() {
+        let hash = |options: &[(&str, &str)]| wish(options).unwrap().plan.hash(7);
+        let mut hashes = vec![hash(&[]), Plan::default().hash(8)];
+        for option in [
+            ("mode", "insert_only"),
+            ("mode", "replace_all"),
+            ("duplicates", "last_wins"),
+            ("duplicates", "reject"),
+            ("decimal", "comma"),
+            ("decimal", "point"),
+            ("dates", "dmy"),
+        ] {
+            hashes.push(hash(&[option]));
+        }
+        let n_hashes = hashes.len();
+        hashes.sort_unstable();
+        hashes.dedup();
+        assert_eq!(hashes.len(), n_hashes);
+        assert_eq!(hash(&[]), hash(&[("priority", "0")]));
     }
 
     #[test]

@@ -2,10 +2,7 @@
 
 use std::{
     io::{self, Write},
-    sync::{
-        Arc, LazyLock,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, LazyLock},
     time::Duration,
 };
 
@@ -19,7 +16,13 @@ use axum::{
     },
     response::{IntoResponse as _, Response},
 };
-use tokio::{runtime::Handle, sync::mpsc, time::timeout};
+use futures::{Stream, StreamExt as _, stream};
+use tokio::{
+    runtime::Handle,
+    sync::mpsc,
+    task::{JoinHandle, spawn_blocking, yield_now},
+    time::timeout,
+};
 
 use super::{
     export::{Db, Download, ExportError, Part, TableFormat},
@@ -78,7 +81,8 @@ pub(crate) async fn results_xlsx(
     download(app, caller, id, Part::Results, TableFormat::Xlsx).await
 }
 
-/// Answers at once and writes while it is read; a client that leaves or stalls ends the writing.
+/// Answers with the first piece and writes while it is read; a client that leaves or stalls ends the
+/// writing. What cannot even begin is a problem with a status of its own.
 async fn download(
     State(app): State<Arc<AppState>>,
     Extension(caller): Extension<Caller>,
@@ -92,29 +96,23 @@ async fn download(
     let found = Download::find(&mut conn, &app.blobs, &app.config, RunId(id), part).await?;
     drop(conn);
     let name = format!("attachment; filename=\"{}\"", found.file_name(format));
-    let (pieces, mut written) = mpsc::channel(PIECES_AHEAD);
+    let (pieces, written) = mpsc::channel(PIECES_AHEAD);
     let (handle, db) = (Handle::current(), app.db.clone());
-    let is_whole = Arc::new(AtomicBool::new(false));
-    let ended = Arc::clone(&is_whole);
-    tokio::task::spawn_blocking(move || {
-        let out = Pieces::new(pieces.clone(), handle.clone(), PATIENCE);
-        match found.write(&handle, Db::Pool(&db), format, out) {
-            Ok(_) => is_whole.store(true, Ordering::Release),
-            Err(error) => tracing::warn!(error = %error, import = id, "a download broke off"),
+    let writing = spawn_blocking(move || {
+        let _turn = turn;
+        let mut out = Pieces::new(pieces, handle.clone(), PATIENCE);
+        let whole = found.write(&handle, Db::Pool(&db), format, &mut out);
+        let whole = whole.and_then(|_| Ok(out.finish()?));
+        if let Err(error) = &whole {
+            tracing::warn!(error = %error, import = id, "a download broke off");
         }
-        drop(pieces); // the end, of which by now it is known whether it is one
-        drop(turn);
+        whole
     });
-    let stream = futures::stream::poll_fn(move |cx| {
-        written.poll_recv(cx).map(|piece| match piece {
-            // so that the client does not take a part for the whole
-            None if !ended.swap(true, Ordering::AcqRel) => {
-                Some(Err(io::Error::other("the download broke off")))
-            }
-            piece => piece,
-        })
-    });
-    let mut response = Body::from_stream(stream).into_response();
+    // A large workbook may take longer to its first row: the rest of the time is for the answer.
+    let patience = app.config.http.request_timeout / 2;
+    let (first, rest) = Written { written, writing }.begin(patience).await?;
+    let body = stream::iter(first.map(Ok)).chain(rest);
+    let mut response = Body::from_stream(body).into_response();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
     if let Ok(name) = HeaderValue::from_str(&name) {
@@ -123,17 +121,58 @@ async fn download(
     Ok(response)
 }
 
+/// A download in the making, where it is sent from.
+struct Written {
+    written: mpsc::Receiver<Bytes>,
+    /// Tells how it ended, once there are no more pieces.
+    writing: JoinHandle<Result<(), ExportError>>,
+}
+
+impl Written {
+    /// Waits for the first piece, at most for `patience`, and returns it with the stream of the others.
+    ///
+    /// # Errors
+    ///
+    /// It broke off before there was any.
+    async fn begin(
+        mut self,
+        patience: Duration,
+    ) -> Result<(Option<Bytes>, impl Stream<Item = io::Result<Bytes>> + use<>), Problem> {
+        let first = timeout(patience, self.written.recv()).await;
+        if let Ok(None) = first {
+            let ended = (&mut self.writing).await;
+            ended.map_err(|_| Problem::new(Trouble::Internal))??;
+            return Ok((None, stream::empty().left_stream()));
+        }
+        let rest = stream::try_unfold(self, Self::next).right_stream();
+        Ok((first.ok().flatten(), rest))
+    }
+
+    async fn next(mut self) -> io::Result<Option<(Bytes, Self)>> {
+        if let Some(piece) = self.written.recv().await {
+            return Ok(Some((piece, self)));
+        }
+        if matches!(self.writing.await, Ok(Ok(()))) {
+            return Ok(None);
+        }
+        // An error drops what is not sent yet: first the head, above all, goes out.
+        yield_now().await;
+        // so that the client does not take a part for the whole
+        Err(io::Error::other("the download broke off"))
+    }
+}
+
 /// Where a download is written to: pieces on their way to the client.
 struct Pieces {
     /// `None` once the client is gone, or taken for gone.
-    client: Option<mpsc::Sender<io::Result<Bytes>>>,
+    client: Option<mpsc::Sender<Bytes>>,
     piece: Vec<u8>,
     handle: Handle,
     patience: Duration,
 }
 
 impl Pieces {
-    fn new(pieces: mpsc::Sender<io::Result<Bytes>>, handle: Handle, patience: Duration) -> Self {
+    fn new(pieces: mpsc::Sender<Bytes>, handle: Handle, patience: Duration) -> Self {
         Self {
             client: Some(pieces),
             piece: Vec::with_capacity(PIECE),
@@ -142,13 +181,18 @@ impl Pieces {
         }
     }
 
+    /// Sends what is left of a download that is whole.
+    fn finish(mut self) -> io::Result<()> {
+        self.send()
+    }
+
     fn send(&mut self) -> io::Result<()> {
         if self.piece.is_empty() {
             return Ok(());
         }
         let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE));
         let pieces = self.client.take().ok_or(io::ErrorKind::BrokenPipe)?;
-        let sent = async { timeout(self.patience, pieces.send(Ok(piece.into()))).await };
+        let sent = async { timeout(self.patience, pieces.send(piece.into())).await };
         match self.handle.block_on(sent) {
             Ok(Ok(())) => {
                 self.client = Some(pieces);
@@ -169,8 +213,9 @@ impl Write for Pieces {
         Ok(bytes.len())
     }
 
+    /// Does nothing: what breaks off is flushed as well, where it is dropped.
     fn flush(&mut self) -> io::Result<()> {
-        self.send()
+        Ok(())
     }
 }
 
@@ -197,7 +242,7 @@ mod tests {
     async fn a_reader_that_stalls_ends_the_writing() {
         let (pieces, mut written) = mpsc::channel(1);
         let handle = Handle::current();
-        let writing = tokio::task::spawn_blocking(move || {
+        let writing = spawn_blocking(move || {
             let mut out = Pieces::new(pieces, handle, Duration::from_millis(1));
             let all = vec![0; PIECE];
             out.write_all(&all).unwrap();
@@ -208,7 +253,7 @@ mod tests {
         let writing = timeout(Duration::from_secs(40), writing).await;
         let kinds = writing.unwrap().unwrap();
         assert_eq!(kinds, (io::ErrorKind::TimedOut, io::ErrorKind::BrokenPipe));
-        assert_eq!(written.recv().await.unwrap().unwrap().len(), PIECE);
+        assert_eq!(written.recv().await.unwrap().len(), PIECE);
         assert!(written.recv().await.is_none());
     }
 }

@@ -3,35 +3,19 @@
 //! Every statement has one possible plan under the settings of [`super::load`].
 //! What prices and stocks become is settled in [`super::history`].
 
-use rust_decimal::Decimal;
 use sqlx::PgConnection;
 
 use super::{
     fault::Fault,
-    history::{self, History, Live},
+    history::{self, History},
     load::{Loaded, Target, Written},
-    plan::Mode,
+    probe::{Changed, Probed, probe},
     row::ProductRow,
 };
 use crate::{
     db::copy::{CopyIn, Jsonb},
     notify::search,
 };
-
-/// A row that the catalog does not have as it is.
-struct Changed<'a> {
-    row: &'a ProductRow,
-    product_id: i64,
-    is_archived: bool,
-    live: Live,
-}
-
-/// What the probe says of the rows of a slice that are not unchanged.
-#[derive(Default)]
-struct Probed<'a> {
-    new: Vec<&'a ProductRow>,
-    changed: Vec<Changed<'a>>,
-}
 
 /// What became of a slice.
 #[derive(Default)]
@@ -42,41 +26,22 @@ pub(super) struct Slice<'a> {
     pub(super) turned_away: Vec<(&'a ProductRow, Fault)>,
 }
 
-impl<'a> Probed<'a> {
-    /// Takes out what the mode does not import.
-    fn choose(&mut self, mode: Mode) -> Vec<(&'a ProductRow, Fault)> {
-        match mode {
-            Mode::Upsert | Mode::ReplaceAll => Vec::new(),
-            Mode::InsertOnly => {
-                let there = self.changed.extract_if(.., |changed| !changed.is_archived);
-                there
-                    .map(|changed| (changed.row, Fault::AlreadyThere))
-                    .collect()
-            }
-            Mode::UpdateOnly => {
-                let archived = self.changed.extract_if(.., |changed| changed.is_archived);
-                let archived = archived.map(|changed| changed.row);
-                let missing = archived.chain(self.new.drain(..));
-                missing.map(|row| (row, Fault::NotThere)).collect()
-            }
-        }
-    }
-}
-
 /// Writes the rows of a slice; all of them or, on an error, for the caller to roll back.
 ///
 /// # Errors
 ///
-/// The database refuses a row, or anything else that a statement can fail of.
+/// The database refuses a row, or anything else that a statement can fail of; with `expects_new` also
+/// where one of the rows is there.
 pub(super) async fn write<'a>(
     conn: &mut PgConnection,
     target: &Target<'_>,
     rows: &'a [ProductRow],
+    expects_new: bool,
 ) -> sqlx::Result<Slice<'a>> {
     if rows.is_empty() {
         return Ok(Slice::default());
     }
-    let mut probed = probe(conn, target, rows).await?;
+    let mut probed = probe(conn, target, rows, expects_new).await?;
     let turned_away = probed.choose(target.mode);
     let mut history = History::new(target.columns);
     keep_before(conn, target, &probed.changed).await?;
@@ -135,80 +100,6 @@ async fn keep_before(
         .execute(conn)
         .await?;
     Ok(())
-}
-
-/// Finds out which rows are new or changed, and what is live of the changed ones.
-///
-/// Both come in the order of their codes, so that the statements that write meet
-/// neighbours in `products_code` one after the other.
-async fn probe<'a>(
-    conn: &mut PgConnection,
-    target: &Target<'_>,
-    rows: &'a [ProductRow],
-) -> sqlx::Result<Probed<'a>> {
-    let mut rows: Vec<&ProductRow> = rows.iter().collect();
-    rows.sort_unstable_by(|one, other| one.code.cmp(&other.code));
-    let (n_known, mut hashes): (i64, Vec<i64>) = sqlx::query_as(include_str!("probe.sql"))
-        .bind(codes(&rows))
-        .bind(target.tenant)
-        .fetch_one(&mut *conn)
-        .await?;
-    hashes.sort_unstable();
-    let n_rows = rows.len();
-    // The hash covers the code, so whichever of these products has it is the row's own.
-    rows.retain(|row| hashes.binary_search(&row.hash).is_err());
-    if usize::try_from(n_known) == Ok(n_rows - rows.len()) {
-        return Ok(Probed {
-            new: rows,
-            changed: Vec::new(),
-        });
-    }
-    part(conn, target, rows).await
-}
-
-/// Parts rows that are not unchanged into new and changed.
-async fn part<'a>(
-    conn: &mut PgConnection,
-    target: &Target<'_>,
-    rows: Vec<&'a ProductRow>,
-) -> sqlx::Result<Probed<'a>> {
-    type Price = Option<Decimal>;
-    type Answer = (
-        Option<i64>,
-        Option<bool>,
-        Price,
-        Option<String>,
-        Option<i64>,
-    );
-    let answers: Vec<Answer> = sqlx::query_as(include_str!("changed.sql"))
-        .bind(codes(&rows))
-        .bind(target.tenant)
-        .fetch_all(conn)
-        .await?;
-    let mut probed = Probed::default();
-    for (row, (id, is_archived, price, currency, qty)) in rows.into_iter().zip(answers) {
-        match id {
-            None => probed.new.push(row),
-            Some(product_id) => {
-                let live = Live {
-                    price: price.map(|price| (price, currency)),
-                    qty,
-                };
-                probed.changed.push(Changed {
-                    row,
-                    product_id,
-                    is_archived: is_archived == Some(true),
-                    live,
-                });
-            }
-        }
-    }
-    Ok(probed)
-}
-
-/// Returns the rows' codes, an array for a statement.
-fn codes<'a>(rows: &[&'a ProductRow]) -> Vec<&'a str> {
-    rows.iter().map(|row| row.code.as_str()).collect()
 }
 
 /// Inserts new products and returns their ids in the same order.

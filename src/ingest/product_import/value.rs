@@ -215,11 +215,20 @@ fn decimal_of_number(value: f64) -> Result<Decimal, Fault> {
         let back = scaled as f64 / 1e4;
         #[expect(clippy::float_cmp, reason = "asks whether it is the same double")]
         if back == value {
-            return Ok(Decimal::new(scaled, 4));
+            return Ok(normal(scaled, 4));
         }
     }
     let text = format!("{value:.14e}");
     Decimal::from_scientific(&text).map_err(|_| Fault::InvalidNumber)
+}
+
+/// Returns a decimal without zeros at its end, which the type itself strips by long division.
+fn normal(mut mantissa: i64, mut scale: u32) -> Decimal {
+    while scale > 0 && mantissa % 10 == 0 {
+        mantissa /= 10;
+        scale -= 1;
+    }
+    Decimal::new(mantissa, scale)
 }
 
 fn decimal_of_text(text: &str) -> Result<Decimal, Fault> {

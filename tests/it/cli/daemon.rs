@@ -102,7 +102,7 @@ async fn hear(socket: &tokio::net::UnixDatagram, line: &str) {
             }
         }
     };
-    let heard = tokio::time::timeout(std::time::Duration::from_secs(30), heard).await;
+    let heard = tokio::time::timeout(super::PATIENCE, heard).await;
     assert!(heard.is_ok(), "{line} was not said");
 }
 
@@ -137,9 +137,9 @@ async fn the_doctor_is_content_with_a_daemon() {
 #[tokio::test]
 async fn an_address_that_is_taken_exits_69() {
     let world = World::create().await;
-    let taken = std::net::TcpListener::bind(("127.0.0.1", world.port)).unwrap();
+    let taken = std::net::TcpListener::bind(world.place.address).unwrap();
     let ran = world.run("run").code(69).says("hint: choose another");
-    ran.says(&format!("127.0.0.1:{}", world.port));
+    ran.says(&world.place.address.to_string());
     drop(taken);
     assert_eq!(world.count("ingestd.workers").await, 0);
 }

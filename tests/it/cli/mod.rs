@@ -31,12 +31,13 @@ use nix::{
 };
 use serde_json::Value;
 
+use super::process::{PATIENCE, Place};
+
 /// A folder, a database, and commands that know no other world.
 struct World {
     db: Database,
     dir: tempfile::TempDir,
-    /// A port that nobody listened on a moment ago.
-    port: u16,
+    place: Place,
 }
 
 /// What a command said and how it ended.
@@ -56,11 +57,10 @@ impl World {
     }
 
     async fn without_kinds() -> Self {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         Self {
             db: Database::create().await,
             dir: tempfile::tempdir().unwrap(),
-            port: free.local_addr().unwrap().port(),
+            place: Place::reserve(),
         }
     }
 
@@ -68,7 +68,7 @@ impl World {
         let mut command = command(self.dir.path(), line);
         command
             .env("DATABASE_URL", self.db.url())
-            .env("INGESTD_HTTP__LISTEN", format!("127.0.0.1:{}", self.port));
+            .env("INGESTD_HTTP__LISTEN", self.place.address.to_string());
         command
     }
 
@@ -121,10 +121,7 @@ impl World {
         let begun = Instant::now();
         while self.count("ingestd.workers WHERE ended_at IS NULL").await == 0 {
             let log = std::fs::read_to_string(self.dir.path().join("daemon.log")).unwrap();
-            assert!(
-                begun.elapsed() < Duration::from_secs(30),
-                "no worker: {log}"
-            );
+            assert!(begun.elapsed() < PATIENCE, "no worker: {log}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

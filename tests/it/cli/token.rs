@@ -93,7 +93,7 @@ async fn credentials_are_in_no_log_and_no_answer() {
     let daemon = super::Daemon(command.spawn().unwrap());
     world.until_worker().await;
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    let url = |path: &str| format!("http://127.0.0.1:{}{path}", world.port);
+    let url = |path: &str| format!("http://{}{path}", world.place.address);
     let mut wrong = token.clone();
     wrong.pop();
     wrong.push('x'); // no token ends with it

@@ -1,6 +1,6 @@
 //! Connections that are slow, broken, or open when the server stops.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -8,6 +8,7 @@ use tokio::{
 };
 
 use super::server::Server;
+use crate::process::PATIENCE;
 
 /// Sends bytes as they are and reads until the server closes.
 async fn raw(server: &Server, sent: &str) -> String {
@@ -128,7 +129,6 @@ async fn a_request_that_does_not_end_is_cut_after_the_drain() {
         .await
         .unwrap();
     let open = server.get("/api/v1/runs").send();
-    let began = Instant::now();
     let stop = async {
         waits_for_lock(&server).await;
         server.shutdown.cancel();
@@ -136,22 +136,16 @@ async fn a_request_that_does_not_end_is_cut_after_the_drain() {
     };
     let (answer, ()) = tokio::join!(open, stop);
     assert!(answer.is_err());
-    assert!(began.elapsed() < Duration::from_secs(10));
     lock.rollback().await.unwrap();
 }
 
 #[tokio::test]
 async fn an_idle_connection_does_not_hold_up_the_stop() {
-    let server = Server::start().await;
+    let server = Server::with(|config| config.http.drain_timeout = Duration::from_hours(1)).await;
     server.json("/api/v1/runs").await; // the client keeps its connection
-    let began = Instant::now();
     server.shutdown.cancel();
-    server.tasks.wait().await;
-    assert!(
-        began.elapsed() < Duration::from_secs(4),
-        "{:?}",
-        began.elapsed()
-    );
+    let ended = tokio::time::timeout(PATIENCE, server.tasks.wait()).await;
+    assert!(ended.is_ok(), "it waits for the client to close");
 }
 
 /// Waits until some session of the test's database waits for a lock.

@@ -14,9 +14,7 @@ use sqlx::{Connection as _, PgConnection};
 use tokio_util::sync::CancellationToken;
 
 use super::{server::Server, token::make};
-
-/// Longer than anything here takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(40);
+use crate::queue_rig::PATIENCE;
 
 /// The document's answers, as it prints them.
 const STARTED: &str = r#"{

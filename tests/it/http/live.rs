@@ -15,9 +15,7 @@ use super::{
     server::{Server, problem},
     token::make,
 };
-
-/// Longer than anything here takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(40);
+use crate::queue_rig::PATIENCE;
 
 /// An open stream, read event by event.
 struct Events {

@@ -30,6 +30,9 @@ async function refresh() {
   const had_focus = was.contains(document.activeElement);
   was.replaceWith(document.adoptNode(is));
   if (had_focus) is.focus();
+  // It may have gone on since the event that led here: to an end, after which no more come.
+  const pill = is.querySelector("[data-state]");
+  if (pill) say(pill.textContent);
   watch();
   return true;
 }

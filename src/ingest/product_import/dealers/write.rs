@@ -29,6 +29,7 @@ pub(super) async fn chunk(
         mapping: Some(&inspection.mapping),
         locale: Locale::default(),
         notes_search: false,
+        expects_new: false,
     };
     let headers = Headers::of(&inspection.mapping);
     let mut loaded = Loaded {

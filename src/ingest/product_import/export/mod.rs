@@ -217,7 +217,7 @@ impl Download {
         handle: &Handle,
         mut db: Db<'_>,
         format: TableFormat,
-        out: impl Write,
+        out: impl Write + Send,
     ) -> Result<u64, ExportError> {
         let columns = Columns::of(&self.params.inspection);
         let mut headers = columns.headers();
@@ -282,7 +282,7 @@ impl Download {
         Ok(n_rows)
     }
 
-    fn results<W: Write>(
+    fn results<W: Write + Send>(
         &self,
         path: &std::path::Path,
         options: &sheet::Options,

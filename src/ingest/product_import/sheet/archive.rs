@@ -356,3 +356,44 @@ fn number(attribute: &[u8]) -> u64 {
                 .saturating_add(u64::from(b - b'0'))
         })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scans a part of which so many bytes went before.
+    fn scan_behind(n_before: u64, xml: &[u8]) -> Result<Scan, Refusal> {
+        let mut scanner = Scanner::new();
+        scanner.found.n_bytes = n_before;
+        scanner.run(xml)
+    }
+
+    #[test]
+    fn comments_are_read_in_small_parts_alone() {
+        for comment in ["<a><!-- <row> --></a>", "<a><![CDATA[<row>]]></a>"] {
+            assert!(scan_behind(0, comment.as_bytes()).is_ok());
+            let refusal = scan_behind(FREE_BYTES, comment.as_bytes()).unwrap_err();
+            assert_eq!(refusal.code, Refusal::ARCHIVE_LIMITS);
+            // it came long before the part was that big
+            let long = comment.to_owned() + &"<row/>".repeat(100_000);
+            assert!(scan_behind(FREE_BYTES - 500_000, long.as_bytes()).is_err());
+            assert!(scan_behind(0, long.as_bytes()).is_ok());
+        }
+        assert!(scan_behind(FREE_BYTES, b"<a></a>").is_ok());
+        // cut by the end of a buffer
+        for n_before in Scanner::BUFFER - 3..Scanner::BUFFER + 3 {
+            let xml = " ".repeat(n_before) + "<!-- -->";
+            assert!(
+                scan_behind(FREE_BYTES, xml.as_bytes()).is_err(),
+                "{n_before}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_part_with_zero_bytes_is_no_xml() {
+        let refusal = scan_behind(0, b"<a>\0</a>").unwrap_err();
+        assert_eq!(refusal.code, Refusal::INVALID_FILE_FORMAT);
+        assert!(refusal.message.contains("UTF-8"), "{refusal}");
+    }
+}

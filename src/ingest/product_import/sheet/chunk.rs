@@ -10,13 +10,14 @@ use super::super::seen::{LAST_ROW, Spots};
 use super::inspection::{Inspection, Summary};
 use super::options::Options;
 use super::refusal::Refusal;
+use super::relay::relay;
 use super::rows::Rows;
 
 /// Rows for which a chunk has room from its first one on, at most.
 const MOST_ROOM: u32 = 10_000;
 
 /// Who takes the chunks.
-pub(super) type Sink<'s> = &'s mut dyn FnMut(Chunk) -> ControlFlow<()>;
+pub(super) type Sink<'s> = &'s mut (dyn FnMut(Chunk) -> ControlFlow<()> + Send);
 
 /// Refuses rows of which it cannot be told whether they are hidden, where those are passed over.
 ///
@@ -88,7 +89,8 @@ impl<'s> Reading<'s> {
         }
     }
 
-    /// Reads the rows below the header row to the end, or until the sink stops it.
+    /// Reads the rows below the header row to the end, or until the sink stops it; `limits` are
+    /// those of a [`RowBuf`].
     ///
     /// # Errors
     ///
@@ -97,18 +99,23 @@ impl<'s> Reading<'s> {
     pub(super) fn run(
         &mut self,
         rows: &mut dyn Rows,
-        row: &mut RowBuf,
+        limits: (usize, usize),
         header_row: u32,
     ) -> Result<(), Refusal> {
         refuse_unknown_hidden(rows, self.skip_hidden)?;
-        while !self.summary.stopped && rows.next_row(row)? {
+        relay(rows, limits, &mut |row| {
             if row.row_no() > header_row {
                 self.summary.n_hidden += u64::from(row.is_hidden());
                 if !(row.is_hidden() && self.skip_hidden) {
                     self.take(row)?;
                 }
             }
-        }
+            Ok(if self.summary.stopped {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            })
+        })?;
         if self.chunk.n_rows > 0 && !self.summary.stopped {
             self.hand_on()?;
         }

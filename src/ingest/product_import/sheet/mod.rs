@@ -23,6 +23,7 @@ mod ole;
 mod options;
 mod package;
 mod refusal;
+mod relay;
 mod rows;
 mod scan;
 mod temporary;
@@ -305,7 +306,8 @@ pub fn count_rows(_path: &Path, inspection: &Inspection) -> Option<u64> {
 /// has rows of two.
 ///
 /// The same file, inspection and options give the same chunks. The sink ends the reading with
-/// [`ControlFlow::Break`]. Runs for seconds: call it on a blocking thread.
+/// [`ControlFlow::Break`]. Runs for seconds: call it on a blocking thread. Rows are checked, and the
+/// sink is called, on a thread beside it, which is gone when this returns.
 ///
 /// # Errors
 ///
@@ -316,7 +318,7 @@ pub fn read(
     path: &Path,
     inspection: &Inspection,
     options: &Options,
-    sink: &mut dyn FnMut(Chunk) -> ControlFlow<()>,
+    sink: &mut (dyn FnMut(Chunk) -> ControlFlow<()> + Send),
 ) -> Result<Summary, Refusal> {
     let source = unpack::open(path)?;
     let mut workbook = rows::open(source.path(), inspection.format, options)?;
@@ -328,7 +330,7 @@ pub fn read(
             Some(column) if !is_csv => column.index + 1,
             _ => CSV_COLUMNS,
         };
-        let mut row = RowBuf::new(n_columns, options.max_cell_chars.saturating_mul(4));
+        let limits = (n_columns, options.max_cell_chars.saturating_mul(4));
         let sheet = head.sheet.unwrap_or_default();
         let mut fill = match options.merged_cells {
             MergedCells::First => None,
@@ -340,10 +342,10 @@ pub fn read(
         };
         reading.turn_to(place);
         workbook.with_rows(sheet, &mut |rows| match &mut fill {
-            None => reading.run(rows, &mut row, head.header_row),
+            None => reading.run(rows, limits, head.header_row),
             Some(fill) => {
                 let mut filled = Filled { fill, rows };
-                reading.run(&mut filled, &mut row, head.header_row)
+                reading.run(&mut filled, limits, head.header_row)
             }
         })?;
         if reading.summary().stopped {

@@ -14,8 +14,7 @@ use std::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// Longer than anything here takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(40);
+use crate::process::PATIENCE;
 
 /// The browser's programs, in the order of trying.
 const PROGRAMS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];

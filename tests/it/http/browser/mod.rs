@@ -9,6 +9,7 @@ use rust_xlsxwriter::Workbook;
 use tokio_util::sync::CancellationToken;
 
 use super::{server::Server, token::make};
+use crate::process::until;
 use chromium::Browser;
 
 /// Names that are elements, should they ever not be text.
@@ -182,7 +183,7 @@ async fn a_workbook_goes_from_the_form_to_its_results() {
         .execute(server.pool())
         .await
         .unwrap();
-    let daemon = daemon(&server).await;
+    let daemon = daemon_between_two_looks(&mut browser, &server, id).await;
     browser.until("document.querySelector('[data-state]').textContent === 'completed'");
     assert_eq!(
         browser.eval("document.querySelector('progress').position"),
@@ -219,6 +220,28 @@ async fn a_workbook_goes_from_the_form_to_its_results() {
     pictures(&mut browser, &server);
     browser.is_content();
     daemon.stop(CancellationToken::new()).await;
+}
+
+/// Starts a daemon when the page has heard that the run has begun, and lets the page look what else
+/// there is to show when the run is over.
+async fn daemon_between_two_looks(browser: &mut Browser, server: &Server, id: i64) -> Daemon {
+    browser.eval("document.hold = new Promise(go => { document.go = go }); 1");
+    browser.eval("window.fetch = (f => (...it) => document.hold.then(() => f(...it)))(fetch); 1");
+    sqlx::query("UPDATE ingestd.runs SET state = 'running', heartbeat_at = now() WHERE id = $1")
+        .bind(id)
+        .execute(server.pool())
+        .await
+        .unwrap();
+    browser.until("document.querySelector('#say').textContent === 'running'");
+    let daemon = daemon(server).await;
+    until("the import is over", || async {
+        let state = "SELECT state = 'completed' FROM ingestd.runs WHERE id = $1";
+        let state = sqlx::query_scalar(state).bind(id);
+        state.fetch_one(server.pool()).await.unwrap()
+    })
+    .await;
+    browser.eval("document.go(); 1");
+    daemon
 }
 
 /// Looks at every page with something on it, wide and dark and as narrow as a telephone.

@@ -128,6 +128,9 @@ impl Drop for Process {
 /// Reading waits for the child, but not for ever and only while it is wanted.
 impl Read for Process {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.waited > self.limits.all_answers {
+            return Err(io::ErrorKind::TimedOut.into()); // each answer came soon, but there is no end
+        }
         let began = Instant::now();
         loop {
             let found = self.socket.read(out);
@@ -280,6 +283,31 @@ mod tests {
         assert!(refusal.message.contains("in time"), "{refusal}");
         wait_until_gone(fork);
         wait_until_gone(&leader);
+    }
+
+    #[test]
+    fn answers_that_all_come_in_time_are_not_waited_for_without_end() {
+        for pause in ["0.02", "0.3"] {
+            let script = format!(
+                r"n=0; while [ $n -lt 100 ]; do n=$((n+1)); printf '\001\000\000\000mx'; sleep {pause}; done"
+            );
+            let mut process = shell(&script, PATIENCE);
+            process.limits.all_answers = Duration::from_millis(400);
+            let error = loop {
+                if let Err(error) = wire::receive(&mut process) {
+                    break error;
+                }
+            };
+            let refusal = process.explain(&error);
+            assert_eq!(refusal.code, Refusal::READER_LIMITS, "{pause}: {refusal}");
+            assert!(refusal.message.contains("in time"), "{pause}: {refusal}");
+        }
+        // nor is the last one, which might come in time by itself
+        let mut process = shell("sleep 1000", PATIENCE * 100);
+        process.limits.all_answers = Duration::from_millis(300);
+        let error = wire::receive(&mut process).unwrap_err();
+        let refusal = process.explain(&error);
+        assert_eq!(refusal.code, Refusal::READER_LIMITS, "{refusal}");
     }
 
     #[test]

@@ -133,16 +133,36 @@ impl Fill {
         if self.open.is_empty() && !self.ranges.get(self.next).is_some_and(begins) {
             return Ok(());
         }
-        let (max_columns, max_cell_bytes) = row.limits();
+        let (max_columns, _) = row.limits();
         self.is_covered.clear();
         self.is_covered.resize(row.width(), false);
         for (range, _) in &self.open {
             cover(&mut self.is_covered, range, max_columns)?;
         }
+        // those that began in rows which the file leaves out
+        self.begin(row, row_no.saturating_sub(1))?;
         let is_own = |column: usize, is_covered: bool| !is_covered && !is_blank(row.cell(column));
         let is_own = |(column, is_covered): (usize, &bool)| is_own(column, *is_covered);
         let has_own = self.is_covered.iter().enumerate().any(is_own);
         let n_from_above = self.open.len();
+        self.begin(row, row_no)?;
+        for (place, (range, value)) in self.open.iter().enumerate() {
+            let is_filled = has_own || place >= n_from_above;
+            let cell = if is_filled {
+                value.cell(0)
+            } else {
+                Cell::Empty
+            };
+            let columns = range.columns(max_columns);
+            columns.for_each(|column| row.put(column, cell));
+        }
+        Ok(())
+    }
+
+    /// Opens the ranges that begin in the row at hand or above it, down to this row.
+    fn begin(&mut self, row: &RowBuf, last_first_row: u32) -> Result<(), Refusal> {
+        let (row_no, (max_columns, max_cell_bytes)) = (row.row_no(), row.limits());
+        let begins = |range: &Range| range.first_row <= last_first_row;
         while let Some(range) = self.ranges.get(self.next).copied().filter(begins) {
             self.next += 1;
             if range.last_row < row_no {
@@ -155,17 +175,6 @@ impl Fill {
                 value.set(0, row.cell(first));
             }
             self.open.push((range, value));
-        }
-        for (place, (range, value)) in self.open.iter().enumerate() {
-            if has_own || place >= n_from_above {
-                range
-                    .columns(max_columns)
-                    .for_each(|column| row.put(column, value.cell(0)));
-            } else {
-                range
-                    .columns(max_columns)
-                    .for_each(|column| row.put(column, Cell::Empty));
-            }
         }
         Ok(())
     }
@@ -276,6 +285,10 @@ mod tests {
         ];
         let shown = filled(&["A2:A3", "B2:B4"], rows).unwrap();
         assert_eq!(shown, ["A lamp - -", "- - - -", "- - - -", "B - - -"]);
+        // a range that began in a row which the file leaves out
+        let rows: &[(u32, &[&str])] = &[(2, &["A"]), (4, &["-", "left over"])];
+        let shown = filled(&["A2:A4", "B3:B4"], rows).unwrap();
+        assert_eq!(shown, ["A - - -", "- - - -"]);
     }
 
     #[test]

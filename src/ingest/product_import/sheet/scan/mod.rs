@@ -30,7 +30,7 @@ use super::options::Options;
 use super::package::{self, Package};
 use super::refusal::Refusal;
 use super::rows::{Rows, SheetName, Visitor, Workbook};
-use rows::SheetRows;
+use rows::{SheetRows, declined};
 use strings::Strings;
 use styles::Style;
 use window::Halt;
@@ -102,8 +102,9 @@ impl Scanned {
         let rows = SheetRows::begin(part, &mut self.strings, &self.styles);
         let mut rows = rows.map_err(at_start)?;
         f(&mut rows).map_err(|refusal| match rows.foreign() {
-            Some(why) => (rows.last(), Halt::Foreign(why)),
-            None => (rows.last(), Halt::Refused(refusal)),
+            // the rows are read ahead: what `f` refuses may be a row before the foreign one
+            Some(why) if refusal == declined(why) => (rows.last(), Halt::Foreign(why)),
+            _ => (rows.last(), Halt::Refused(refusal)),
         })
     }
 }

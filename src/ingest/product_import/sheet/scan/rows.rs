@@ -182,11 +182,16 @@ impl<R: Read> Rows for SheetRows<'_, R> {
                 Halt::Refused(refusal) => refusal,
                 Halt::Foreign(why) => {
                     self.foreign = Some(why);
-                    Refusal::format(format!("the sheet has {why}"))
+                    declined(why)
                 }
             }
         })
     }
+}
+
+/// Returns the refusal that says that the rest is foreign.
+pub(super) fn declined(why: &str) -> Refusal {
+    Refusal::format(format!("the sheet has {why}"))
 }
 
 fn between(cursor: &mut Cursor<'_>, before: u32) -> Parsed<Between> {

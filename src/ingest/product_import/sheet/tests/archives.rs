@@ -168,7 +168,20 @@ fn xml_that_would_be_buffered_whole() {
     let wide = with_part(&workbook(), sheet, |xml| {
         xml.iter().flat_map(|byte| [*byte, 0]).collect()
     });
-    assert_eq!(refusal_of(&wide).0, Refusal::INVALID_FILE_FORMAT);
+    let (code, message) = refusal_of(&wide);
+    assert_eq!(code, Refusal::INVALID_FILE_FORMAT);
+    assert_eq!(message, format!("{sheet}: the XML is not in UTF-8"));
+}
+
+#[test]
+fn a_small_part_that_is_not_small() {
+    let files = Files::new();
+    let path = files.zip(&[("a", &[b'x'; 11])]);
+    let mut archive = archive::open(&path).unwrap();
+    assert_eq!(archive::read_part(&mut archive, "a", 11).unwrap().len(), 11);
+    let refusal = archive::read_part(&mut archive, "a", 10).unwrap_err();
+    assert_eq!(refusal.code, Refusal::ARCHIVE_LIMITS);
+    assert_eq!(refusal.message, "a is bigger than 10 bytes");
 }
 
 fn compound() -> Vec<u8> {

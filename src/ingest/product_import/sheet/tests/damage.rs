@@ -54,7 +54,7 @@ fn workbook() -> Vec<u8> {
 fn samples() -> Vec<Vec<u8>> {
     vec![
         workbook(),
-        formats::xlsb::workbook(),
+        xlsb::workbook(),
         include_bytes!("../../fixtures/products.xls").to_vec(),
         include_bytes!("../../fixtures/products.ods").to_vec(),
         "code;name\r\n1;\"a\"\"b\r\nc\"\r\n2;ä\r\n"

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::super::super::cell::{Cell, RowBuf};
+use super::super::merged::Range;
 use super::super::rows::{Rows, Workbook as _};
 use super::super::{scan, xlsx};
 use super::*;
@@ -13,9 +14,19 @@ use super::*;
 type Read = (Vec<(u32, Vec<String>)>, Result<(), Refusal>);
 
 fn rows_of(workbook: &mut dyn rows::Workbook, sheet: &str) -> Read {
+    rows_filled(workbook, sheet, Vec::new())
+}
+
+/// As [`rows_of`], with the cells of these merged ranges filled.
+fn rows_filled(workbook: &mut dyn rows::Workbook, sheet: &str, ranges: Vec<Range>) -> Read {
     let mut found = Vec::new();
     let mut row = RowBuf::new(2000, 200_000);
+    let mut fill = Fill::new(ranges, 0, 2000);
     let ended = workbook.with_rows(sheet, &mut |rows: &mut dyn Rows| {
+        let mut rows = Filled {
+            fill: &mut fill,
+            rows,
+        };
         while rows.next_row(&mut row)? {
             let cells = (0..row.width()).map(|column| shown(row.cell(column)));
             found.push((row.row_no(), cells.collect()));
@@ -90,6 +101,80 @@ fn compare(path: &Path) -> Result<Verdict, String> {
         });
     }
     Ok(verdict)
+}
+
+fn calamine_alone(path: &Path, _: &Options) -> Result<Box<dyn rows::Workbook>, Refusal> {
+    Ok(Box::new(xlsx::Xlsx::open(path)?))
+}
+
+/// Compares the merged cells of one sheet, filled: by the scanner with calamine behind it, by
+/// calamine alone, and by a look at its rows, each cell for itself.
+fn compare_filled(path: &Path, sheet: &str) -> Result<(), String> {
+    let mut scanned = scan::open(path, &Options::default(), calamine_alone).unwrap();
+    let mut theirs = xlsx::Xlsx::open(path).unwrap();
+    let mut calamine: calamine::Xlsx<_> = calamine::open_workbook(path).unwrap();
+    let named = calamine.merge_cells_by_sheet_name(sheet).unwrap();
+    let named = named.into_iter().map(|it| Range {
+        first_row: it.start.0 + 1,
+        first_column: it.start.1,
+        last_row: it.end.0 + 1,
+        last_column: it.end.1,
+    });
+    let mut ranges = theirs.merged(sheet).unwrap();
+    if scanned.merged(sheet).unwrap() != ranges || !named.eq(ranges.iter().copied()) {
+        return Err(format!("other ranges than {ranges:?}"));
+    }
+    let ours = rows_filled(scanned.as_mut(), sheet, ranges.clone());
+    let expected = rows_filled(&mut theirs, sheet, ranges.clone());
+    let (plain, _) = rows_of(&mut theirs, sheet);
+    ranges.sort_unstable();
+    let looked_up = filled_by_look(plain, &ranges);
+    let cut = |cells: &[String]| {
+        let len = cells.iter().rposition(|cell| cell != "Empty");
+        cells[..len.map_or(0, |last| last + 1)].to_vec()
+    };
+    for (at, (row_no, cells)) in looked_up.iter().enumerate() {
+        let (ours, expected) = (&ours.0[at], &expected.0[at]);
+        if ours != expected || *row_no != ours.0 || cut(cells) != cut(&ours.1) {
+            return Err(format!("{ours:?} and {expected:?} are {cells:?}"));
+        }
+    }
+    let lens = [ours.0.len(), expected.0.len()];
+    (lens == [looked_up.len(); 2] && ours.1.is_ok() && expected.1.is_ok())
+        .then_some(())
+        .ok_or_else(|| format!("{lens:?} rows: {:?}, {:?}", ours.1, expected.1))
+}
+
+/// Fills merged cells slowly: a row that has nothing of its own is blank where a range goes on.
+fn filled_by_look(plain: Vec<(u32, Vec<String>)>, ranges: &[Range]) -> Vec<(u32, Vec<String>)> {
+    let find = |row: u32, column: u32| {
+        ranges.iter().find(|range| {
+            (range.first_row..=range.last_row).contains(&row)
+                && (range.first_column..=range.last_column).contains(&column)
+        })
+    };
+    let firsts: BTreeMap<u32, Vec<String>> = plain.iter().cloned().collect();
+    let first_of = |range: &Range| {
+        let cells = firsts.get(&range.first_row);
+        let cell = cells.and_then(|cells| cells.get(range.first_column as usize));
+        cell.cloned().unwrap_or_else(|| "Empty".to_owned())
+    };
+    let filled = plain.into_iter().map(|(row, cells)| {
+        let goes_on = |range: &Range| range.first_row < row;
+        let has_own = (0..)
+            .zip(&cells)
+            .any(|(column, cell)| cell != "Empty" && !find(row, column).is_some_and(goes_on));
+        let filled = (0..40).map(|column| match find(row, column) {
+            Some(range) if goes_on(range) && !has_own => "Empty".to_owned(),
+            Some(range) => first_of(range),
+            None => cells
+                .get(column as usize)
+                .cloned()
+                .unwrap_or_else(|| "Empty".to_owned()),
+        });
+        (row, filled.collect())
+    });
+    filled.collect()
 }
 
 /// A workbook of one sheet of these rows, these shared strings and 4 styles: none, a date, five
@@ -267,6 +352,38 @@ fn the_sample_workbook() {
     assert_eq!(compare(sample), Ok(Verdict::Same));
 }
 
+/// Returns ranges by row, column, and how many more of each, but for those that overlap another.
+fn apart(ranges: Vec<(u32, u32, u32, u32)>) -> Vec<Range> {
+    let mut apart: Vec<Range> = Vec::new();
+    for (first_row, first_column, n_rows, n_columns) in ranges {
+        let range = Range {
+            first_row,
+            first_column,
+            last_row: first_row + n_rows,
+            last_column: first_column + n_columns,
+        };
+        let meets = |other: &Range| {
+            range.first_row <= other.last_row
+                && other.first_row <= range.last_row
+                && range.first_column <= other.last_column
+                && other.first_column <= range.last_column
+        };
+        if n_rows + n_columns > 0 && !apart.iter().any(meets) {
+            apart.push(range);
+        }
+    }
+    apart
+}
+
+/// Puts merged ranges behind the rows of a [`book`].
+fn with_merged(book: &[u8], merged: &str) -> Vec<u8> {
+    damage::with_part(book, "xl/worksheets/sheet1.xml", |xml| {
+        let xml = String::from_utf8(xml).unwrap();
+        let merged = format!("</sheetData><mergeCells>{merged}</mergeCells>");
+        xml.replace("</sheetData>", &merged).into_bytes()
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 
@@ -281,6 +398,27 @@ proptest! {
         let verdict = compare_bytes(&book(&rows, STRINGS));
         prop_assert!(verdict.is_ok(), "{:?} of {}", verdict, rows);
         prop_assert!(has_foreign || verdict == Ok(Verdict::Same), "{:?} of {}", verdict, rows);
+    }
+
+    #[test]
+    fn merged_cells_of_rows_in_any_order(
+        picks in prop::collection::vec(prop::collection::vec(0_usize..CELLS.len() + 1, 0..8), 0..6),
+        ranges in prop::collection::vec((1_u32..18, 0_u32..9, 0_u32..5, 0_u32..4), 0..6),
+    ) {
+        let rows = (1..).step_by(3).zip(&picks).map(|(number, picks)| {
+            let cells: Vec<&str> = picks.iter().map(|at| *CELLS.get(*at).unwrap_or(&FOREIGN[5])).collect();
+            row(number, &cells)
+        });
+        let rows: String = rows.collect();
+        let merged = apart(ranges).iter().map(|range| {
+            let at = |row: u32, column: u32| format!("{}{row}", char::from(b'A' + u8::try_from(column).unwrap()));
+            let (from, to) = (at(range.first_row, range.first_column), at(range.last_row, range.last_column));
+            format!("<mergeCell ref=\"{from}:{to}\"/>")
+        }).collect::<Vec<_>>().concat();
+        let files = Files::new();
+        let path = files.bytes(with_merged(&book(&rows, STRINGS), &merged));
+        let same = compare_filled(&path, "A");
+        prop_assert!(same.is_ok(), "{:?} of {} {}", same, rows, merged);
     }
 
     #[test]

@@ -230,16 +230,19 @@ fn an_open_document_tells_its_spans() {
 #[test]
 fn binary_workbooks_tell_them_and_text_has_none() {
     let files = Files::new();
-    let xlsb = files.bytes(formats::xlsb::workbook());
+    let xlsb = files.bytes(xlsb::workbook());
     let mut opened = rows::open_here(&xlsb, Format::Xlsb).unwrap();
-    let range = super::super::merged::xlsx::range(b"B3:B4").unwrap();
-    assert_eq!(opened.merged("Products").unwrap(), [range]);
+    let range = |text: &str| super::super::merged::xlsx::range(text.as_bytes()).unwrap();
+    let ranges = ["B3:B4", "D2:D3"].map(range);
+    assert_eq!(opened.merged("Products").unwrap(), ranges);
     assert_eq!(
         opened.merged("None").unwrap_err().code,
         Refusal::INVALID_FILE_FORMAT
     );
     let filled = read_all(&xlsb, &fill()).unwrap().1;
     assert_eq!(filled.codes(), ["00123", "456"]);
+    let stocks: Vec<_> = filled.rows.iter().map(|row| row.stock).collect();
+    assert_eq!(stocks, [Some(7), Some(7)]);
     let text = files.bytes("code,name\nA,a\n");
     assert_eq!(read_all(&text, &fill()).unwrap().1.codes(), ["A"]);
 }

@@ -11,6 +11,7 @@ mod packed;
 mod refusals;
 mod several;
 mod workbooks;
+mod xlsb;
 
 use std::io::Write as _;
 use std::ops::ControlFlow;
