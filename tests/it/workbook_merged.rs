@@ -173,14 +173,13 @@ fn spans(n_rows: usize, n_spanned: usize) -> Vec<u8> {
          {head}{}</table:table></office:spreadsheet></office:body></office:document-content>",
         rows.collect::<String>()
     );
-    let mut archive = zip::ZipWriter::new(Cursor::new(Vec::new()));
-    let mimetype = "application/vnd.oasis.opendocument.spreadsheet";
-    for (name, text) in [("mimetype", mimetype), ("content.xml", &content)] {
-        let options = zip::write::SimpleFileOptions::default();
-        archive.start_file(name, options).unwrap();
-        archive.write_all(text.as_bytes()).unwrap();
-    }
-    archive.finish().unwrap().into_inner()
+    xlsb::zipped(&[
+        (
+            "mimetype",
+            b"application/vnd.oasis.opendocument.spreadsheet",
+        ),
+        ("content.xml", content.as_bytes()),
+    ])
 }
 
 #[test]

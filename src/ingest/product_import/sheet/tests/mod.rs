@@ -22,6 +22,7 @@ use tempfile::TempDir;
 
 use super::super::row::{Chunk, ProductRow, RowError};
 use super::*;
+use xlsb::zipped;
 
 /// A folder for one test's files.
 struct Files(TempDir);
@@ -48,17 +49,6 @@ impl Files {
     fn zip(&self, parts: &[(&str, &[u8])]) -> PathBuf {
         self.bytes(zipped(parts))
     }
-}
-
-fn zipped(parts: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
-    for (name, bytes) in parts {
-        archive
-            .start_file(*name, zip::write::SimpleFileOptions::default())
-            .unwrap();
-        archive.write_all(bytes).unwrap();
-    }
-    archive.finish().unwrap().into_inner()
 }
 
 /// Everything a file came to.

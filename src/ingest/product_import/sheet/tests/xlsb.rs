@@ -158,7 +158,8 @@ pub(crate) fn workbook() -> Vec<u8> {
     ])
 }
 
-fn zipped(parts: &[(&str, &[u8])]) -> Vec<u8> {
+/// Returns an archive of these parts, in this order.
+pub(super) fn zipped(parts: &[(&str, &[u8])]) -> Vec<u8> {
     let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
     for (name, bytes) in parts {
         archive
