@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use sqlx::{Connection, PgConnection, Postgres, Transaction};
+use sqlx::{Connection, PgConnection, Postgres, Transaction, postgres::PgConnectOptions};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
@@ -20,13 +20,16 @@ use super::{
     lease::Leases,
     session::Sessions,
 };
-use crate::db::Bounded;
 
 /// How long jobs may be under a batch before they are settled.
 const SETTLE_AFTER: Duration = Duration::from_millis(100);
 
 /// Every so many looks the database is asked for batches that this process does not know of.
 const LOOK_EVERY: u32 = 50;
+
+/// How often what is locked is looked at again, a second in all.
+const MOST_LOOKS: u32 = 40;
+const LOCKED_POLL: Duration = Duration::from_millis(25);
 
 /// Settles what a worker claimed so long ago ($2, in milliseconds), of queue $3 alone where it is
 /// given, and the batches $4.
@@ -77,12 +80,29 @@ pub(super) async fn begin(
 }
 
 /// Settles all that a worker has claimed in batches, or what of it is of `queue`.
+///
+/// What somebody has locked is waited for, but not for ever: it stays in its batch then.
 pub(super) async fn settle_worker(
     conn: &mut PgConnection,
     worker_id: i64,
     queue: Option<&str>,
 ) -> sqlx::Result<()> {
-    settle_older(conn, worker_id, Duration::ZERO, queue, &[]).await
+    for _ in 0..MOST_LOOKS {
+        settle_older(&mut *conn, worker_id, Duration::ZERO, queue, &[]).await?;
+        let is_left: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT FROM ingestd.batch_leases
+                            WHERE worker_id = $1 AND ($2::text IS NULL OR queue = $2))",
+        )
+        .bind(worker_id)
+        .bind(queue)
+        .fetch_one(&mut *conn)
+        .await?;
+        if !is_left {
+            break;
+        }
+        tokio::time::sleep(LOCKED_POLL).await;
+    }
+    Ok(())
 }
 
 /// As [`settle_worker`], what was claimed at least so long ago, and what of it has `ended`.
@@ -126,30 +146,61 @@ pub(super) async fn settle_own(conn: &mut PgConnection, lease: &Lease) -> sqlx::
 }
 
 /// Settles what this process has claimed in batches and not finished in time.
-pub(super) async fn keep_settling(
-    db: Bounded,
-    session: Sessions,
-    leases: Leases,
-    stop: CancellationToken,
-) {
-    let mut n_ticks = 0;
-    let mut ticks = tokio::time::interval(SETTLE_AFTER);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        // Now and then whatever this process believes: an answer may have been lost.
-        n_ticks = (n_ticks + 1) % LOOK_EVERY;
-        let worker = session.borrow().as_ref().map(|life| life.worker_id);
-        let Some(worker) = worker.filter(|_| n_ticks == 0 || leases.has_batches()) else {
-            continue;
-        };
-        let ended = leases.take_ended();
-        let settled = db
-            .run(async |conn| settle_older(conn, worker, SETTLE_AFTER, None, &ended).await)
-            .await;
-        if let Err(error) = settled {
-            tracing::debug!(error = %error, "settling waits for the database");
-            leases.ended_still(ended);
+///
+/// It runs beside the heartbeat and has a connection of its own, as that has: handlers that block
+/// every thread of theirs must not keep others from seeing that they run.
+#[derive(Debug)]
+pub(super) struct Settler {
+    pub(super) options: PgConnectOptions,
+    /// Longest wait for an answer.
+    pub(super) limit: Duration,
+    pub(super) leases: Leases,
+    pub(super) session: Sessions,
+    /// Fires when everything is finished or handed back.
+    pub(super) finished: CancellationToken,
+}
+
+impl Settler {
+    /// Looks every [`SETTLE_AFTER`]; the database is asked where there are batches.
+    pub(super) async fn run(self) {
+        let (mut conn, mut n_ticks) = (None, 0);
+        let mut ticks = tokio::time::interval(SETTLE_AFTER);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while self
+            .finished
+            .run_until_cancelled(ticks.tick())
+            .await
+            .is_some()
+        {
+            // Now and then whatever this process believes: an answer may have been lost.
+            n_ticks = (n_ticks + 1) % LOOK_EVERY;
+            let worker = self.session.borrow().as_ref().map(|life| life.worker_id);
+            let is_time = n_ticks == 0 || self.leases.has_batches();
+            let Some(worker) = worker.filter(|_| is_time) else {
+                continue;
+            };
+            let ended = self.leases.take_ended();
+            let look = tokio::time::timeout(self.limit, self.look(&mut conn, worker, &ended));
+            let looked = look.await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+            if let Err(error) = looked {
+                tracing::debug!(error = %error, "settling waits for the database");
+                self.leases.ended_still(ended);
+                conn = None;
+            }
         }
+    }
+
+    async fn look(
+        &self,
+        conn: &mut Option<PgConnection>,
+        worker: i64,
+        ended: &[i64],
+    ) -> sqlx::Result<()> {
+        let conn = match conn {
+            Some(conn) => conn,
+            None => conn.insert(PgConnection::connect_with(&self.options).await?),
+        };
+        settle_older(conn, worker, SETTLE_AFTER, None, ended).await
     }
 }
 

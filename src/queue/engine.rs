@@ -15,7 +15,6 @@ use tokio_cron_scheduler::{Job as Tick, JobScheduler};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    batch,
     claim::KnownKinds,
     complete::{Completer, Writer},
     execute::{Conclusion, Executor},
@@ -136,12 +135,6 @@ impl<C: Send + Sync + 'static> Engine<C> {
             parts.stop.clone(),
         ));
         parts.start_rescue();
-        parts.claimers.spawn(batch::keep_settling(
-            parts.db.clone(),
-            parts.session.clone(),
-            parts.leases.clone(),
-            parts.stop.clone(),
-        ));
         let watched = watch::run(parts.db.pool.clone(), options.clone(), parts.stop.clone());
         parts.claimers.spawn(watched);
         // Here and not in the daemon, for whoever runs an engine of their own and is never scraped.

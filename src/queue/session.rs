@@ -1,9 +1,10 @@
 //! A worker's life: its row, its heartbeat, and how long its leases may be trusted.
 //!
 //! The heartbeat has a thread, a runtime and a connection of its own, so that
-//! busy handlers and an exhausted pool cannot stop it. A worker that could not
-//! write its heartbeat within the trust window stops its own work before others
-//! may take it, and begins a new life under a new id when the database is back.
+//! busy handlers and an exhausted pool cannot stop it; batches of leases are
+//! settled there, too. A worker that could not write its heartbeat within the
+//! trust window stops its own work before others may take it, and begins a new
+//! life under a new id when the database is back.
 
 use std::{
     sync::Arc,
@@ -17,7 +18,7 @@ use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{lease::Leases, served::Served, skew::Skew};
+use super::{batch::Settler, lease::Leases, served::Served, skew::Skew};
 
 /// One life of a worker.
 #[derive(Debug)]
@@ -57,9 +58,19 @@ impl Heart {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
+        let settler = Settler {
+            options: self.options.clone(),
+            limit: self.trust_window,
+            leases: self.leases.clone(),
+            session: receiver.clone(),
+            finished: self.finished.clone(),
+        };
+        let live = async move {
+            tokio::join!(self.beat_for_ever(&sender), settler.run());
+        };
         let thread = std::thread::Builder::new()
             .name("heartbeat".into())
-            .spawn(move || runtime.block_on(self.beat_for_ever(&sender)))?;
+            .spawn(move || runtime.block_on(live))?;
         Ok((receiver, thread))
     }
 

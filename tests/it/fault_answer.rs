@@ -235,14 +235,14 @@ const DEADLY: &str = "
     CREATE FUNCTION die() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
       -- A sequence keeps its count when the transaction that drew from it is rolled back.
-      IF nextval('deaths') <= 3 THEN
+      IF (TG_OP = 'DELETE' OR OLD.state = 'running') AND nextval('deaths') <= 3 THEN
         PERFORM pg_terminate_backend(pg_backend_pid());
         PERFORM pg_sleep(60);
       END IF;
       RETURN NULL;
     END$$;
     CREATE TRIGGER die AFTER UPDATE OR DELETE ON ingestd.jobs
-      FOR EACH ROW WHEN (OLD.state = 'running') EXECUTE FUNCTION die()";
+      FOR EACH ROW EXECUTE FUNCTION die()";
 
 #[tokio::test]
 async fn outcomes_whose_sessions_died_are_written_all_the_same() {

@@ -243,8 +243,8 @@ async fn a_job_that_only_the_database_runs_is_handed_back() {
     let engine = setup.start(rig.url()).await;
     rig.sql(
         "INSERT INTO ingestd.jobs (kind, run_at) VALUES ('t.done', now() + interval '1 h');
-         UPDATE ingestd.jobs SET state = 'running', run_at = now(), lease_id = 1000000, attempt = 1,
-           worker_id = (SELECT max(id) FROM ingestd.workers), started_at = now(),
+         UPDATE ingestd.jobs SET state = 'running', run_at = now(), attempt = 1,
+           lease_id = nextval('ingestd.lease_seq'), worker_id = (SELECT max(id) FROM ingestd.workers), started_at = now(),
            deadline_at = now() + interval '1 h'",
     )
     .await;

@@ -39,7 +39,8 @@ async fn what_a_claim_brings_after_the_stop_goes_back_unbegun() {
     )
     .await;
     proxy.until_late(1).await;
-    let is_claimed = "SELECT EXISTS (SELECT FROM ingestd.jobs WHERE state = 'running')";
+    let is_claimed = "SELECT EXISTS (SELECT FROM ingestd.jobs WHERE state = 'running')
+                        OR EXISTS (SELECT FROM ingestd.batch_leases)";
     if !rig.ask::<bool>(is_claimed).await {
         proxy.deliver(); // the one before the job was there
         proxy.until_late(2).await;
@@ -58,7 +59,9 @@ const HOLD: &str = "
       RETURN NEW;
     END$$;
     CREATE TRIGGER hold BEFORE UPDATE ON ingestd.jobs FOR EACH ROW
-      WHEN (OLD.state = 'queued' AND NEW.state = 'running') EXECUTE FUNCTION hold()";
+      WHEN (OLD.state = 'queued' AND NEW.state = 'running') EXECUTE FUNCTION hold();
+    CREATE TRIGGER hold BEFORE INSERT ON ingestd.batch_leases FOR EACH ROW
+      EXECUTE FUNCTION hold()";
 
 #[tokio::test]
 async fn a_claim_that_is_not_over_when_the_daemon_stops_is_waited_for() {

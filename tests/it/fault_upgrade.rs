@@ -1,21 +1,26 @@
-//! Daemons at work while the database is migrated under them.
+//! Daemons at work while the database is migrated under them, and beside newer ones.
 
 use std::{
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
+use chrono::{DateTime, Utc};
 use ingestd::{
     db,
     testing::{PrivateCluster, private_cluster},
 };
-use sqlx::PgPool;
+use serde_json::Value;
+use sqlx::{Connection, PgConnection, PgPool, Row, postgres::types::PgInterval};
 use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     process::Daemon,
     queue_ledger as ledger,
-    queue_rig::{Setup, run, stop, until},
+    queue_rig::{Setup, ask, run, stop, until},
 };
 
 /// A cluster with an empty database, its URL, and a pool for it.
@@ -29,29 +34,149 @@ async fn empty() -> (PrivateCluster, String, PgPool) {
     (cluster, url, pool)
 }
 
+/// The version of the schema that a worker was built for, and what it says to claim and to complete.
+const OLDER_SCHEMA: i64 = 30;
+const OLDER_CLAIM: &str = include_str!("older/claim.sql");
+const OLDER_FINISH: &str = include_str!("older/finish.sql");
+
+/// A worker of an older release, from what it says to the database: it does jobs of the ledger until
+/// it is told to stop.
+struct OlderWorker {
+    stop: CancellationToken,
+    done: JoinHandle<sqlx::Result<()>>,
+}
+
+impl OlderWorker {
+    async fn start(pool: &PgPool) -> Self {
+        run(
+            pool,
+            "INSERT INTO ingestd.job_kinds (kind, queue, max_attempts, timeout_secs)
+             VALUES ('t.ledger', 'default', 1000, 60) ON CONFLICT DO NOTHING",
+        )
+        .await;
+        let id: i64 = ask(
+            pool,
+            "INSERT INTO ingestd.workers (host, pid, version, queues)
+             VALUES ('older', 1, '0', '{default}') RETURNING id",
+        )
+        .await;
+        let stop = CancellationToken::new();
+        let (pool, stopped) = (pool.clone(), stop.clone());
+        let done = tokio::spawn(async move {
+            while !stopped.is_cancelled() {
+                older_round(&pool, id).await?;
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            sqlx::query(
+                "UPDATE ingestd.workers SET ended_at = now(), end_reason = 'stopped' WHERE id = $1",
+            )
+            .bind(id)
+            .execute(&pool)
+            .await?;
+            Ok(())
+        });
+        Self { stop, done }
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        self.done.await.unwrap().unwrap();
+    }
+}
+
+/// Beats, claims a few jobs and does them.
+async fn older_round(pool: &PgPool, worker: i64) -> sqlx::Result<()> {
+    let mut conn = pool.acquire().await?;
+    sqlx::query("UPDATE ingestd.workers SET heartbeat_at = clock_timestamp() WHERE id = $1")
+        .bind(worker)
+        .execute(&mut *conn)
+        .await?;
+    let minute = PgInterval {
+        microseconds: 60_000_000,
+        ..PgInterval::default()
+    };
+    let claimed = sqlx::query(OLDER_CLAIM)
+        .bind("default")
+        .bind(8_i64)
+        .bind([0_i16, 1, 2, 3])
+        .bind([None::<DateTime<Utc>>; 4])
+        .bind(worker)
+        .bind(["t.ledger"])
+        .bind([minute])
+        .bind(false)
+        .fetch_all(&mut *conn)
+        .await?;
+    for job in claimed {
+        let (id, lease): (i64, i64) = (job.try_get("id")?, job.try_get("lease_id")?);
+        older_job(&mut conn, id, lease).await?;
+    }
+    Ok(())
+}
+
+/// Writes three steps in the transaction in which the job completes; none where it lost its lease.
+async fn older_job(conn: &mut PgConnection, id: i64, lease: i64) -> sqlx::Result<()> {
+    let mut tx = conn.begin().await?;
+    sqlx::query(
+        "INSERT INTO ledger (job, step, lease) SELECT $1, step, $2 FROM generate_series(1, 3) step",
+    )
+    .bind(id)
+    .bind(lease)
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query("UPDATE cursors SET step = 3 WHERE job = $1")
+        .bind(id)
+        .execute(&mut *tx)
+        .await?;
+    let done = sqlx::query(OLDER_FINISH)
+        .bind([id])
+        .bind([lease])
+        .bind("completed")
+        .bind(None::<Vec<Value>>)
+        .fetch_optional(&mut *tx)
+        .await?;
+    if done.is_some() {
+        tx.commit().await?;
+    }
+    Ok(())
+}
+
 #[tokio::test]
-async fn a_daemon_works_on_while_the_last_migration_comes() {
+async fn an_older_worker_works_on_while_the_database_is_migrated() {
+    let (_cluster, _, pool) = empty().await;
+    db::migrator().run_to(OLDER_SCHEMA, &pool).await.unwrap();
+    run(&pool, ledger::TABLES).await;
+    let older = OlderWorker::start(&pool).await;
+    ledger::more(&pool, 100, "{}").await;
+    ledger::lines(&pool, 30).await;
+    db::migrate(&pool).await.unwrap();
+    ledger::more(&pool, 100, "{}").await;
+    ledger::check(&pool, 200, "migrated meanwhile").await;
+    older.stop().await;
+}
+
+#[tokio::test]
+async fn an_older_worker_and_a_new_one_take_no_job_from_each_other() {
     let (_cluster, url, pool) = empty().await;
-    let versions: Vec<i64> = db::migrator()
-        .iter()
-        .map(|migration| migration.version)
-        .collect();
-    let last_but_one = versions[versions.len() - 2];
-    db::migrator().run_to(last_but_one, &pool).await.unwrap();
+    db::migrate(&pool).await.unwrap();
+    run(&pool, ledger::TABLES).await;
+    let older = OlderWorker::start(&pool).await;
     let engine = Setup::of([ledger::job()])
-        .slots("default", 4)
+        .slots("default", 8)
+        .with(|queue| queue.batch_lease_from = 1)
         .start(&url)
         .await;
-    ledger::enqueue(&pool, 100).await;
-    db::migrate(&pool).await.unwrap();
-    run(
-        &pool,
-        "WITH j AS (INSERT INTO ingestd.jobs (kind)
-                    SELECT 't.ledger' FROM generate_series(1, 100) RETURNING id)
-         INSERT INTO cursors (job) SELECT id FROM j",
-    )
-    .await;
-    ledger::check(&pool, 200, "migrated meanwhile").await;
+    ledger::more(&pool, 400, "{}").await;
+    let n_workers = "(SELECT count(DISTINCT worker_id) = 2 FROM ingestd.job_history)";
+    until(&pool, n_workers).await;
+    ledger::check(&pool, 400, "an older worker and a new one").await;
+    // Drawn from by each batch; what an older worker would not see, and take.
+    let batches = "(SELECT is_called FROM ingestd.batch_leases_id_seq)";
+    let any: bool = ask(&pool, &format!("SELECT {batches}")).await;
+    assert!(!any, "jobs were leased in a batch beside an older worker");
+    older.stop().await;
+    ledger::more(&pool, 100, "{}").await;
+    ledger::check(&pool, 500, "the older worker stopped").await;
+    until(&pool, batches).await;
     stop(engine).await;
 }
 
