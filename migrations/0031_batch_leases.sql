@@ -26,7 +26,7 @@ COMMENT ON COLUMN ingestd.batch_leases.job_ids IS 'Its jobs, finished ones among
 COMMENT ON COLUMN ingestd.batch_leases.lease_ids IS 'The fence of each job, drawn from lease_seq.';
 COMMENT ON COLUMN ingestd.batch_leases.started_at IS 'When it was claimed.';
 COMMENT ON COLUMN ingestd.batch_leases.deadline_at IS 'When the slowest kind of its jobs has used up its time.';
-CREATE INDEX batch_leases_queue ON ingestd.batch_leases (queue);
+CREATE INDEX batch_leases_queue ON ingestd.batch_leases (queue, id);
 CREATE INDEX batch_leases_worker ON ingestd.batch_leases (worker_id);
 COMMENT ON INDEX ingestd.batch_leases_queue IS 'What a claim leaves alone.';
 COMMENT ON INDEX ingestd.batch_leases_worker IS 'Rescue, heartbeat and hand-back of one worker''s jobs.';
@@ -55,29 +55,38 @@ COMMENT ON VIEW ingestd.batch_leased IS 'batch_leases, a row a job.';
 
 -- The lock lasts to the end of the claim, so that the next one sees its row. What is seen here is
 -- newer than what the claim sees of ingestd.jobs; that it locks the rows makes up for it.
-CREATE FUNCTION ingestd.leased(lane text) RETURNS bigint[] LANGUAGE plpgsql VOLATILE AS $$
+-- Ids are drawn under the lock, so what was the oldest once is a floor for ever: rows that are gone
+-- stay in the index for as long as anybody holds a snapshot.
+CREATE FUNCTION ingestd.leased(lane text, since bigint, OUT ids bigint[], OUT oldest bigint)
+LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
   PERFORM pg_advisory_xact_lock(hashtextextended(lane, 1229866840));
-  RETURN ARRAY(SELECT l.job_id FROM ingestd.batch_leases b, unnest(b.job_ids) AS l (job_id)
-               WHERE b.queue = lane ORDER BY l.job_id);
+  SELECT coalesce(array_agg(l.job_id ORDER BY l.job_id), '{}'), min(b.id) INTO ids, oldest
+  FROM ingestd.batch_leases b, unnest(b.job_ids) AS l (job_id)
+  WHERE b.queue = lane AND b.id >= since;
 END$$;
-COMMENT ON FUNCTION ingestd.leased(text) IS 'Waits until nobody else claims from a queue and returns the jobs of its batch_leases, in their order.';
+COMMENT ON FUNCTION ingestd.leased(text, bigint) IS 'Waits until nobody else claims from a queue and returns the jobs of its batch_leases with this id and later ones, in their order, and the oldest of those.';
 
-CREATE FUNCTION ingestd.settle(jobs bigint[]) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+-- Each has one plan left, by primary key, whatever the session is and the statistics say.
+CREATE FUNCTION ingestd.settle(jobs bigint[]) RETURNS void LANGUAGE plpgsql VOLATILE
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off
+SET enable_mergejoin = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
   -- Whoever claims them has committed then, and nobody claims them before this transaction ends.
   PERFORM FROM ingestd.jobs j
-  WHERE j.shard = 0 AND j.id = ANY (jobs) AND j.state = 'queued' ORDER BY j.id FOR UPDATE;
+  WHERE j.shard = 0 AND j.id = ANY (jobs) AND j.state || '' = 'queued' ORDER BY j.id FOR UPDATE;
   UPDATE ingestd.jobs j
   SET state = 'running', lease_id = l.lease_id, worker_id = l.worker_id, attempt = j.attempt + 1,
       started_at = l.started_at, deadline_at = l.deadline_at, cancel_requested = false
   FROM ingestd.batch_leased l
-  WHERE l.job_id = ANY (jobs) AND j.shard = 0 AND j.id = l.job_id AND j.state = 'queued'
+  WHERE l.job_id = ANY (jobs) AND j.shard = 0 AND j.id = l.job_id AND j.state || '' = 'queued'
     AND coalesce(j.last_lease_id, 0) < l.lease_id;
 END$$;
 COMMENT ON FUNCTION ingestd.settle(bigint[]) IS 'Makes jobs that run under batch_leases running in their rows, and keeps everybody from claiming the others until the transaction ends. Call it before a change to a job.';
 
-CREATE FUNCTION ingestd.settle_batches(batches bigint[]) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+CREATE FUNCTION ingestd.settle_batches(batches bigint[]) RETURNS void LANGUAGE plpgsql VOLATILE
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off
+SET enable_mergejoin = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE mine bigint[];
 BEGIN
   -- The batches first: who ends jobs and their batch at once is waited for by nobody.
@@ -86,7 +95,7 @@ BEGIN
   WITH open AS MATERIALIZED (
     SELECT j.id, l.lease_id, l.worker_id, l.started_at, l.deadline_at
     FROM ingestd.batch_leased l JOIN ingestd.jobs j ON j.shard = 0 AND j.id = l.job_id
-    WHERE l.batch_id = ANY (mine) AND j.state = 'queued'
+    WHERE l.batch_id = ANY (mine) AND j.state || '' = 'queued'
       AND coalesce(j.last_lease_id, 0) < l.lease_id
     FOR UPDATE OF j SKIP LOCKED)
   UPDATE ingestd.jobs j
@@ -98,7 +107,7 @@ BEGIN
   WHERE b.id = ANY (mine) AND NOT EXISTS (
     SELECT FROM unnest(b.job_ids, b.lease_ids) AS l (job_id, lease_id)
     JOIN ingestd.jobs j ON j.shard = 0 AND j.id = l.job_id
-    WHERE j.state = 'queued' AND coalesce(j.last_lease_id, 0) < l.lease_id);
+    WHERE j.state || '' = 'queued' AND coalesce(j.last_lease_id, 0) < l.lease_id);
 END$$;
 COMMENT ON FUNCTION ingestd.settle_batches(bigint[]) IS 'Makes what is left of batch_leases running in the rows of its jobs and removes them.';
 

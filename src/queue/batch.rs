@@ -32,13 +32,22 @@ const MOST_LOOKS: u32 = 40;
 const LOCKED_POLL: Duration = Duration::from_millis(25);
 
 /// Settles what a worker claimed so long ago ($2, in milliseconds), of queue $3 alone where it is
-/// given, and the batches $4.
+/// given.
 const SETTLE_WORKER: &str = "
     SELECT ingestd.settle_batches(b.ids)
     FROM (SELECT array_agg(id) AS ids FROM ingestd.batch_leases
           WHERE worker_id = $1 AND ($3::text IS NULL OR queue = $3)
+            AND started_at <= clock_timestamp() - $2 * interval '1 millisecond') AS b
+    WHERE b.ids IS NOT NULL";
+
+/// Settles those of the batches $1 that were claimed so long ago ($2, in milliseconds), and all of
+/// the batches $3.
+const SETTLE_KNOWN: &str = "
+    SELECT ingestd.settle_batches(b.ids)
+    FROM (SELECT array_agg(id) AS ids FROM ingestd.batch_leases
+          WHERE id = ANY ($1::bigint[] || $3::bigint[])
             AND (started_at <= clock_timestamp() - $2 * interval '1 millisecond'
-                 OR id = ANY ($4))) AS b
+                 OR id = ANY ($3))) AS b
     WHERE b.ids IS NOT NULL";
 
 /// Settles what the dead hold, and what is so far past its deadline ($1, in milliseconds) that its
@@ -57,7 +66,7 @@ const SETTLE_OWN: &str = "
     SET state = 'running', lease_id = $2, worker_id = b.worker_id, attempt = j.attempt + 1,
         started_at = b.started_at, deadline_at = b.deadline_at, cancel_requested = false
     FROM ingestd.batch_leases b
-    WHERE b.id = $3 AND j.shard = 0 AND j.id = $1 AND j.state = 'queued'
+    WHERE b.id = $3 AND j.shard = 0 AND j.id = $1 AND j.state || '' = 'queued'
       AND coalesce(j.last_lease_id, 0) < $2";
 
 /// Settles jobs and keeps everybody from claiming the others until the transaction ends.
@@ -88,7 +97,7 @@ pub(super) async fn settle_worker(
     queue: Option<&str>,
 ) -> sqlx::Result<()> {
     for _ in 0..MOST_LOOKS {
-        settle_older(&mut *conn, worker_id, Duration::ZERO, queue, &[]).await?;
+        settle_older(&mut *conn, worker_id, Duration::ZERO, queue).await?;
         let is_left: bool = sqlx::query_scalar(
             "SELECT EXISTS (SELECT FROM ingestd.batch_leases
                             WHERE worker_id = $1 AND ($2::text IS NULL OR queue = $2))",
@@ -105,19 +114,17 @@ pub(super) async fn settle_worker(
     Ok(())
 }
 
-/// As [`settle_worker`], what was claimed at least so long ago, and what of it has `ended`.
+/// As [`settle_worker`], what was claimed at least so long ago and nobody has locked.
 pub(super) async fn settle_older(
     conn: &mut PgConnection,
     worker_id: i64,
     age: Duration,
     queue: Option<&str>,
-    ended: &[i64],
 ) -> sqlx::Result<()> {
     sqlx::query(SETTLE_WORKER)
         .bind(worker_id)
-        .bind(i64::try_from(age.as_millis()).unwrap_or(i64::MAX))
+        .bind(millis(age))
         .bind(queue)
-        .bind(ended)
         .execute(conn)
         .await?;
     Ok(())
@@ -126,7 +133,7 @@ pub(super) async fn settle_older(
 /// Settles what nobody will settle any more, for a rescue to find it.
 pub(super) async fn settle_lost(conn: &mut PgConnection, grace: Duration) -> sqlx::Result<()> {
     sqlx::query(SETTLE_LOST)
-        .bind(i64::try_from(grace.as_millis()).unwrap_or(i64::MAX))
+        .bind(millis(grace))
         .execute(conn)
         .await?;
     Ok(())
@@ -172,15 +179,16 @@ impl Settler {
             .await
             .is_some()
         {
-            // Now and then whatever this process believes: an answer may have been lost.
             n_ticks = (n_ticks + 1) % LOOK_EVERY;
+            let (known, ended) = self.leases.batches();
+            // Now and then whatever this process believes: an answer may have been lost.
             let worker = self.session.borrow().as_ref().map(|life| life.worker_id);
-            let is_time = n_ticks == 0 || self.leases.has_batches();
-            let Some(worker) = worker.filter(|_| is_time) else {
+            let worker = worker.filter(|_| n_ticks == 0);
+            if worker.is_none() && known.is_empty() && ended.is_empty() {
                 continue;
-            };
-            let ended = self.leases.take_ended();
-            let look = tokio::time::timeout(self.limit, self.look(&mut conn, worker, &ended));
+            }
+            let look = self.look(&mut conn, worker, &known, &ended);
+            let look = tokio::time::timeout(self.limit, look);
             let looked = look.await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
             if let Err(error) = looked {
                 tracing::debug!(error = %error, "settling waits for the database");
@@ -193,15 +201,29 @@ impl Settler {
     async fn look(
         &self,
         conn: &mut Option<PgConnection>,
-        worker: i64,
+        worker: Option<i64>,
+        known: &[i64],
         ended: &[i64],
     ) -> sqlx::Result<()> {
         let conn = match conn {
             Some(conn) => conn,
             None => conn.insert(PgConnection::connect_with(&self.options).await?),
         };
-        settle_older(conn, worker, SETTLE_AFTER, None, ended).await
+        sqlx::query(SETTLE_KNOWN)
+            .bind(known)
+            .bind(millis(SETTLE_AFTER))
+            .bind(ended)
+            .execute(&mut *conn)
+            .await?;
+        if let Some(worker) = worker {
+            settle_older(conn, worker, SETTLE_AFTER, None).await?;
+        }
+        Ok(())
     }
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -75,6 +75,7 @@ async fn claim(conn: &mut PgConnection, worker: i64, most: i64) -> Vec<Claimed> 
         .bind([minute])
         .bind(false)
         .bind(true)
+        .bind(0_i64)
         .fetch_all(conn)
         .await
         .unwrap();

@@ -73,6 +73,8 @@ pub(super) struct Claim {
     pub(super) order: [i16; 4],
     /// Where to begin, by the same order.
     pub(super) floors: [Option<DateTime<Utc>>; 4],
+    /// The oldest batch of leases that it looks at, and once it is back the one that there was.
+    pub(super) batches_since: i64,
     /// The tenant whose turn it last was, where tenants take turns.
     pub(super) last_tenant: String,
     /// There, where jobs without a tenant are looked for.
@@ -96,6 +98,8 @@ pub(super) struct Landed {
     pub(super) found: sqlx::Result<Vec<Found>>,
     /// Whether it brought as many as it asked for, so that there may be more.
     pub(super) is_full: bool,
+    /// The oldest batch of leases that there was.
+    pub(super) batches_since: i64,
     /// Where tenants take turns, the one after whom the next claim begins.
     pub(super) last_tenant: String,
     /// There, where it looks for jobs without a tenant.
@@ -120,6 +124,7 @@ impl Claim {
             room: self.room,
             found,
             is_full,
+            batches_since: self.batches_since,
             last_tenant: self.last_tenant,
             nobody: self.nobody,
             duration,
@@ -142,7 +147,7 @@ impl Claim {
         if rule.is_fair {
             claim = claim.bind(&self.last_tenant).bind(nobody_id);
         } else {
-            claim = claim.bind(self.is_batch(most));
+            claim = claim.bind(self.is_batch(most)).bind(self.batches_since);
         }
         let claim = async |conn: &mut PgConnection| {
             if rule.is_any() {
@@ -174,6 +179,10 @@ impl Claim {
     async fn read(&mut self, rows: &[PgRow]) -> sqlx::Result<Vec<Found>> {
         let found = rows.iter().map(|row| self.found(row));
         let mut found = found.collect::<sqlx::Result<Vec<_>>>()?;
+        if let (false, Some(row)) = (self.rule.is_fair, rows.first()) {
+            let oldest: Option<i64> = row.try_get("batches_since")?;
+            self.batches_since = oldest.unwrap_or(self.batches_since);
+        }
         if self.rule.is_fair {
             let is_short = i64::try_from(rows.len()).is_ok_and(|n| n < self.n_open);
             self.take_turns(rows, is_short).await?;

@@ -10,11 +10,12 @@
 -- Where $9 allows it and every worker knows of it, jobs are leased in a batch, one row of
 -- batch_leases for all: their own rows stay as they are, locked to the end of the claim so that
 -- whoever changes one waits for it. Not those that a gate, a run or a suspicion counts by its state.
--- What is leased so already is left out; the function takes the lock that orders claims of a queue.
+-- What is leased so already is left out; the function takes the lock that orders claims of a queue,
+-- and looks at batches from $10 on.
 -- Nor does a queue that has a limit across daemons or takes turns, unless $8 says that this
 -- transaction holds the queue's lock: the running jobs are counted, which are few rows, all of
 -- jobs_running. A queue without such rules pays nothing for it.
-WITH leased AS MATERIALIZED (SELECT ingestd.leased($1) AS ids),
+WITH leased AS MATERIALIZED (SELECT ids, oldest FROM ingestd.leased($1, $10)),
 open AS MATERIALIZED (
   SELECT CASE
     WHEN EXISTS (SELECT FROM ingestd.queues
@@ -101,9 +102,9 @@ one_by_one AS (
   RETURNING j.id, j.lease_id, j.kind, j.priority, j.args, j.attempt, j.crashes, j.max_attempts,
             j.run_id, j.tenant, j.gate_key, j.origin_id, j.run_at, j.created_at, j.started_at
 )
-SELECT *, NULL::bigint AS batch_id FROM one_by_one
+SELECT *, NULL::bigint AS batch_id, (SELECT oldest FROM leased) AS batches_since FROM one_by_one
 UNION ALL
 SELECT t.id, t.lease_id, t.kind, t.priority, t.args, (t.attempt + 1)::smallint, t.crashes,
        t.max_attempts, t.run_id, t.tenant, t.gate_key, t.origin_id, t.run_at, t.created_at,
-       b.started_at, b.id
+       b.started_at, b.id, coalesce((SELECT oldest FROM leased), b.id)
 FROM batch b CROSS JOIN together t

@@ -7,7 +7,7 @@
 -- after the row ($4, $10) of the priority, which nobody.sql puts before the next of them.
 -- The transaction holds the queue's lock, so nobody else claims what is chosen here. It is locked
 -- by key all the same, for people may change it; the state is compared so that no index of it fits.
-WITH leased AS MATERIALIZED (SELECT ingestd.leased($1) AS ids),
+WITH leased AS MATERIALIZED (SELECT ids, oldest FROM ingestd.leased($1, 0)),
 open AS MATERIALIZED (
   SELECT CASE
     WHEN EXISTS (SELECT FROM ingestd.queues

@@ -177,6 +177,7 @@ impl Claimer {
             room,
             order,
             floors: self.floor.of(order, is_full_look, Instant::now()),
+            batches_since: self.floor.batches,
             last_tenant: self.last_tenant.clone(),
             nobody: self.nobody,
             looks_for_nobodys: is_reverse,
@@ -207,6 +208,7 @@ impl Claimer {
                 (self.last_tenant, self.nobody) = (landed.last_tenant, landed.nobody);
                 let newest = found.iter().map(|f| (f.lease.priority, f.run_at));
                 self.floor.raise(newest);
+                self.floor.batches = landed.batches_since;
                 self.hand_on(found, &landed.session, landed.room).await;
                 if landed.is_full {
                     self.report_slots();

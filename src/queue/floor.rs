@@ -21,6 +21,8 @@ pub(super) const FULL_LOOK_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct Floor {
     by_priority: [Option<DateTime<Utc>>; 4],
+    /// The same for `batch_leases`: those below are gone.
+    pub(super) batches: i64,
     last_full_look: Option<Instant>,
     /// Whether the last claim looked at everything that was due.
     pub(super) was_full: bool,
@@ -39,6 +41,7 @@ impl Floor {
         self.was_full = wish || !self.last_full_look.is_some_and(is_fresh);
         if self.was_full {
             self.last_full_look = Some(now);
+            self.batches = 0;
             return [None; 4];
         }
         order.map(|priority| self.get(priority).copied().flatten())

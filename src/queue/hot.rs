@@ -41,6 +41,7 @@ pub(super) const HOT: &[HotStatement] = &[
             "interval[]",
             "boolean",
             "boolean",
+            "bigint",
         ],
         indexes: &[READY, BY_ID, RUNNING],
         may_gather: false,

@@ -7,7 +7,10 @@ use std::{fmt::Write as _, time::Instant};
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use sqlx::{AssertSqlSafe, PgPool, Row, postgres::PgPoolCopyExt, postgres::types::PgInterval};
+use sqlx::{
+    AssertSqlSafe, PgPool, Postgres, Row, Transaction, postgres::PgPoolCopyExt,
+    postgres::types::PgInterval,
+};
 
 use super::{super::floor::Floor, HOT};
 use crate::{config, db, testing::Database};
@@ -41,8 +44,8 @@ impl Bench {
         .await
         .unwrap();
         let worker = sqlx::query_scalar(
-            "INSERT INTO ingestd.workers (host, pid, version, queues)
-             VALUES ('bench', 1, '0', '{}') RETURNING id",
+            "INSERT INTO ingestd.workers (host, pid, version, queues, knows_batches)
+             VALUES ('bench', 1, '0', '{}', true) RETURNING id",
         )
         .fetch_one(db.pool())
         .await
@@ -86,19 +89,24 @@ impl Bench {
             microseconds: 60_000_000,
             ..PgInterval::default()
         };
+        let floors = floor.of(ORDER, false, now);
         let claimed = sqlx::query(super::claim::CLAIM)
             .bind("default")
             .bind(500_i64)
             .bind(ORDER)
-            .bind(floor.of(ORDER, false, now))
+            .bind(floors)
             .bind(self.worker)
             .bind(["t.many"])
             .bind([minute])
             .bind(false)
             .bind(true)
+            .bind(floor.batches)
             .fetch_all(&self.queue)
             .await
             .unwrap();
+        if let Some(row) = claimed.first() {
+            floor.batches = row.get("batches_since");
+        }
         let of = |name: &str| -> Vec<i64> { claimed.iter().map(|row| row.get(name)).collect() };
         floor.raise(
             claimed
@@ -128,7 +136,7 @@ impl Bench {
     }
 
     /// Returns the buffers that a claim of ten jobs touches, and how many it got; undone afterwards.
-    async fn buffers(&self, floors: Floors) -> (i64, i64) {
+    async fn buffers(&self, floors: Floors, batches: i64) -> (i64, i64) {
         let hot = HOT.iter().find(|hot| hot.name == "claim").unwrap();
         let floors =
             floors.map(|at| at.map_or("NULL".to_owned(), |at| format!("\"{}\"", at.to_rfc3339())));
@@ -140,7 +148,7 @@ impl Bench {
             format!("PREPARE hot ({types}) AS {sql}"),
             format!(
                 "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE hot ('default', 10, '{{0,1,2,3}}',
-                 '{{{floors}}}', {worker}, '{{t.many}}', '{{1 min}}', false, true)"
+                 '{{{floors}}}', {worker}, '{{t.many}}', '{{1 min}}', false, true, {batches})"
             ),
             "ROLLBACK".to_owned(),
             "DEALLOCATE hot".to_owned(),
@@ -169,11 +177,11 @@ impl Bench {
 async fn a_claim_is_flat(n_jobs: i64) {
     let bench = Bench::new().await;
     bench.fill(40, 0).await;
-    let (few, got) = bench.buffers([None; 4]).await;
+    let (few, got) = bench.buffers([None; 4], 0).await;
     assert_eq!(got, 10);
     // A third is due, and those for later are of every priority.
     bench.fill(n_jobs / 3, n_jobs - n_jobs / 3).await;
-    let (many, got) = bench.buffers([None; 4]).await;
+    let (many, got) = bench.buffers([None; 4], 0).await;
     assert_eq!(got, 10);
     println!("{n_jobs} jobs: {many} buffers, with 40: {few}");
     // An index of a million rows is two levels deeper than one of forty.
@@ -194,12 +202,9 @@ async fn nightly_a_claim_from_a_million_reads_no_more() {
     a_claim_is_flat(1_000_000).await;
 }
 
-/// Asserts that so many jobs which passed under somebody's snapshot are not walked over again.
-async fn a_claim_is_bounded(n_jobs: i64) {
-    let bench = Bench::new().await;
-    let mut held = bench
-        .db
-        .pool()
+/// Takes a snapshot that holds every vacuum back until it is dropped.
+async fn hold(pool: &PgPool) -> Transaction<'_, Postgres> {
+    let mut held = pool
         .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ")
         .await
         .unwrap();
@@ -209,6 +214,43 @@ async fn a_claim_is_bounded(n_jobs: i64) {
     .execute(&mut *held)
     .await
     .unwrap();
+    held
+}
+
+#[tokio::test]
+async fn a_claim_under_a_held_snapshot_begins_above_the_batches_that_are_gone() {
+    const N_GONE: i64 = 20_000;
+    let bench = Bench::new().await;
+    let _held = hold(bench.db.pool()).await;
+    for statement in [
+        format!(
+            "INSERT INTO ingestd.batch_leases (worker_id, queue, job_ids, lease_ids, deadline_at)
+             SELECT 1, 'default', '{{}}', '{{}}', now() FROM generate_series(1, {N_GONE})"
+        ),
+        "DELETE FROM ingestd.batch_leases".to_owned(),
+    ] {
+        let statement = sqlx::raw_sql(AssertSqlSafe(statement));
+        statement.execute(bench.db.pool()).await.unwrap();
+    }
+    bench.fill(1000, 0).await;
+    let (mut floor, now) = (Floor::default(), Instant::now());
+    bench.pass(&mut floor, now).await;
+    let floors = floor.of(ORDER, false, now);
+    let (above, got) = bench.buffers(floors, floor.batches).await;
+    assert_eq!(got, 10);
+    let (from_the_start, _) = bench.buffers(floors, 0).await;
+    println!("{N_GONE} gone: {above} buffers above the floor, {from_the_start} without it");
+    assert!(above <= BOUND, "{above} buffers above the floor");
+    assert!(
+        from_the_start > above * 3,
+        "nothing to walk over: {from_the_start} buffers"
+    );
+}
+
+/// Asserts that so many jobs which passed under somebody's snapshot are not walked over again.
+async fn a_claim_is_bounded(n_jobs: i64) {
+    let bench = Bench::new().await;
+    let mut held = hold(bench.db.pool()).await;
     bench.fill(n_jobs, 0).await;
     // One moment for all: so that no look but the first is full.
     let (mut floor, now) = (Floor::default(), Instant::now());
@@ -225,9 +267,10 @@ async fn a_claim_is_bounded(n_jobs: i64) {
     .execute(bench.db.pool())
     .await
     .unwrap();
-    let (above, got) = bench.buffers(floor.of(ORDER, false, now)).await;
+    let floors = floor.of(ORDER, false, now);
+    let (above, got) = bench.buffers(floors, floor.batches).await;
     assert_eq!(got, 10);
-    let (from_the_start, got) = bench.buffers([None; 4]).await;
+    let (from_the_start, got) = bench.buffers([None; 4], 0).await;
     assert_eq!(got, 10);
     println!("{n_jobs} dead: {above} buffers above the floor, {from_the_start} without it");
     assert!(above <= BOUND, "{above} buffers above the floor");

@@ -97,10 +97,11 @@ impl Leases {
         self.lock().ended.extend(batches);
     }
 
-    /// Says whether there are batches in the database by this process's account.
-    pub(super) fn has_batches(&self) -> bool {
-        let held = self.lock();
-        !held.batches.is_empty() || !held.ended.is_empty()
+    /// Returns the batches of which leases are held, and those of [`Leases::take_ended`].
+    pub(super) fn batches(&self) -> (Vec<i64>, Vec<i64>) {
+        let mut held = self.lock();
+        let known = held.batches.keys().copied().collect();
+        (known, std::mem::take(&mut held.ended))
     }
 
     /// Fires the tokens of those leases that are running here.

@@ -479,7 +479,7 @@ pub(super) async fn hand_back_strays(
            AND lease_id <> ALL ($2)
            AND started_at < clock_timestamp() - $3 * interval '1 millisecond'";
     let back = db.run(async |conn| {
-        batch::settle_older(&mut *conn, worker_id, older_than, None, &[]).await?;
+        batch::settle_older(&mut *conn, worker_id, older_than, None).await?;
         let hand_back = sqlx::query(STRAYS)
             .bind(worker_id)
             .bind(leases.held()) // now, and not before a connection was free

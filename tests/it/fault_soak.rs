@@ -81,7 +81,9 @@ async fn works_until_it_is_killed() {
     let setup = Setup::of([ledger::job_with(pause)])
         .slots("default", 32)
         .lost_after(LOST_AFTER)
-        .with(|queue| queue.max_crashes = 1000);
+        .with(|queue| queue.max_crashes = 1000)
+        // Never in batches, always, or where there is much to do.
+        .with(|queue| queue.batch_lease_from = [0, 1, 8][fastrand::usize(..3)]);
     let _engine = setup.start(&url).await; // panics while there is no database, and is started again
     std::future::pending::<()>().await;
 }

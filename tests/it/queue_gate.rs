@@ -496,7 +496,9 @@ async fn a_transaction_that_goes_on_silences_no_gate() {
 async fn what_was_claimed_and_did_not_begin_keeps_its_token() {
     let rig = Rig::new().await;
     let (slow, permits, _) = waiting("t.slow");
-    let setup = Setup::of([slow, done("t.short"), done("t.bait")]).slots("default", 1);
+    let setup = Setup::of([slow, done("t.short"), done("t.bait")])
+        .slots("default", 1)
+        .in_rows();
     let engine = setup.start(rig.url()).await;
     // It learns that its jobs are short, and claims ahead.
     rig.sql("INSERT INTO ingestd.jobs (kind) SELECT 't.short' FROM generate_series(1, 40)")

@@ -95,7 +95,8 @@ async fn what_a_lost_claim_got_is_held_again_where_its_gate_is_paused() {
     let rig = Rig::new().await;
     gate(&rig).await;
     pause(&rig).await;
-    let engine = rig.play([done("t.short"), done("t.bait")]).await;
+    let setup = Setup::of([done("t.short"), done("t.bait")]).in_rows();
+    let engine = setup.start(rig.url()).await;
     rig.sql(MOVES).await;
     // As a claim left it whose answer was lost; and every claim from now on fails.
     rig.sql(

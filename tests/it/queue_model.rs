@@ -324,7 +324,8 @@ async fn until_taken(ctx: &Ctx) -> Outcome {
     }
 }
 
-async fn start(rig: &Rig) -> Running {
+/// Starts an engine that leases in batches, or never does.
+async fn start(rig: &Rig, in_batches: bool) -> Running {
     let model = play("t.model", |ctx| async move {
         let act = args(&ctx)["act"].as_str().unwrap().to_owned();
         match (act.as_str(), ctx.lease().attempt) {
@@ -337,13 +338,14 @@ async fn start(rig: &Rig) -> Running {
         }
     });
     let model = model.queue("model").attempts(ATTEMPTS.unsigned_abs());
-    let setup = Setup::of([model.first_wait(Duration::from_hours(1))]);
+    let setup = Setup::of([model.first_wait(Duration::from_hours(1))])
+        .with(|queue| queue.batch_lease_from = in_batches.into());
     setup.start(rig.url()).await
 }
 
-async fn live_through(requests: &[Request]) {
+async fn live_through(requests: &[Request], in_batches: bool) {
     let rig = Rig::new().await;
-    let engine = start(&rig).await;
+    let engine = start(&rig, in_batches).await;
     let mut model = Model::default();
     for request in requests {
         ask(&rig, &mut model, request).await;
@@ -369,8 +371,8 @@ fn compare(cases: u32, length: usize) {
         .build()
         .unwrap();
     TestRunner::new(config)
-        .run(&requests, |requests| {
-            runtime.block_on(live_through(&requests));
+        .run(&(requests, any::<bool>()), |(requests, in_batches)| {
+            runtime.block_on(live_through(&requests, in_batches));
             Ok(())
         })
         .unwrap();
@@ -390,15 +392,17 @@ async fn a_job_that_ends_too_late_has_one_end() {
         later: false,
         priority: 1,
     };
-    live_through(&[
+    let requests = [
         enqueue(Act::Complete),
         Request::GiveUpRunning,
         enqueue(Act::FailOnce),
         Request::GiveUpRunning,
         Request::GiveUp,
         Request::GiveUpRunning,
-    ])
-    .await;
+    ];
+    for in_batches in [true, false] {
+        live_through(&requests, in_batches).await;
+    }
 }
 
 #[test]

@@ -208,7 +208,8 @@ async fn worker_of(rig: &Rig) -> i64 {
 async fn what_was_claimed_and_never_heard_of_goes_back() {
     let rig = Rig::new().await;
     let (waits, gate, n_started) = waiting("t.waits");
-    let engine = rig.play([waits, done("t.unheard"), done("t.bait")]).await;
+    let setup = Setup::of([waits, done("t.unheard"), done("t.bait")]).in_rows();
+    let engine = setup.start(rig.url()).await;
     rig.sql("INSERT INTO ingestd.jobs (kind) VALUES ('t.waits')")
         .await;
     until_true("it runs", || n_started.load(Ordering::SeqCst) == 1).await;

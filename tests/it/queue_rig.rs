@@ -168,7 +168,8 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    /// Short waits, but a heartbeat that a busy machine cannot lose.
+    /// Short waits, but a heartbeat that a busy machine cannot lose. Whatever may be leased in a
+    /// batch is, unless `INGESTD_TEST_BATCH_LEASE_FROM` says from how many jobs on.
     pub(crate) fn of(plays: impl Into<Vec<Play>>) -> Self {
         let settings = config::Queue {
             poll_interval: Duration::from_millis(100),
@@ -177,7 +178,7 @@ impl Setup {
             rescue_interval: Duration::from_secs(1),
             deadline_grace: Duration::from_millis(200),
             batch_lease_from: std::env::var("INGESTD_TEST_BATCH_LEASE_FROM")
-                .map_or(32, |n| n.parse().unwrap()),
+                .map_or(1, |n| n.parse().unwrap()),
             ..config::Queue::default()
         };
         Self {
@@ -207,6 +208,11 @@ impl Setup {
             queue.trust_window = lost_after * 2 / 3;
             queue.heartbeat_interval = lost_after / 12;
         })
+    }
+
+    /// For tests that keep claims from writing the rows of jobs.
+    pub(crate) fn in_rows(self) -> Self {
+        self.with(|queue| queue.batch_lease_from = 0)
     }
 
     pub(crate) fn polling(self) -> Self {

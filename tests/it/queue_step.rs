@@ -179,6 +179,8 @@ async fn of_two_attempts_at_once_only_the_one_with_the_lease_saves() {
         begun.load(Ordering::SeqCst) == 2
     })
     .await;
+    rig.until("(SELECT count(*) = 2 FROM ingestd.jobs WHERE state = 'running')")
+        .await;
     rig.sql(TAKE_AWAY).await;
     until_true("both second attempts work", || {
         begun.load(Ordering::SeqCst) == 4
