@@ -9,7 +9,7 @@
 //! The fence is the same in both forms: a lease ends a job if the row names it, or names none and
 //! no later one was taken from it (`last_lease_id`).
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use sqlx::{Connection, PgConnection, Postgres, Transaction, postgres::PgConnectOptions};
 use tokio::time::MissedTickBehavior;
@@ -40,14 +40,11 @@ const SETTLE_WORKER: &str = "
             AND started_at <= clock_timestamp() - $2 * interval '1 millisecond') AS b
     WHERE b.ids IS NOT NULL";
 
-/// Settles those of the batches $1 that were claimed so long ago ($2, in milliseconds), and all of
-/// the batches $3.
-const SETTLE_KNOWN: &str = "
+/// Settles what a worker claimed by the database's account, but for the batches $2.
+const SETTLE_UNKNOWN: &str = "
     SELECT ingestd.settle_batches(b.ids)
     FROM (SELECT array_agg(id) AS ids FROM ingestd.batch_leases
-          WHERE id = ANY ($1::bigint[] || $3::bigint[])
-            AND (started_at <= clock_timestamp() - $2 * interval '1 millisecond'
-                 OR id = ANY ($3))) AS b
+          WHERE worker_id = $1 AND id <> ALL ($2)) AS b
     WHERE b.ids IS NOT NULL";
 
 /// Settles what the dead hold, and what is so far past its deadline ($1, in milliseconds) that its
@@ -168,9 +165,10 @@ pub(super) struct Settler {
 }
 
 impl Settler {
-    /// Looks every [`SETTLE_AFTER`]; the database is asked where there are batches.
+    /// Looks every [`SETTLE_AFTER`] and settles what was there at the look before: by this process's
+    /// clock, which nobody sets back.
     pub(super) async fn run(self) {
-        let (mut conn, mut n_ticks) = (None, 0);
+        let (mut conn, mut n_ticks, mut before) = (None, 0, HashSet::new());
         let mut ticks = tokio::time::interval(SETTLE_AFTER);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while self
@@ -180,45 +178,53 @@ impl Settler {
             .is_some()
         {
             n_ticks = (n_ticks + 1) % LOOK_EVERY;
-            let (known, ended) = self.leases.batches();
+            let open = self.leases.batches();
+            let old: Vec<i64> = open.intersection(&before).copied().collect();
+            before = open;
             // Now and then whatever this process believes: an answer may have been lost.
             let worker = self.session.borrow().as_ref().map(|life| life.worker_id);
             let worker = worker.filter(|_| n_ticks == 0);
-            if worker.is_none() && known.is_empty() && ended.is_empty() {
+            if old.is_empty() && worker.is_none() {
                 continue;
             }
-            let look = self.look(&mut conn, worker, &known, &ended);
-            let look = tokio::time::timeout(self.limit, look);
-            let looked = look.await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
-            if let Err(error) = looked {
-                tracing::debug!(error = %error, "settling waits for the database");
-                self.leases.ended_still(ended);
-                conn = None;
+            let look = tokio::time::timeout(self.limit, self.look(&mut conn, &old, worker));
+            match look.await.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
+                Ok(left) => self.leases.settled(&old, &left),
+                Err(error) => {
+                    tracing::debug!(error = %error, "settling waits for the database");
+                    conn = None;
+                }
             }
         }
     }
 
+    /// Settles batches, and what else `worker` has where it is given; returns those of the batches
+    /// that somebody has jobs of locked.
     async fn look(
         &self,
         conn: &mut Option<PgConnection>,
+        old: &[i64],
         worker: Option<i64>,
-        known: &[i64],
-        ended: &[i64],
-    ) -> sqlx::Result<()> {
+    ) -> sqlx::Result<Vec<i64>> {
         let conn = match conn {
             Some(conn) => conn,
             None => conn.insert(PgConnection::connect_with(&self.options).await?),
         };
-        sqlx::query(SETTLE_KNOWN)
-            .bind(known)
-            .bind(millis(SETTLE_AFTER))
-            .bind(ended)
+        if let Some(worker) = worker {
+            sqlx::query(SETTLE_UNKNOWN)
+                .bind(worker)
+                .bind(old)
+                .execute(&mut *conn)
+                .await?;
+        }
+        sqlx::query("SELECT ingestd.settle_batches($1)")
+            .bind(old)
             .execute(&mut *conn)
             .await?;
-        if let Some(worker) = worker {
-            settle_older(conn, worker, SETTLE_AFTER, None).await?;
-        }
-        Ok(())
+        sqlx::query_scalar("SELECT id FROM ingestd.batch_leases WHERE id = ANY ($1)")
+            .bind(old)
+            .fetch_all(conn)
+            .await
     }
 }
 

@@ -1,7 +1,7 @@
 //! The leases this process holds: which there are, and who must be told when one is cancelled.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -97,11 +97,19 @@ impl Leases {
         self.lock().ended.extend(batches);
     }
 
-    /// Returns the batches of which leases are held, and those of [`Leases::take_ended`].
-    pub(super) fn batches(&self) -> (Vec<i64>, Vec<i64>) {
+    /// Returns the batches in the database by this process's account.
+    pub(super) fn batches(&self) -> HashSet<i64> {
+        let held = self.lock();
+        held.batches.keys().chain(&held.ended).copied().collect()
+    }
+
+    /// Forgets those of the batches that are gone from the database.
+    pub(super) fn settled(&self, batches: &[i64], left: &[i64]) {
         let mut held = self.lock();
-        let known = held.batches.keys().copied().collect();
-        (known, std::mem::take(&mut held.ended))
+        for batch in batches.iter().filter(|batch| !left.contains(batch)) {
+            held.batches.remove(batch);
+            held.ended.retain(|ended| ended != batch);
+        }
     }
 
     /// Fires the tokens of those leases that are running here.
