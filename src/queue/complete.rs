@@ -9,7 +9,10 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use serde_json::value::RawValue;
 use sqlx::{Connection, PgConnection, types::Json};
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    sync::{Notify, mpsc},
+    task::JoinSet,
+};
 
 use super::{
     batch::{settle, settle_own},
@@ -17,6 +20,7 @@ use super::{
     job::{DeadJob, Done, JobContext, JobError},
     kind::Kind,
     lease::Leases,
+    rescue::SUSPECT,
     stats::Stats,
     wake::Sleepers,
 };
@@ -156,6 +160,8 @@ pub(super) struct Writer<C: 'static> {
     pub(super) stats: Stats,
     /// Told of the gates and queues that may have room.
     pub(super) sleepers: Sleepers,
+    /// Told when a suspect ended, for the next to go.
+    pub(super) suspects: Arc<Notify>,
 }
 
 impl<C: Send + Sync + 'static> Writer<C> {
@@ -184,6 +190,9 @@ impl<C: Send + Sync + 'static> Writer<C> {
         self.leases.abandon(written().filter(is_left).map(lease));
         self.leases.forget(written().map(lease));
         self.sleepers.ended(written().map(|c| &*c.lease));
+        if written().any(|c| c.lease.crashes >= SUSPECT) {
+            self.suspects.notify_one();
+        }
         let alike = |a: &Conclusion, b: &Conclusion| {
             Arc::ptr_eq(&a.lease.queue, &b.lease.queue) && a.lease.kind == b.lease.kind
         };

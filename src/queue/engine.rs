@@ -8,7 +8,7 @@ use std::{
 
 use sqlx::{PgConnection, PgPool, postgres::PgConnectOptions};
 use tokio::{
-    sync::{Mutex, mpsc},
+    sync::{Mutex, Notify, mpsc},
     time::MissedTickBehavior,
 };
 use tokio_cron_scheduler::{Job as Tick, JobScheduler};
@@ -168,6 +168,7 @@ struct Parts<C: 'static> {
     completer: TaskTracker,
     writer: TaskTracker,
     claims: Claims,
+    suspects: Arc<Notify>,
 }
 
 impl<C: Send + Sync + 'static> Parts<C> {
@@ -223,6 +224,7 @@ impl<C: Send + Sync + 'static> Parts<C> {
             completer: TaskTracker::new(),
             writer: TaskTracker::new(),
             claims,
+            suspects: Arc::default(),
         })
     }
 
@@ -235,6 +237,7 @@ impl<C: Send + Sync + 'static> Parts<C> {
             leases: self.leases.clone(),
             stats: stats.clone(),
             sleepers,
+            suspects: Arc::clone(&self.suspects),
         };
         let completer = Completer {
             conclusions,
@@ -306,7 +309,8 @@ impl<C: Send + Sync + 'static> Parts<C> {
     }
 
     /// Looks for lost leases, and for those of its own that nobody here holds, at its interval, one
-    /// look after the other, on a clock that nobody sets back.
+    /// look after the other, on a clock that nobody sets back. Suspects that end here have the next
+    /// one go at once: there may be hundreds.
     fn start_rescue(&self) {
         let rescuer = Rescuer {
             db: self.db.clone(),
@@ -318,12 +322,22 @@ impl<C: Send + Sync + 'static> Parts<C> {
         };
         let (stop, every) = (self.stop.clone(), self.settings.rescue_interval);
         let (session, leases) = (self.session.clone(), self.leases.clone());
+        let suspects = Arc::clone(&self.suspects);
         self.claimers.spawn(async move {
             let mut ticks = tokio::time::interval(every);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             let rescue = async {
                 loop {
-                    ticks.tick().await;
+                    tokio::select! {
+                        biased;
+                        _ = ticks.tick() => {}
+                        () = suspects.notified() => {
+                            if let Err(error) = rescuer.release().await {
+                                tracing::warn!(error = %error, "suspects wait for the database");
+                            }
+                            continue;
+                        }
+                    }
                     if let Err(error) = rescuer.rescue().await {
                         tracing::warn!(error = %error, "rescue waits for the database");
                     }

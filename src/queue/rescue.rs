@@ -91,7 +91,7 @@ const RELEASE: &str = "
     RETURNING ingestd.hint('ingestd_look', queue)";
 
 /// From this many crashes on a job is a suspect.
-const SUSPECT: i16 = 2;
+pub(super) const SUSPECT: i16 = 2;
 
 #[derive(sqlx::FromRow)]
 struct LostJob {
@@ -152,11 +152,14 @@ impl<C: Send + Sync + 'static> Rescuer<C> {
                 .await?;
             n_rescued += n;
         }
-        let kinds: Vec<&str> = self.kinds.iter().map(|kind| kind.name).collect();
-        self.db
-            .run(async |conn| release(conn, &kinds).await)
-            .await?;
+        self.release().await?;
         Ok(n_rescued)
+    }
+
+    /// Lets the next suspect go where none is at large.
+    pub(super) async fn release(&self) -> sqlx::Result<()> {
+        let kinds: Vec<&str> = self.kinds.iter().map(|kind| kind.name).collect();
+        self.db.run(async |conn| release(conn, &kinds).await).await
     }
 
     /// Hands back what this process's worker runs by the database's account only.

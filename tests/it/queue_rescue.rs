@@ -199,6 +199,24 @@ async fn suspects_run_one_at_a_time_and_bystanders_are_not_charged() {
     }
 }
 
+#[tokio::test]
+async fn the_end_of_a_suspect_lets_the_next_one_go() {
+    let rig = Rig::new().await;
+    // Nobody looks a second time while the test runs.
+    let setup = Setup::of([done("t.suspect")])
+        .with(|queue| queue.rescue_interval = Duration::from_hours(1));
+    register(&rig, &setup.plays).await;
+    rig.sql(
+        "INSERT INTO ingestd.jobs (kind, state, crashes)
+         SELECT 't.suspect', 'held', 2 FROM generate_series(1, 50)",
+    )
+    .await;
+    let engine = setup.start(rig.url()).await;
+    rig.until("(SELECT count(*) = 50 FROM ingestd.job_history)")
+        .await;
+    stop(engine).await;
+}
+
 async fn worker_of(rig: &Rig) -> i64 {
     rig.ask("SELECT id FROM ingestd.workers WHERE ended_at IS NULL")
         .await
