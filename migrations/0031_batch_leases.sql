@@ -56,13 +56,19 @@ CREATE VIEW ingestd.batch_leased AS
   FROM ingestd.batch_leases b, unnest(b.job_ids, b.lease_ids) AS l (job_id, lease_id);
 COMMENT ON VIEW ingestd.batch_leased IS 'batch_leases, a row a job.';
 
--- The lock lasts to the end of the claim, so that the next one sees its row. What is seen here is
--- newer than what the claim sees of ingestd.jobs; that it locks the rows makes up for it.
+-- The lock lasts to the end of the claim, so that the next one sees its row: in read committed
+-- alone, where this statement has a snapshot of its own. What is seen here is newer than what the
+-- claim sees of ingestd.jobs; that it locks the rows makes up for it.
 -- Ids are drawn under the lock, so what was the oldest once is a floor for ever: rows that are gone
 -- stay in the index for as long as anybody holds a snapshot.
 CREATE FUNCTION ingestd.leased(lane text, since bigint, OUT ids bigint[], OUT oldest bigint)
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'jobs are claimed in read committed only'
+      USING ERRCODE = 'object_not_in_prerequisite_state',
+            HINT = 'ALTER ROLE … SET default_transaction_isolation = ''read committed'' for the role of the daemon, which cannot set it through a pooler.';
+  END IF;
   PERFORM pg_advisory_xact_lock(hashtextextended(lane, 1229866840));
   SELECT coalesce(array_agg(l.job_id ORDER BY l.job_id), '{}'), min(b.id) INTO ids, oldest
   FROM ingestd.batch_leases b, unnest(b.job_ids) AS l (job_id)

@@ -19,8 +19,10 @@ const SLOW: Duration = Duration::from_secs(5);
 /// A transaction left idle holds back vacuum and keeps its locks, so the server ends it after
 /// 30 s. The keepalives let the server notice within about a minute that a daemon's machine is
 /// gone, and let go of what it held; they mean nothing on a socket. There is no `lock_timeout`:
-/// a wait for a lock is bounded by the statement timeout already.
-const SESSION: [(&str, &str); 5] = [
+/// a wait for a lock is bounded by the statement timeout already. Who waited for a lock must see what
+/// its last holder committed, whatever isolation the database has for default.
+const SESSION: [(&str, &str); 6] = [
+    ("default_transaction_isolation", "read committed"),
     ("idle_in_transaction_session_timeout", "30s"),
     ("tcp_keepalives_idle", "30s"),
     ("tcp_keepalives_interval", "10s"),
@@ -225,6 +227,7 @@ mod tests {
             ("TimeZone", "UTC"),
             ("statement_timeout", "1500ms"),
             ("idle_in_transaction_session_timeout", "30s"),
+            ("default_transaction_isolation", "read committed"),
             ("lock_timeout", "0"),
         ] {
             let row = sqlx::query("SELECT current_setting($1)")

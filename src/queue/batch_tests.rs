@@ -1,6 +1,9 @@
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use sqlx::{PgConnection, PgPool, Row as _, postgres::types::PgInterval};
+use sqlx::{
+    Executor as _, PgConnection, PgPool, Row as _,
+    postgres::{PgRow, types::PgInterval},
+};
 
 use super::{
     super::{
@@ -16,6 +19,9 @@ use crate::testing::Database;
 
 const KINDS: &str = "INSERT INTO ingestd.job_kinds (kind, queue, max_attempts, timeout_secs)
                      VALUES ('t.many', 'default', 3, 60)";
+
+/// Longest wait for anything.
+const PATIENCE: Duration = Duration::from_secs(40);
 
 /// What a claim brought.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,12 +66,12 @@ async fn worker(pool: &PgPool, knows_batches: bool) -> i64 {
     .unwrap()
 }
 
-async fn claim(conn: &mut PgConnection, worker: i64, most: i64) -> Vec<Claimed> {
+async fn ask_for(conn: &mut PgConnection, worker: i64, most: i64) -> sqlx::Result<Vec<PgRow>> {
     let minute = PgInterval {
         microseconds: 60_000_000,
         ..PgInterval::default()
     };
-    let rows = sqlx::query(CLAIM)
+    sqlx::query(CLAIM)
         .bind("default")
         .bind(most)
         .bind([0_i16, 1, 2, 3])
@@ -78,7 +84,10 @@ async fn claim(conn: &mut PgConnection, worker: i64, most: i64) -> Vec<Claimed> 
         .bind(0_i64)
         .fetch_all(conn)
         .await
-        .unwrap();
+}
+
+async fn claim(conn: &mut PgConnection, worker: i64, most: i64) -> Vec<Claimed> {
+    let rows = ask_for(conn, worker, most).await.unwrap();
     let mut claimed: Vec<Claimed> = rows
         .iter()
         .map(|row| Claimed {
@@ -182,7 +191,9 @@ async fn beside_a_worker_that_knows_no_batches_there_are_none() {
 async fn until_waiting(pool: &PgPool, n: i64) {
     let waiting = "SELECT count(*) FROM pg_stat_activity
                    WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let began = Instant::now();
     while ask::<i64>(pool, waiting).await < n {
+        assert!(began.elapsed() < PATIENCE, "nobody waits");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -203,6 +214,22 @@ async fn claims_at_once_get_different_jobs() {
         got.iter()
             .all(|c| second.iter().all(|other| other.id != c.id))
     );
+}
+
+#[tokio::test]
+async fn no_claim_is_made_where_another_may_be_overlooked() {
+    let (db, worker) = database(3).await;
+    for (isolation, n_jobs) in [
+        ("SERIALIZABLE", 0),
+        ("REPEATABLE READ", 0),
+        ("READ COMMITTED", 3),
+    ] {
+        let default = format!("SET default_transaction_isolation = '{isolation}'");
+        let mut conn = db.pool().acquire().await.unwrap();
+        conn.execute(sqlx::AssertSqlSafe(default)).await.unwrap();
+        let claim = ask_for(&mut conn, worker, 3).await;
+        assert_eq!(claim.map_or(0, |rows| rows.len()), n_jobs, "{isolation}");
+    }
 }
 
 #[tokio::test]
