@@ -96,7 +96,6 @@ pub async fn accept(
     file_name: &str,
     wish: Wish,
 ) -> Result<Accepted, SubmitError> {
-    file.flush().await?;
     if let Some(name) = &wish.look.saved_mapping {
         return Err(saved_map::missing(name, "was not looked up").into());
     }
@@ -110,6 +109,7 @@ pub async fn accept(
         chunk_bytes: usize::MAX, // where chunks end changes nothing about what it comes to
         ..options.clone()
     };
+    file.begin_sync().await?;
     let (path, name) = (file.path().to_owned(), file_name.to_owned());
     let turn = INSPECTIONS.acquire().await.map_err(io::Error::other)?;
     let looked = spawn_blocking(move || sheet::inspect(&path, &name, &options)).await;
