@@ -38,6 +38,7 @@ pub mod row;
 pub mod sample;
 pub mod saved_map;
 pub mod seen;
+mod seen_codes;
 mod settle;
 pub mod sheet;
 mod slice;

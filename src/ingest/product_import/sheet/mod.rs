@@ -52,6 +52,7 @@ use merged::{Fill, Filled};
 pub use options::{Charset, ChildLimits, Dialect, Format, Options, Quote, StopFlag};
 pub use refusal::Refusal;
 use rows::Workbook;
+pub(super) use temporary::file as nameless_file;
 
 /// Cells of a delimited row that are looked at: those beyond the last header must be blank.
 const CSV_COLUMNS: usize = 65_536;
@@ -324,7 +325,7 @@ pub fn read(
     let mut workbook = rows::open(source.path(), inspection.format, options)?;
     let is_csv = matches!(inspection.format, Format::Csv(_));
     let rules = rules(workbook.epoch(), is_csv, options);
-    let mut reading = Reading::new(inspection, rules, options, sink);
+    let mut reading = Reading::new(path, inspection, rules, options, sink);
     for (place, head) in inspection.heads().enumerate() {
         let n_columns = match head.mapping.columns.last() {
             Some(column) if !is_csv => column.index + 1,
