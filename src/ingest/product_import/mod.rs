@@ -21,6 +21,7 @@ pub mod header;
 pub mod header_map;
 mod history;
 pub mod job;
+mod kept;
 pub mod load;
 pub mod locale;
 pub mod plan;
