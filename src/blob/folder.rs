@@ -9,7 +9,7 @@ use std::{
 };
 
 use sha2::{Digest, Sha256};
-use tokio::{fs, io::AsyncWriteExt};
+use tokio::{fs, io::AsyncWriteExt, task::JoinHandle};
 
 /// The folder that holds the blobs.
 #[derive(Debug, Clone)]
@@ -84,6 +84,7 @@ impl Store {
             file,
             hash: Sha256::new(),
             size_bytes: 0,
+            sync: None,
         })
     }
 
@@ -151,6 +152,14 @@ pub struct Writer {
     file: fs::File,
     hash: Sha256,
     size_bytes: u64,
+    sync: Option<Syncing>,
+}
+
+/// A sync under way, of so many first bytes.
+#[derive(Debug)]
+struct Syncing {
+    size_bytes: u64,
+    ends: JoinHandle<io::Result<()>>,
 }
 
 impl Writer {
@@ -192,6 +201,32 @@ impl Writer {
         self.file.flush().await
     }
 
+    /// Begins to sync what was written so far, as [`Writer::flush`] makes it visible: whoever looks
+    /// at it meanwhile does not wait for the disk, [`Writer::finish`] does for what is left.
+    ///
+    /// # Errors
+    ///
+    /// The disk is full or fails; what the sync itself meets is told by [`Writer::finish`].
+    pub async fn begin_sync(&mut self) -> io::Result<()> {
+        self.file.flush().await?;
+        self.end_sync().await?;
+        let file = self.file.try_clone().await?.into_std().await;
+        self.sync = Some(Syncing {
+            size_bytes: self.size_bytes,
+            ends: tokio::task::spawn_blocking(move || file.sync_all()),
+        });
+        Ok(())
+    }
+
+    /// Waits for the sync under way, and returns whether it was of every byte written.
+    async fn end_sync(&mut self) -> io::Result<bool> {
+        let Some(sync) = self.sync.take() else {
+            return Ok(false);
+        };
+        sync.ends.await.map_err(io::Error::other)??;
+        Ok(sync.size_bytes == self.size_bytes)
+    }
+
     /// Syncs the blob to disk and gives it its name.
     ///
     /// # Errors
@@ -199,7 +234,9 @@ impl Writer {
     /// The disk is full or fails; nothing is left behind.
     pub async fn finish(mut self) -> io::Result<Blob> {
         self.file.flush().await?;
-        self.file.sync_all().await?;
+        if !self.end_sync().await? {
+            self.file.sync_all().await?;
+        }
         fs::rename(&self.path, self.store.dir.join(&self.name)).await?;
         // The rename is durable once the folder is.
         fs::File::open(&self.store.dir).await?.sync_all().await?;
@@ -247,6 +284,27 @@ mod tests {
             std::fs::read_dir(dir.path().join("blobs")).unwrap().count(),
             0
         );
+    }
+
+    #[tokio::test]
+    async fn what_is_written_behind_a_sync_is_synced_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).await.unwrap();
+        let mut writer = store.create().await.unwrap();
+        writer.write(b"abc").await.unwrap();
+        writer.begin_sync().await.unwrap();
+        let seen = std::fs::read(writer.path()).unwrap();
+        assert_eq!(seen, b"abc", "what is being synced is visible");
+        writer.write(b"def").await.unwrap();
+        let mut later = store.create().await.unwrap();
+        later.write(b"abc").await.unwrap();
+        later.begin_sync().await.unwrap();
+        assert!(!writer.end_sync().await.unwrap(), "of half of it");
+        assert!(later.end_sync().await.unwrap(), "of all of it");
+        assert!(!later.end_sync().await.unwrap(), "told once");
+        let blob = writer.finish().await.unwrap();
+        let kept = std::fs::read(store.path(&blob.name).unwrap()).unwrap();
+        assert_eq!(kept, b"abcdef");
     }
 
     #[tokio::test]

@@ -9,6 +9,8 @@
 //!   say, and a row must not become right because another one is wrong.
 
 use std::borrow::Cow;
+use std::io;
+use std::path::Path;
 
 use chrono::NaiveDateTime;
 use rust_decimal::Decimal;
@@ -23,7 +25,8 @@ use super::hash::{HAS_ATTRIBUTES, RowHasher};
 use super::header::{Column, Mapping, Target, cut, trim};
 use super::locale::Locale;
 use super::row::{ProductRow, RejectedRow, RowError};
-use super::seen::{SeenCodes, Spots};
+use super::seen::Spots;
+use super::seen_codes::SeenCodes;
 use super::value;
 
 /// Codes are keys of an index and no longer than this many bytes of UTF-8.
@@ -84,7 +87,7 @@ impl Checker {
             is_download: mapping.is_download(),
             mapping,
             rules,
-            seen: SeenCodes::default(),
+            seen: SeenCodes::new(std::env::temp_dir().join("codes"), fastrand::u64(..)),
             spots,
         }
     }
@@ -98,11 +101,25 @@ impl Checker {
         self.mapping = mapping;
     }
 
-    /// Makes room for the codes of so many rows, before the first is checked.
-    pub fn expect_rows(&mut self, n_rows: u64) {
+    /// Makes room for the codes of so many rows, before the first is checked; what memory has none
+    /// for goes to a file in the folder of `beside`.
+    pub fn expect_rows(&mut self, n_rows: u64, beside: &Path) {
         if !self.rules.allow_duplicates {
-            self.seen = SeenCodes::with_room(n_rows);
+            let seen = SeenCodes::new(beside.to_owned(), fastrand::u64(..));
+            self.seen = seen.with_room(n_rows);
         }
+    }
+
+    /// Takes out why it cannot be told any more which codes were there before: what was said of the
+    /// rows since this was asked last may be wrong.
+    pub fn fault(&mut self) -> Option<io::Error> {
+        self.seen.fault()
+    }
+
+    /// Fails as a full disk makes it fail.
+    #[cfg(test)]
+    pub(super) fn fail(&mut self) {
+        self.seen.fail(io::ErrorKind::StorageFull.into());
     }
 
     /// Checks the next row below the header row.

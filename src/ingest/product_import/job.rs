@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use super::{
     columns::Columns,
     field::Field,
+    kept,
     load::{self, Loaded, Target},
     plan::{Duplicates, Mode, Plan},
     preview::Preview,
@@ -389,9 +390,10 @@ impl<'a> Import<'a> {
         let (path, options) = (self.path.clone(), self.options.clone());
         let inspection = self.params.inspection.clone();
         let (first, plan) = (self.cursor.next_chunk, self.plan);
+        let opened = kept::take(&self.params.blob);
         let reader = tokio::task::spawn_blocking(move || {
             let mut spots = Spots::of_sheets(&inspection);
-            sheet::read(&path, &inspection, &options, &mut |mut chunk| {
+            sheet::read_on(opened, &path, &inspection, &options, &mut |mut chunk| {
                 if plan.duplicates != Duplicates::FirstWins {
                     spots.turn_to(chunk.sheet);
                     let settler = Settler {

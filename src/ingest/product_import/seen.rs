@@ -1,4 +1,6 @@
-//! The codes of a file so far, in 16 to 20 bytes each. Pure.
+//! Which codes a file has, for plans that must know before the first row is written. Pure.
+//!
+//! Which row has a code first is [`super::seen_codes`]'s.
 
 use twox_hash::XxHash3_128;
 
@@ -7,85 +9,6 @@ use super::sheet::Inspection;
 const SHARDS: usize = 64;
 /// Places of the smallest table of a shard.
 const LEAST_PLACES: usize = 16;
-
-/// A set of codes that remembers the first row of each.
-///
-/// The codes themselves are not kept, only 80 bits of their XXH3-128 hash. Among two million codes
-/// two different ones agree in all of them with a chance of n²⁄2⁸¹, one in 600 thousand million
-/// files; what then happens is that a good row is refused as a duplicate, by name, and nothing
-/// wrong is imported. Verifying a hit by reading the first row again would cost a second scan for
-/// every duplicate. A million codes take 16 MB where their number is known before, and up to 20 MB
-/// where it is not: the table then grows shard by shard and by a quarter, and what it outgrows is
-/// in pieces that nothing else fits.
-#[derive(Debug)]
-pub struct SeenCodes {
-    shards: Vec<Shard>,
-}
-
-/// Open addressing with linear probing. The parts of a place lie apart, to save padding.
-#[derive(Debug, Default)]
-struct Shard {
-    prints: Vec<u64>,
-    checks: Vec<u16>,
-    rows: Vec<u32>,
-    n_taken: usize,
-}
-
-/// What is kept of a code. A `print` of 0 is an empty place, so it is never 0 here.
-#[derive(Debug, Clone, Copy)]
-struct Entry {
-    print: u64,
-    check: u16,
-    row_no: u32,
-}
-
-impl Default for SeenCodes {
-    fn default() -> Self {
-        Self {
-            shards: (0..SHARDS).map(|_| Shard::default()).collect(),
-        }
-    }
-}
-
-impl SeenCodes {
-    /// Makes room for about so many codes; there may be more.
-    #[must_use]
-    pub fn with_room(n_codes: u64) -> Self {
-        let n_codes = usize::try_from(n_codes).unwrap_or(usize::MAX);
-        let mean = n_codes / SHARDS;
-        // A shard gets the mean and, hardly ever, four deviations more; it grows at seven eighths.
-        let most = mean.saturating_add(4 * mean.isqrt() + 1);
-        let n_places = most.saturating_mul(8) / 7;
-        let shard = || match n_places {
-            0..LEAST_PLACES => Shard::default(),
-            _ => Shard::empty(n_places),
-        };
-        Self {
-            shards: (0..SHARDS).map(|_| shard()).collect(),
-        }
-    }
-
-    /// Remembers a code, or returns the row in which it was first.
-    pub fn insert(&mut self, code: &str, row_no: u32) -> Option<u32> {
-        let (shard, entry) = Self::place(code, row_no);
-        self.shards
-            .get_mut(shard)
-            .and_then(|shard| shard.insert(entry))
-    }
-
-    /// Returns the shard that a code belongs to, and what is kept of it.
-    fn place(code: &str, row_no: u32) -> (usize, Entry) {
-        let hash = XxHash3_128::oneshot(code.as_bytes());
-        let [print, other] = [hash, hash >> 64].map(low_half);
-        let entry = Entry {
-            print: print.max(1),
-            check: u16::try_from(other & 0xffff).unwrap_or_default(),
-            row_no,
-        };
-        let shard = usize::try_from(other >> 16).unwrap_or_default() % SHARDS;
-        (shard, entry)
-    }
-}
 
 /// Bits of a row number where there are several sheets; the sheet's place is above them.
 const ROW_BITS: u32 = 24;
@@ -142,9 +65,21 @@ impl Spots {
 }
 
 /// The last row of each code of a file, and whether it has others: known once the file was read.
-#[derive(Debug, Default)]
+///
+/// The codes themselves are not kept, only 80 bits of their XXH3-128 hash, in 16 to 20 bytes with the
+/// row. Among two million codes two different ones agree in all of them with a chance of n²⁄2⁸¹, one
+/// in 600 thousand million files.
+#[derive(Debug)]
 pub struct FileCodes {
-    codes: SeenCodes,
+    shards: Vec<Shard>,
+}
+
+impl Default for FileCodes {
+    fn default() -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| Shard::default()).collect(),
+        }
+    }
 }
 
 /// Bit of a row number that says that the code is in several rows; row numbers are below it.
@@ -153,24 +88,55 @@ const SEVERAL: u32 = 1 << 31;
 impl FileCodes {
     /// Notes that a row has a code; rows come in the sheet's order.
     pub fn note(&mut self, code: &str, row_no: u32) {
-        let (shard, mut entry) = SeenCodes::place(code, row_no & !SEVERAL);
-        if let Some(shard) = self.codes.shards.get_mut(shard)
-            && shard.find(entry).is_some()
-        {
+        let (shard, mut entry) = place(code, row_no & !SEVERAL);
+        let Some(shard) = self.shards.get_mut(shard) else {
+            return; // cannot be
+        };
+        if shard.find(entry).is_some() {
             entry.row_no |= SEVERAL;
             shard.replace(entry);
         } else {
-            self.codes.insert(code, row_no & !SEVERAL);
+            shard.insert(entry);
         }
     }
 
     /// Returns the last row that has a code, and whether others have it too; `None`: none has it.
     #[must_use]
     pub fn last(&self, code: &str) -> Option<(u32, bool)> {
-        let (shard, entry) = SeenCodes::place(code, 0);
-        let row_no = self.codes.shards.get(shard)?.find(entry)?;
+        let (shard, entry) = place(code, 0);
+        let row_no = self.shards.get(shard)?.find(entry)?;
         Some((row_no & !SEVERAL, row_no & SEVERAL != 0))
     }
+}
+
+/// Returns the shard that a code belongs to, and what is kept of it.
+fn place(code: &str, row_no: u32) -> (usize, Entry) {
+    let hash = XxHash3_128::oneshot(code.as_bytes());
+    let [print, other] = [hash, hash >> 64].map(low_half);
+    let entry = Entry {
+        print: print.max(1),
+        check: u16::try_from(other & 0xffff).unwrap_or_default(),
+        row_no,
+    };
+    let shard = usize::try_from(other >> 16).unwrap_or_default() % SHARDS;
+    (shard, entry)
+}
+
+/// Open addressing with linear probing. The parts of a place lie apart, to save padding.
+#[derive(Debug, Default)]
+struct Shard {
+    prints: Vec<u64>,
+    checks: Vec<u16>,
+    rows: Vec<u32>,
+    n_taken: usize,
+}
+
+/// What is kept of a code. A `print` of 0 is an empty place, so it is never 0 here.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    print: u64,
+    check: u16,
+    row_no: u32,
 }
 
 fn low_half(hash: u128) -> u64 {
@@ -187,26 +153,15 @@ impl Shard {
         }
     }
 
-    fn insert(&mut self, entry: Entry) -> Option<u32> {
+    /// Keeps an entry that is not there.
+    fn insert(&mut self, entry: Entry) {
         // at seven eighths a look takes some 30 places, four cache lines in a row
         if self.n_taken * 8 >= self.prints.len() * 7 {
             self.grow();
         }
-        let mut at = self.home(entry.print);
-        loop {
-            match self.prints.get(at).copied() {
-                None => at = 0,
-                Some(0) => break,
-                Some(print)
-                    if print == entry.print && self.checks.get(at) == Some(&entry.check) =>
-                {
-                    return self.rows.get(at).copied();
-                }
-                Some(_) => at += 1,
-            }
+        if let Some((at, false)) = self.seek(entry) {
+            self.put(at, entry);
         }
-        self.put(at, entry);
-        None
     }
 
     /// Returns where an entry is, or else the free place where it belongs; `None` in a table of none.
@@ -288,16 +243,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_the_first_row_of_a_code() {
-        let mut seen = SeenCodes::default();
-        assert_eq!(seen.insert("A-1", 2), None);
-        assert_eq!(seen.insert("A-2", 3), None);
-        assert_eq!(seen.insert("A-1", 4), Some(2));
-        assert_eq!(seen.insert("A-1", 5), Some(2));
-        assert_eq!(seen.insert("a-1", 6), None);
-    }
-
-    #[test]
     fn rows_of_several_sheets_have_numbers_of_their_own() {
         let mut spots = Spots {
             names: ["A", "B"].map(str::to_owned).to_vec(),
@@ -331,48 +276,29 @@ mod tests {
 
     #[test]
     fn holds_many_in_little_memory() {
-        let mut seen = SeenCodes::default();
+        let mut codes = FileCodes::default();
         for n in 0..200_000_u32 {
-            assert_eq!(seen.insert(&format!("SKU-{n:07}"), n), None);
+            codes.note(&format!("SKU-{n:07}"), n);
         }
         for n in (0..200_000_u32).step_by(997) {
-            assert_eq!(seen.insert(&format!("SKU-{n:07}"), u32::MAX), Some(n));
+            assert_eq!(codes.last(&format!("SKU-{n:07}")), Some((n, false)));
         }
-        let places: usize = seen.shards.iter().map(|shard| shard.prints.len()).sum();
+        let places: usize = codes.shards.iter().map(|shard| shard.prints.len()).sum();
         assert!(places * 14 / 200_000 <= 20, "{places} places");
-    }
-
-    #[test]
-    fn room_for_a_known_number_is_made_once() {
-        let mut seen = SeenCodes::with_room(200_000);
-        let places = |seen: &SeenCodes| -> Vec<usize> {
-            seen.shards.iter().map(|shard| shard.prints.len()).collect()
-        };
-        let before = places(&seen);
-        for n in 0..200_000_u32 {
-            assert_eq!(seen.insert(&format!("SKU-{n:07}"), n), None);
-        }
-        assert_eq!(places(&seen), before, "a shard has grown");
-        assert!(before.iter().sum::<usize>() * 14 / 200_000 <= 18);
-        for n in 200_000..300_000_u32 {
-            assert_eq!(
-                seen.insert(&format!("SKU-{n:07}"), n),
-                None,
-                "beyond what was said"
-            );
-        }
-        assert_eq!(seen.insert("SKU-0000007", 1), Some(7));
-        assert_eq!(SeenCodes::with_room(3).insert("A", 1), None);
     }
 
     proptest! {
         #[test]
-        fn agrees_with_a_map(codes in prop::collection::vec("[a-c]{0,3}", 0..300)) {
-            let mut seen = SeenCodes::default();
-            let mut model: HashMap<&str, u32> = HashMap::new();
-            for (row_no, code) in (0..).zip(&codes) {
-                prop_assert_eq!(seen.insert(code, row_no), model.get(code.as_str()).copied());
-                model.entry(code).or_insert(row_no);
+        fn agrees_with_a_map(list in prop::collection::vec("[a-c]{0,3}", 0..300)) {
+            let mut codes = FileCodes::default();
+            let mut model: HashMap<&str, (u32, bool)> = HashMap::new();
+            for (row_no, code) in (0..).zip(&list) {
+                codes.note(code, row_no);
+                let several = model.contains_key(code.as_str());
+                model.insert(code, (row_no, several));
+            }
+            for code in &list {
+                prop_assert_eq!(codes.last(code), model.get(code.as_str()).copied());
             }
         }
     }

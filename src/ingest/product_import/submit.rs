@@ -13,9 +13,10 @@ use tokio::{sync::Semaphore, task::spawn_blocking};
 use super::{
     RunImport, header,
     job::Params,
+    kept,
     plan::{Mode, Wish},
     saved_map,
-    sheet::{self, Inspection, Refusal, SkippedSheet},
+    sheet::{self, Inspection, Opened, Refusal, SkippedSheet},
     store::{self, ImportType},
 };
 use crate::{
@@ -68,6 +69,7 @@ pub struct Accepted {
     inspection: Inspection,
     wish: Wish,
     reading_hash: i64,
+    opened: Option<Opened>,
     /// Where the file lies, while nobody relies on it.
     unwanted: Option<PathBuf>,
 }
@@ -96,7 +98,6 @@ pub async fn accept(
     file_name: &str,
     wish: Wish,
 ) -> Result<Accepted, SubmitError> {
-    file.flush().await?;
     if let Some(name) = &wish.look.saved_mapping {
         return Err(saved_map::missing(name, "was not looked up").into());
     }
@@ -110,11 +111,12 @@ pub async fn accept(
         chunk_bytes: usize::MAX, // where chunks end changes nothing about what it comes to
         ..options.clone()
     };
+    file.begin_sync().await?;
     let (path, name) = (file.path().to_owned(), file_name.to_owned());
     let turn = INSPECTIONS.acquire().await.map_err(io::Error::other)?;
-    let looked = spawn_blocking(move || sheet::inspect(&path, &name, &options)).await;
+    let looked = spawn_blocking(move || sheet::inspect_and_keep(&path, &name, &options)).await;
     drop(turn);
-    let inspection = looked.map_err(io::Error::other)??;
+    let (inspection, opened) = looked.map_err(io::Error::other)??;
     if wish.plan.mode == Mode::ReplaceAll {
         refuse_unread(&inspection)?;
     }
@@ -122,6 +124,7 @@ pub async fn accept(
     let reading_hash = wish.plan.hash(inspection.fingerprint(&asked));
     Ok(Accepted {
         reading_hash,
+        opened,
         wish,
         unwanted: blobs.path(&blob.name),
         blob,
@@ -237,6 +240,9 @@ impl Accepted {
     /// nobody wants is better than a run without its file.
     pub fn keep(mut self) {
         self.unwanted = None;
+        if let Some(opened) = self.opened.take() {
+            kept::keep(&self.blob.name, opened);
+        }
         let n = self.blob.size_bytes;
         BytesIngested {
             kind: RunImport::KIND,

@@ -126,16 +126,22 @@ fn read_file(
     name: &str,
     options: &sheet::Options,
 ) -> Result<(Inspection, Chunk, u64), Refusal> {
-    let mut inspection = sheet::inspect(path, name, options)?;
+    let (mut inspection, opened) = sheet::inspect_and_keep(path, name, options)?;
     field::own_only(&mut inspection.mapping);
     let mut whole = None;
-    let summary = sheet::read(path, &inspection, options, &mut |chunk| match whole {
-        None => {
-            whole = Some(chunk);
-            ControlFlow::Continue(())
-        }
-        Some(_) => ControlFlow::Break(()),
-    })?;
+    let summary = sheet::read_on(
+        opened,
+        path,
+        &inspection,
+        options,
+        &mut |chunk| match whole {
+            None => {
+                whole = Some(chunk);
+                ControlFlow::Continue(())
+            }
+            Some(_) => ControlFlow::Break(()),
+        },
+    )?;
     if summary.n_chunks > 1 {
         return Err(too_large(options.chunk_bytes));
     }

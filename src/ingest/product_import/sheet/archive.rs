@@ -221,9 +221,17 @@ pub(super) struct Scan {
 /// [`Refusal::INVALID_FILE_FORMAT`] when the part is damaged, or is not in an encoding that has no
 /// zero bytes; [`Refusal::ARCHIVE_LIMITS`] when a run without `<` is longer than 16 MiB.
 pub(super) fn scan(archive: &mut Archive, name: &str) -> Result<Scan, Refusal> {
-    let entry = archive.by_name(name).map_err(|error| damaged(&error))?;
+    scan_part(name, part(archive, name)?)
+}
+
+/// As [`scan`], of a part that is being inflated.
+///
+/// # Errors
+///
+/// As [`scan`], and when the part cannot be read on.
+pub(super) fn scan_part(name: &str, part: impl Read) -> Result<Scan, Refusal> {
     let mut scanner = Scanner::new();
-    scanner.run(entry).map_err(|refusal| Refusal {
+    scanner.run(part).map_err(|refusal| Refusal {
         message: format!("{name}: {}", refusal.message),
         ..refusal
     })

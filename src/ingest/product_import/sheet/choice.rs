@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::super::header::cut;
 use super::options::Options;
 use super::refusal::Refusal;
-use super::rows::{SheetName, Workbook};
+use super::rows::SheetName;
 
 /// Sheets of one import at most.
 pub(super) const MAX_SHEETS: usize = 100;
@@ -119,8 +119,7 @@ impl Chosen {
 /// # Errors
 ///
 /// [`Refusal::NO_SUCH_SHEET`] where one is asked for that is not there, or more than can be read.
-pub(super) fn choose(workbook: &dyn Workbook, options: &Options) -> Result<Chosen, Refusal> {
-    let sheets = workbook.sheets();
+pub(super) fn choose(sheets: Vec<SheetName>, options: &Options) -> Result<Chosen, Refusal> {
     match &options.sheets {
         Some(Sheets::Listed(listed)) => all_listed(&sheets, listed),
         Some(Sheets::All) => {

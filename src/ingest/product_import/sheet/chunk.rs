@@ -1,6 +1,7 @@
 //! Gathers checked rows into chunks.
 
 use std::ops::ControlFlow;
+use std::path::Path;
 
 use super::super::cell::RowBuf;
 use super::super::check::{Checker, Outcome, Rules};
@@ -54,8 +55,10 @@ pub(super) struct Reading<'s> {
 
 impl<'s> Reading<'s> {
     /// Prepares to hand chunks of [`Options::chunk_rows`] rows to `sink`, and smaller ones where
-    /// those weigh more than [`Options::chunk_bytes`].
+    /// those weigh more than [`Options::chunk_bytes`]; the codes seen may lie in a file beside
+    /// `path`.
     pub(super) fn new(
+        path: &Path,
         inspection: &'s Inspection,
         rules: Rules,
         options: &Options,
@@ -64,7 +67,7 @@ impl<'s> Reading<'s> {
         let spots = Spots::of_sheets(inspection);
         let mut checker = Checker::new(inspection.mapping.clone(), rules, spots);
         let n_rows = inspection.rows_at_most.unwrap_or_default();
-        checker.expect_rows(n_rows.min(options.max_rows.into()));
+        checker.expect_rows(n_rows.min(options.max_rows.into()), path);
         Self {
             checker,
             inspection,
@@ -174,6 +177,12 @@ impl<'s> Reading<'s> {
     }
 
     fn hand_on(&mut self) -> Result<(), Refusal> {
+        if let Some(error) = self.checker.fault() {
+            return Err(Refusal::new(
+                Refusal::READ_FAILED,
+                format!("the codes of the file could not be kept while it is read: {error}"),
+            ));
+        }
         if self.chunk.last_row > LAST_ROW && !self.inspection.more.is_empty() {
             // duplicates are named by sheet and row, which share a word
             return Err(Refusal::new(
@@ -191,5 +200,52 @@ impl<'s> Reading<'s> {
         self.summary.n_chunks += 1;
         self.summary.stopped = (self.sink)(chunk).is_break();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::cell::{Cell, Epoch};
+    use super::*;
+
+    /// Two rows of one code.
+    struct Twice(u32);
+
+    impl Rows for Twice {
+        fn next_row(&mut self, row: &mut RowBuf) -> Result<bool, Refusal> {
+            self.0 += 1;
+            row.start(self.0 + 1);
+            row.set(0, Cell::Text("A"));
+            row.set(1, Cell::Text("Lamp"));
+            Ok(self.0 <= 2)
+        }
+    }
+
+    fn read(breaks: bool) -> (Result<(), Refusal>, u32) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        std::fs::write(&path, "code,name\nA,Lamp\n").unwrap();
+        let options = Options::default();
+        let inspection = super::super::inspect(&path, "", &options).unwrap();
+        let rules = super::super::rules(Epoch::Y1900, true, &options);
+        let mut n_good = 0;
+        let mut sink = |chunk: Chunk| {
+            n_good += chunk.rows.len();
+            ControlFlow::Continue(())
+        };
+        let mut reading = Reading::new(&path, &inspection, rules, &options, &mut sink);
+        if breaks {
+            reading.checker.fail();
+        }
+        let read = reading.run(&mut Twice(0), (10, 1000), 1);
+        (read, u32::try_from(n_good).unwrap())
+    }
+
+    #[test]
+    fn no_row_is_handed_on_of_which_it_is_not_known_whether_it_is_a_duplicate() {
+        assert_eq!(read(false), (Ok(()), 1));
+        let (ended, n_good) = read(true);
+        assert_eq!(n_good, 0);
+        assert!(ended.unwrap_err().is_transient(), "another attempt may do");
     }
 }

@@ -7,6 +7,7 @@
 //! bytes that anybody uploads make these functions panic; that they also need
 //! bounded memory is argued at the top of each reader.
 
+mod ahead;
 mod archive;
 mod calamine_cell;
 mod child;
@@ -20,6 +21,7 @@ mod inspection;
 mod merged;
 mod ods;
 mod ole;
+mod opened;
 mod options;
 mod package;
 mod refusal;
@@ -49,9 +51,11 @@ use head::{Head, NoHeader};
 pub use inspection::{FurtherSheet, Inspection, SheetHead, SkippedSheet, Summary};
 pub use merged::MergedCells;
 use merged::{Fill, Filled};
+pub use opened::Opened;
 pub use options::{Charset, ChildLimits, Dialect, Format, Options, Quote, StopFlag};
 pub use refusal::Refusal;
 use rows::Workbook;
+pub(super) use temporary::file as nameless_file;
 
 /// Cells of a delimited row that are looked at: those beyond the last header must be blank.
 const CSV_COLUMNS: usize = 65_536;
@@ -65,6 +69,20 @@ const CSV_COLUMNS: usize = 65_536;
 ///
 /// A [`Refusal`], to be answered with status 400: the constants of [`Refusal`] say why.
 pub fn inspect(path: &Path, file_name: &str, options: &Options) -> Result<Inspection, Refusal> {
+    inspect_and_keep(path, file_name, options).map(|(inspection, _)| inspection)
+}
+
+/// As [`inspect`], for who reads the file next: with what it opened, where a reading can go on with
+/// that.
+///
+/// # Errors
+///
+/// As [`inspect`].
+pub fn inspect_and_keep(
+    path: &Path,
+    file_name: &str,
+    options: &Options,
+) -> Result<(Inspection, Option<Opened>), Refusal> {
     look(path, options).map_err(|refusal| Refusal {
         message: match file_name {
             "" => refusal.message,
@@ -74,7 +92,7 @@ pub fn inspect(path: &Path, file_name: &str, options: &Options) -> Result<Inspec
     })
 }
 
-fn look(path: &Path, options: &Options) -> Result<Inspection, Refusal> {
+fn look(path: &Path, options: &Options) -> Result<(Inspection, Option<Opened>), Refusal> {
     let n_bytes = std::fs::metadata(path)?.len();
     if n_bytes > options.max_file_bytes {
         return Err(Refusal::new(
@@ -89,13 +107,13 @@ fn look(path: &Path, options: &Options) -> Result<Inspection, Refusal> {
     let path = source.path();
     let aliases = Aliases::new(&options.aliases).with(&options.mapping);
     let Some(format) = detect::detect(path)?.workbook() else {
-        return look_at_text(path, &aliases, options);
+        return look_at_text(path, &aliases, options).map(|inspection| (inspection, None));
     };
-    let mut workbook = rows::open(path, format, options)?;
+    let mut workbook = rows::open_to_look(path, format, options)?;
     let (found, skipped) = find_sheets(workbook.as_mut(), &aliases, options)?;
     let inspection = inspection(format, found, skipped);
     refuse_unused(&inspection, options)?;
-    Ok(inspection)
+    Ok((inspection, Opened::keep(workbook, source)))
 }
 
 /// Refuses what somebody says of headers that are not there: it is misspelt, and the column that was
@@ -189,7 +207,7 @@ fn find_sheets(
     aliases: &Aliases,
     options: &Options,
 ) -> Result<(Found, Vec<SkippedSheet>), Refusal> {
-    let chosen = choice::choose(workbook, options)?;
+    let chosen = choice::choose(workbook.sheets(), options)?;
     let mut found: Option<Found> = None;
     let mut without: Vec<(String, NoHeader)> = Vec::new();
     for sheet in chosen.names {
@@ -320,11 +338,30 @@ pub fn read(
     options: &Options,
     sink: &mut (dyn FnMut(Chunk) -> ControlFlow<()> + Send),
 ) -> Result<Summary, Refusal> {
-    let source = unpack::open(path)?;
-    let mut workbook = rows::open(source.path(), inspection.format, options)?;
+    read_on(None, path, inspection, options, sink)
+}
+
+/// As [`read`], with what [`inspect_and_keep`] opened of the same file, which may lie at another path
+/// by now.
+///
+/// # Errors
+///
+/// As [`read`].
+pub fn read_on(
+    opened: Option<Opened>,
+    path: &Path,
+    inspection: &Inspection,
+    options: &Options,
+    sink: &mut (dyn FnMut(Chunk) -> ControlFlow<()> + Send),
+) -> Result<Summary, Refusal> {
+    let opened = opened.and_then(|opened| opened.go_on(path, options));
+    let (_source, mut workbook) = match opened {
+        Some(opened) => opened,
+        None => open(path, inspection, options)?,
+    };
     let is_csv = matches!(inspection.format, Format::Csv(_));
     let rules = rules(workbook.epoch(), is_csv, options);
-    let mut reading = Reading::new(inspection, rules, options, sink);
+    let mut reading = Reading::new(path, inspection, rules, options, sink);
     for (place, head) in inspection.heads().enumerate() {
         let n_columns = match head.mapping.columns.last() {
             Some(column) if !is_csv => column.index + 1,
@@ -355,6 +392,17 @@ pub fn read(
     Ok(reading.summary())
 }
 
+/// Opens an inspected file.
+fn open(
+    path: &Path,
+    inspection: &Inspection,
+    options: &Options,
+) -> Result<(unpack::Source, Box<dyn Workbook>), Refusal> {
+    let source = unpack::open(path)?;
+    let workbook = rows::open(source.path(), inspection.format, options)?;
+    Ok((source, workbook))
+}
+
 /// Reads the rows of an inspected file's first sheet as cells, the header row and those above it with them, and
 /// hands them to `take`, which ends the reading with [`ControlFlow::Break`].
 ///
@@ -369,8 +417,7 @@ pub fn walk(
     options: &Options,
     take: &mut dyn FnMut(&RowBuf) -> ControlFlow<()>,
 ) -> Result<(), Refusal> {
-    let source = unpack::open(path)?;
-    let mut workbook = rows::open(source.path(), inspection.format, options)?;
+    let (_source, mut workbook) = open(path, inspection, options)?;
     let mut row = RowBuf::new(
         options.max_columns,
         options.max_cell_chars.saturating_mul(4),

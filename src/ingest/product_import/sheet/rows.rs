@@ -56,6 +56,12 @@ pub(super) trait Workbook {
     fn epoch(&self) -> Epoch {
         Epoch::Y1900
     }
+
+    /// Returns the workbook for a reading later on, where what it holds meanwhile is little: no
+    /// process, and no more memory than where its strings lie.
+    fn keep(self: Box<Self>) -> Option<scan::Scanned> {
+        None
+    }
 }
 
 /// What is done with the rows of a sheet. Rows borrow from their workbook, hence this way round.
@@ -78,7 +84,8 @@ pub(super) trait Rows {
     }
 }
 
-/// Opens a file of a known format: workbooks other than the xlsx of `scan` in a child process.
+/// Opens a file of a known format that was looked at: workbooks other than the xlsx of `scan` in a
+/// child process.
 ///
 /// # Errors
 ///
@@ -88,12 +95,34 @@ pub(super) fn open(
     format: Format,
     options: &Options,
 ) -> Result<Box<dyn Workbook>, Refusal> {
+    open_for(scan::Purpose::Read, path, format, options)
+}
+
+/// As [`open`], for who verifies its sheets.
+///
+/// # Errors
+///
+/// As [`open`].
+pub(super) fn open_to_look(
+    path: &Path,
+    format: Format,
+    options: &Options,
+) -> Result<Box<dyn Workbook>, Refusal> {
+    open_for(scan::Purpose::Look, path, format, options)
+}
+
+fn open_for(
+    purpose: scan::Purpose,
+    path: &Path,
+    format: Format,
+    options: &Options,
+) -> Result<Box<dyn Workbook>, Refusal> {
     match format {
         Format::Csv(dialect) => Ok(Box::new(delimited::Delimited::new(
             File::open(path)?,
             dialect,
         ))),
-        Format::Xlsx => scan::open(path, options, |path, options| {
+        Format::Xlsx => scan::open(path, options, purpose, |path, options| {
             child::open(path, Format::Xlsx, options)
         }),
         format => child::open(path, format, options),

@@ -20,11 +20,16 @@ use super::temporary;
 #[derive(Debug)]
 pub(super) struct Source {
     path: PathBuf,
-    /// Keeps the file without a name that `path` leads to.
-    _file: Option<File>,
+    /// The file without a name that `path` leads to, where there is one.
+    unpacked: Option<File>,
 }
 
 impl Source {
+    /// Whether [`Source::path`] is of another file than the one that was opened.
+    pub(super) fn is_unpacked(&self) -> bool {
+        self.unpacked.is_some()
+    }
+
     /// Where it can be opened, as often as one likes, while this lives.
     pub(super) fn path(&self) -> &Path {
         &self.path
@@ -67,7 +72,7 @@ pub(super) fn open(path: &Path) -> Result<Source, Refusal> {
             )),
             None => path.to_owned(),
         },
-        _file: unpacked,
+        unpacked,
     })
 }
 

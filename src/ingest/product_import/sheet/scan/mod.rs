@@ -23,7 +23,9 @@ mod window;
 use std::path::{Path, PathBuf};
 
 use super::super::cell::{Epoch, RowBuf};
+use super::ahead::Ahead;
 use super::archive::{self, Archive};
+use super::choice;
 use super::head::MAX_HEADER_CHARS;
 use super::merged;
 use super::options::Options;
@@ -47,6 +49,17 @@ pub(super) struct Scanned {
     path: PathBuf,
     options: Options,
     other: OpenOther,
+    /// The look through the sheet that will be asked for first.
+    ahead: Option<Ahead>,
+}
+
+/// What a workbook is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Its sheets will be verified: the first of them begins to be at once.
+    Look,
+    /// It was looked at before.
+    Read,
 }
 
 /// Opens a workbook, with `other` where its strings or styles are foreign.
@@ -58,9 +71,10 @@ pub(super) struct Scanned {
 pub(super) fn open(
     path: &Path,
     options: &Options,
+    purpose: Purpose,
     other: OpenOther,
 ) -> Result<Box<dyn Workbook>, Refusal> {
-    match Scanned::open(path, options, other) {
+    match Scanned::open(path, options, purpose, other) {
         Ok(scanned) => Ok(Box::new(scanned)),
         Err(Halt::Foreign(_)) => other(path, options),
         Err(Halt::Refused(refusal)) => Err(refusal),
@@ -68,9 +82,18 @@ pub(super) fn open(
 }
 
 impl Scanned {
-    fn open(path: &Path, options: &Options, other: OpenOther) -> Result<Self, Halt> {
+    fn open(
+        path: &Path,
+        options: &Options,
+        purpose: Purpose,
+        other: OpenOther,
+    ) -> Result<Self, Halt> {
         let mut archive = archive::open(path)?;
         let package = package::read(&mut archive)?;
+        let ahead = match purpose {
+            Purpose::Look => look_ahead(path, &package, options),
+            Purpose::Read => None,
+        };
         let styles = match &package.styles {
             Some(part) => styles::read(archive::part(&mut archive, part)?)?,
             None => Vec::new(),
@@ -92,7 +115,20 @@ impl Scanned {
             path: path.to_owned(),
             options: options.clone(),
             other,
+            ahead,
         })
+    }
+
+    /// Goes on at another path of the same file, under other options.
+    pub(super) fn moved(mut self, path: &Path, options: &Options) -> Self {
+        self.path = path.to_owned();
+        self.options = options.clone();
+        self
+    }
+
+    /// Whether it was opened under options that give the same rows as these.
+    pub(super) fn is_fit_for(&self, options: &Options) -> bool {
+        self.options.max_cell_chars == options.max_cell_chars
     }
 
     /// Calls `f` with the rows down to where they are foreign, which is said with the last row.
@@ -116,7 +152,11 @@ impl Workbook for Scanned {
 
     fn verify(&mut self, sheet: &str) -> Result<Option<u64>, Refusal> {
         let part = self.package.part(sheet)?;
-        archive::scan(&mut self.archive, part).map(|scan| Some(scan.n_rows))
+        let scan = match self.ahead.take() {
+            Some(ahead) if ahead.is_of(part) => ahead.end(),
+            _ => archive::scan(&mut self.archive, part),
+        };
+        scan.map(|scan| Some(scan.n_rows))
     }
 
     fn with_rows(&mut self, sheet: &str, f: Visitor<'_>) -> Result<(), Refusal> {
@@ -139,6 +179,20 @@ impl Workbook for Scanned {
     fn epoch(&self) -> Epoch {
         self.package.epoch
     }
+
+    fn keep(self: Box<Self>) -> Option<Scanned> {
+        Some(Scanned {
+            ahead: None,
+            ..*self
+        })
+    }
+}
+
+/// Begins to look through the sheet that an inspection asks for first, where there is one.
+fn look_ahead(path: &Path, package: &Package, options: &Options) -> Option<Ahead> {
+    let chosen = choice::choose(package.sheet_names(), options).ok()?;
+    let part = package.part(chosen.names.first()?).ok()?;
+    Ahead::begin(path, part)
 }
 
 /// The rows behind row `last`.

@@ -25,7 +25,7 @@ const PER_BLOCK: usize = 16;
 const PLACES: usize = 4096;
 /// Biggest block that is held in a place, in bytes: all of them take 8 MiB.
 const PLACE_BYTES: usize = 2048;
-/// Most strings: 2 million rows of 25 different texts. The offsets of their blocks take 25 MB.
+/// Most strings: 2 million rows of 25 different texts. The offsets of their blocks take 13 MB.
 const MAX_STRINGS: u32 = 50_000_000;
 /// Bytes gathered before they are written, and how much is never written.
 const PENDING_BYTES: usize = 256 * 1024;
@@ -34,6 +34,7 @@ const HEADER: usize = PER_BLOCK * 4;
 /// Bytes read at once where blocks are asked for in their order.
 const AHEAD_BYTES: u64 = 64 * 1024;
 const NO_UTF8: Halt = Halt::Foreign("a text of the table that is no UTF-8");
+const TOO_LONG: Halt = Halt::Foreign("texts of 4 GiB");
 
 /// Shared strings while they are gathered.
 pub(super) struct Spill<'p> {
@@ -50,7 +51,7 @@ pub(super) struct Spill<'p> {
 pub(super) struct Strings {
     n_all: u32,
     /// Where each block begins, and where the last one ends.
-    offsets: Vec<u64>,
+    offsets: Vec<u32>,
     file: Option<File>,
     /// Bytes of the blocks that are in the file.
     n_written: u64,
@@ -144,9 +145,10 @@ impl<'p> Spill<'p> {
         }
         strings.pending.extend_from_slice(&self.texts);
         self.texts.clear();
-        strings
-            .offsets
-            .push(strings.n_written + strings.pending.len() as u64);
+        let end = strings.n_written + strings.pending.len() as u64;
+        // a part has 2 GiB at most, so that its texts and where they end have less than four
+        let end = u32::try_from(end).map_err(|_| TOO_LONG)?;
+        strings.offsets.push(end);
         if strings.pending.len() >= PENDING_BYTES {
             strings.write(self.beside)?;
         }
@@ -172,7 +174,7 @@ impl<'p> Spill<'p> {
 }
 
 fn length(len: usize) -> Result<u32, Halt> {
-    u32::try_from(len).map_err(|_| Halt::Foreign("texts of 4 GiB"))
+    u32::try_from(len).map_err(|_| TOO_LONG)
 }
 
 impl Strings {
@@ -221,8 +223,10 @@ impl Strings {
             self.places.resize(PLACES, Block::NONE);
         }
         let block = number / PER_BLOCK;
-        let start = self.offsets.get(block).copied().unwrap_or_default();
-        let end = self.offsets.get(block + 1).copied().unwrap_or_default();
+        let (start, end) = (
+            begin_of(&self.offsets, block),
+            begin_of(&self.offsets, block + 1),
+        );
         let header_end = start + HEADER as u64;
         if end.saturating_sub(header_end) > PLACE_BYTES as u64 {
             let mut ends = [0; PER_BLOCK];
@@ -261,6 +265,11 @@ impl Strings {
     }
 }
 
+/// Returns where a block begins.
+fn begin_of(offsets: &[u32], block: usize) -> u64 {
+    offsets.get(block).copied().unwrap_or_default().into()
+}
+
 /// Returns a part of what was never written to the file.
 fn slice(pending: &[u8], range: Range<u64>) -> &[u8] {
     let start = usize::try_from(range.start).unwrap_or(usize::MAX);
@@ -288,26 +297,28 @@ fn unpack(ends: &mut [u32; PER_BLOCK], header: &[u8]) {
 
 impl Ahead {
     /// Returns a block's bytes, and reads those behind it where blocks are asked for in their order.
-    fn read(&mut self, file: &File, offsets: &[u64], number: usize) -> Result<&[u8], Halt> {
+    fn read(&mut self, file: &File, offsets: &[u32], number: usize) -> Result<&[u8], Halt> {
         if !self.blocks.contains(&number) {
-            let start = offsets.get(number).copied().unwrap_or_default();
+            let start = begin_of(offsets, number);
             let is_next = number == self.blocks.end || number == self.last.wrapping_add(1);
             if !is_next {
                 self.last = number;
-                let end = offsets.get(number + 1).copied().unwrap_or_default();
+                let end = begin_of(offsets, number + 1);
                 return fill(&mut self.single, file, start..end);
             }
             let behind = offsets.get(number + 1..).unwrap_or_default();
-            let n_more = behind.partition_point(|end| *end <= start + AHEAD_BYTES);
+            let n_more = behind.partition_point(|end| u64::from(*end) <= start + AHEAD_BYTES);
             let end = number + n_more.max(1);
-            let end_at = offsets.get(end).copied().unwrap_or_default();
+            let end_at = begin_of(offsets, end);
             self.blocks = 0..0; // until they are read
             fill(&mut self.bytes, file, start..end_at)?;
             self.blocks = number..end;
         }
-        let first = offsets.get(self.blocks.start).copied().unwrap_or_default();
-        let within = |offset: u64| usize::try_from(offset.checked_sub(first)?).ok();
-        let place = |block: usize| within(*offsets.get(block)?);
+        let first = begin_of(offsets, self.blocks.start);
+        let place = |block: usize| {
+            let offset = u64::from(*offsets.get(block)?);
+            usize::try_from(offset.checked_sub(first)?).ok()
+        };
         let bytes = place(number)
             .zip(place(number + 1))
             .and_then(|(start, end)| self.bytes.get(start..end));

@@ -62,7 +62,7 @@ enum Verdict {
 
 /// Compares both readers; rows given before the scanner declines count, too.
 fn compare(path: &Path) -> Result<Verdict, String> {
-    let scanned = scan::open(path, &Options::default(), declined);
+    let scanned = scan::open(path, &Options::default(), scan::Purpose::Look, declined);
     let theirs = xlsx::Xlsx::open(path);
     let (mut scanned, mut theirs) = match (scanned, theirs) {
         (Err(refusal), _) if refusal.code == DECLINED => return Ok(Verdict::Declined),
@@ -110,7 +110,13 @@ fn calamine_alone(path: &Path, _: &Options) -> Result<Box<dyn rows::Workbook>, R
 /// Compares the merged cells of one sheet, filled: by the scanner with calamine behind it, by
 /// calamine alone, and by a look at its rows, each cell for itself.
 fn compare_filled(path: &Path, sheet: &str) -> Result<(), String> {
-    let mut scanned = scan::open(path, &Options::default(), calamine_alone).unwrap();
+    let mut scanned = scan::open(
+        path,
+        &Options::default(),
+        scan::Purpose::Look,
+        calamine_alone,
+    )
+    .unwrap();
     let mut theirs = xlsx::Xlsx::open(path).unwrap();
     let mut calamine: calamine::Xlsx<_> = calamine::open_workbook(path).unwrap();
     let named = calamine.merge_cells_by_sheet_name(sheet).unwrap();

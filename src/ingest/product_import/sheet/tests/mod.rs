@@ -7,6 +7,7 @@ mod differential;
 mod formats;
 mod merged;
 mod open_documents;
+mod opened;
 mod packed;
 mod refusals;
 mod several;
