@@ -20,14 +20,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::server::Server;
 
-const PRODUCTS: &str = "\
+pub(super) const PRODUCTS: &str = "\
 code,name,price,stock\n\
 00123,Hammer,12.50,3\n\
 00124,Saw,abc,4\n\
 00125,,1.00,5\n\
 00126,Drill,99.90,1";
 
-fn form(file_name: &str, bytes: impl Into<Body>) -> Form {
+pub(super) fn form(file_name: &str, bytes: impl Into<Body>) -> Form {
     Form::new().part("file", Part::stream(bytes).file_name(file_name.to_owned()))
 }
 
@@ -60,7 +60,7 @@ async fn status(server: &Server, id: RunId) -> Value {
     clippy::indexing_slicing,
     reason = "a test fails by panicking; the lint knows test functions, not those they share"
 )]
-async fn refused(response: Response, status: u16, code: &str) -> String {
+pub(super) async fn refused(response: Response, status: u16, code: &str) -> String {
     let got = response.status().as_u16();
     assert_eq!(response.headers()["content-type"], "application/json");
     let body: Value = response.json().await.unwrap();

@@ -11,6 +11,7 @@ mod enqueue;
 mod gate;
 mod health;
 mod import;
+mod import_form;
 mod job;
 mod live;
 mod once;
