@@ -12,6 +12,7 @@ mod gate;
 mod health;
 mod import;
 mod import_form;
+mod import_once;
 mod job;
 mod live;
 mod once;
