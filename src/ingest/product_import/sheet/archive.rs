@@ -294,7 +294,7 @@ pub(super) fn scan(archive: &mut Archive, name: &str) -> Result<Scan, Refusal> {
 /// [`Refusal::INVALID_FILE_FORMAT`] when the part is damaged.
 pub(super) fn verify(archive: &mut Archive, name: &str) -> Result<u64, Refusal> {
     let mut entry = archive.by_name(name).map_err(|error| damaged(&error))?;
-    Ok(std::io::copy(&mut entry, &mut std::io::sink())?)
+    Ok(io::copy(&mut entry, &mut io::sink())?)
 }
 
 struct Scanner {
