@@ -15,6 +15,7 @@ mod import_form;
 mod import_once;
 mod job;
 mod live;
+mod most;
 mod once;
 mod openapi;
 mod page;
