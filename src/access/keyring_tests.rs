@@ -40,6 +40,7 @@ async fn keys_are_read_once_and_an_unknown_name_asks_no_more_than_that() {
         panic!("{asked:?}")
     };
     assert_eq!((asked.max_redirects, asked.max_bytes), (0, Some(MAX_BYTES)));
+    assert_eq!(asked.timeout, Some(PATIENCE));
 }
 
 #[tokio::test]
@@ -60,9 +61,26 @@ async fn a_new_key_is_found_and_keys_outlive_an_issuer_that_is_away() {
     fake.answer(Ok(Response::of(503)));
     assert!(published.find(Some("a")).await.is_some());
     age().await;
+    fake.answer(Ok(Response {
+        status: 404,
+        ..set(&["b"])
+    }));
+    assert!(
+        published.find(Some("b")).await.is_none(),
+        "no answer of theirs"
+    );
+    assert!(published.find(Some("a")).await.is_some());
+    age().await;
     fake.answer(Ok(set(&["b"])));
     assert!(published.find(Some("b")).await.is_some());
     assert!(published.find(Some("a")).await.is_none(), "withdrawn");
+}
+
+#[test]
+fn only_so_many_keys_are_kept() {
+    let kids: Vec<String> = (0..=MAX_KEYS).map(|n| n.to_string()).collect();
+    let kids: Vec<&str> = kids.iter().map(String::as_str).collect();
+    assert_eq!(keys(&set(&kids).body).unwrap().len(), MAX_KEYS);
 }
 
 #[test]

@@ -104,6 +104,14 @@ mod tests {
         assert_eq!(public_key(&pkcs1), Ok(der));
     }
 
+    /// A key of 1,024 bits, which others can find out.
+    const SHORT: &str = "-----BEGIN PUBLIC KEY-----
+MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQD2vvHdt1Vsv+QpFdGLFS11R+NV
+h/ibD/gHlEgZJ1nBUenQU8Lu0hZvPiwcNpJbETYDyywIGeYLduLHQ3J4gV55oJXH
+dOZaoqSPcGztuNMJMB7sdq0cwIFqDrOyEIlo6NkT1BzcaeMH1tXns2rGpd+sUbwv
+modTuKms56P1e8fsFwIDAQAB
+-----END PUBLIC KEY-----";
+
     #[test]
     fn what_is_no_key_is_refused() {
         let cut = PUBLIC.replace("MIIBI", "MIIBJ");
@@ -113,6 +121,7 @@ mod tests {
             "s3cret",
             cut.as_str(),
             short,
+            SHORT,
             "-----BEGIN PUBLIC KEY-----",
         ] {
             assert_eq!(public_key(wrong), Err(BadKey), "{wrong}");

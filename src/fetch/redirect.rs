@@ -44,3 +44,31 @@ pub(super) fn follow(
     }
     Ok(to)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redirect_does_not_leave_https() {
+        let rules = Rules::new(&crate::config::Fetch::default());
+        let to = |from: &str, location: &str| {
+            let mut request = Request::get(from);
+            let from = Url::parse(from).unwrap();
+            let followed = follow(&rules, &from, &Response::of(302), location, &mut request);
+            followed.map(|url| url.to_string())
+        };
+        for from in ["https://x.test/a", "http://x.test/a"] {
+            let up = to(from, "https://x.test/b");
+            assert_eq!(up, Ok("https://x.test/b".to_owned()));
+        }
+        assert_eq!(
+            to("http://x.test/a", "/b"),
+            Ok("http://x.test/b".to_owned())
+        );
+        for down in ["http://x.test/b", "http://other.test/b"] {
+            let refused = to("https://x.test/a", down);
+            assert!(matches!(refused, Err(FetchError::Redirect(_))), "{down}");
+        }
+    }
+}

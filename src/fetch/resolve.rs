@@ -71,3 +71,29 @@ impl Resolve for Guard {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    #[derive(Debug)]
+    struct Many;
+
+    impl Lookup for Many {
+        fn lookup(&self, _: String) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> {
+            let found = (0..100).map(|n| IpAddr::from([203, 0, 114, n])).collect();
+            Box::pin(async { Ok(found) })
+        }
+    }
+
+    #[tokio::test]
+    async fn of_a_name_with_many_addresses_a_few_are_tried() {
+        let guard = Guard {
+            rules: Arc::new(Rules::new(&config::Fetch::default())),
+            lookup: Arc::new(Many),
+        };
+        let found = guard.addresses("x.test".to_owned()).await.unwrap();
+        assert_eq!(found.len(), MOST_ADDRESSES);
+    }
+}

@@ -432,6 +432,12 @@ async fn an_endless_body_is_cut_off() {
     .await;
     assert_eq!(server.get().await, Err(FetchError::TooLarge(1 << 20)));
     let request = Request {
+        max_bytes: Some(u64::MAX),
+        ..Request::get(server.url())
+    };
+    let answer = Client::new(&server.settings()).send(request).await;
+    assert_eq!(answer, Err(FetchError::TooLarge(1 << 20)));
+    let request = Request {
         max_bytes: Some(0),
         ..Request::get(server.url())
     };

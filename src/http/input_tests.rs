@@ -71,6 +71,22 @@ fn a_cursor_comes_back_as_it_went() {
 }
 
 #[test]
+fn a_cursor_by_name_comes_back_as_it_went() {
+    for name in ["", "a", "žluť", &"x".repeat(LONGEST_CURSOR / 2)] {
+        let cursor = TextCursor(name.to_owned());
+        let text = serde_json::to_value(&cursor).unwrap();
+        let back = serde_json::from_value::<TextCursor>(text).unwrap();
+        assert_eq!(back, cursor);
+    }
+    let longer = TextCursor("x".repeat(LONGEST_CURSOR / 2 + 1)).to_string();
+    // the last two: no text, and a text that Postgres would refuse
+    for wrong in ["", "61", "c61", "t6", "t6g", &longer, "tff", "t6100"] {
+        let read = serde_json::from_value::<TextCursor>(json!(wrong));
+        assert!(read.is_err(), "{wrong:.20}");
+    }
+}
+
+#[test]
 fn a_page_knows_whether_another_follows() {
     let limit = serde_json::from_value::<Limit>(json!(2)).unwrap();
     assert_eq!(limit.n_read(), 3);

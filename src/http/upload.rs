@@ -32,8 +32,9 @@ const MAX_OTHER_BYTES: u64 = 1 << 20;
 /// A slower upload is given up, in bytes a second.
 const MIN_RATE: u64 = 8 << 10;
 
-/// A text field beside the file is kept up to as many bytes, longer ones are not kept.
-const MAX_FIELD_BYTES: usize = 1024;
+/// A text field beside the file is kept up to as many bytes, which is what the head of a request may
+/// have; longer ones are not kept.
+const MAX_FIELD_BYTES: usize = 64 << 10;
 
 /// As many text fields beside the file are kept.
 const MAX_FIELDS: usize = 100;
@@ -48,8 +49,10 @@ pub struct Upload {
     pub file_name: String,
     /// Its bytes, in the blob store under a name of their own.
     pub file: blob::Writer,
-    /// Small text fields sent along, by name, in their order; at most 100 of at most 1,024 bytes.
+    /// Text fields sent along, by name, in their order; at most 100 of at most 64 KiB.
     pub fields: Vec<(String, String)>,
+    /// Names of fields that were not kept: too long, too many, or no text.
+    pub dropped: Vec<String>,
 }
 
 /// Why there is no file.
@@ -104,13 +107,14 @@ pub async fn receive(
     let pace = Pace::new(app.config.http.request_timeout);
     let mut parts = open(request, &pace).await?;
     let (mut found, mut n_other): (Option<Upload>, u64) = (None, 0);
-    let mut fields = Vec::new();
+    let (mut fields, mut dropped) = (Vec::new(), Vec::new());
     while let Some(mut part) = pace.wait(parts.next_field()).await? {
         let mut wanted = match part.name() {
             Some(name) if name == field && found.is_none() => Some(Upload {
                 file_name: clean(part.file_name().unwrap_or_default()),
                 file: app.blobs.create().await?,
                 fields: Vec::new(),
+                dropped: Vec::new(),
             }),
             _ => None,
         };
@@ -134,17 +138,20 @@ pub async fn receive(
             }
             pace.take(n_bytes);
         }
-        if wanted.is_none()
-            && let Some(name) = name
-            && let Ok(text) = String::from_utf8(text)
-            && text.len() <= MAX_FIELD_BYTES
-            && fields.len() < MAX_FIELDS
-        {
-            fields.push((name, text));
+        if let (None, Some(name)) = (&wanted, name) {
+            let is_short = text.len() <= MAX_FIELD_BYTES && fields.len() < MAX_FIELDS;
+            match String::from_utf8(text) {
+                Ok(text) if is_short => fields.push((name, text)),
+                _ => dropped.push(name),
+            }
         }
         found = found.or(wanted);
     }
-    let found = found.map(|upload| Upload { fields, ..upload });
+    let found = found.map(|upload| Upload {
+        fields,
+        dropped,
+        ..upload
+    });
     found.ok_or(UploadError::NoFile(field))
 }
 

@@ -443,6 +443,11 @@ mod tests {
             assert!(matches!(error, TakeError::TooLarge(13)), "{error}");
             assert!(!error.is_transient());
         }
+        // what says so is refused before any of it comes
+        let said = |n_bytes| Copy::begin(&small, Some(n_bytes));
+        assert!(said(13).await.is_ok());
+        let error = said(14).await.map(drop).unwrap_err();
+        assert!(matches!(error, TakeError::TooLarge(13)), "{error}");
         let full = context(dir.path(), |config| {
             config.sources.min_free_bytes = u64::MAX;
         })

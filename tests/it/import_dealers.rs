@@ -4,7 +4,10 @@ use ingestd::testing::Database;
 use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
 
-use super::{import::count, process::Daemon};
+use super::{
+    import::count,
+    process::{Daemon, until},
+};
 
 async fn world(settings: &[(&str, &str)]) -> (Database, tempfile::TempDir, Daemon) {
     let (db, storage) = (Database::create().await, tempfile::tempdir().unwrap());
@@ -163,4 +166,38 @@ async fn a_file_too_long_to_wait_for_is_refused() {
         count(db.pool(), "SELECT count(*) FROM ingestd.runs").await,
         1
     );
+}
+
+/// What two files say of one dealer comes one after the other.
+#[tokio::test]
+async fn imports_of_an_owners_dealers_take_turns() {
+    const TURN: &str =
+        "SELECT pg_advisory_xact_lock(hashtextextended('catalog.dealers:default', 0))";
+    const WAITS: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+        AND wait_event_type = 'Lock' AND wait_event = 'advisory'";
+    let (db, _storage, daemon) = world(&[]).await;
+    let mut other = db.pool().begin().await.unwrap();
+    sqlx::query(TURN).execute(&mut *other).await.unwrap();
+    let ((status, body), ()) = tokio::join!(send(&daemon, "/import/dealers", FILE), async {
+        until("the import waits for its turn", || async {
+            count(db.pool(), WAITS).await == 1
+        })
+        .await;
+        other.commit().await.unwrap();
+    });
+    assert_eq!(status, 200, "{body}");
+}
+
+#[tokio::test]
+async fn an_import_of_dealers_is_none_to_undo() {
+    let (db, _storage, daemon) = world(&[]).await;
+    send(&daemon, "/import/dealers", FILE).await;
+    let id = count(db.pool(), "SELECT max(id) FROM catalog.imports").await;
+    let url = daemon.url(&format!("/api/v1/imports/{id}/rollback"));
+    let client = reqwest::Client::new();
+    for ask in [client.get(&url), client.post(&url)] {
+        assert_eq!(ask.send().await.unwrap().status(), 404);
+    }
+    let runs = "SELECT count(*) FROM ingestd.runs";
+    assert_eq!(count(db.pool(), runs).await, 1);
 }

@@ -201,6 +201,83 @@ async fn a_stock_that_somebody_set_stays() {
     assert_eq!(count(db.pool(), stocks).await, 77 + 1 + 77);
 }
 
+/// A product that somebody archived since is nothing to undo any more, and one that the import only
+/// changed is put back and not archived, though its id lies among those that the import made.
+#[tokio::test]
+async fn what_an_import_made_is_archived_once_and_nothing_else_is() {
+    let (db, _storage, daemon) = world().await;
+    imported(&daemon, "code,name\nA,a\nB,b\n", "").await;
+    let second = imported(&daemon, "code,name\nA,changed\nN1,n\nN2,n\n", "").await;
+    for statement in [
+        "UPDATE catalog.products SET archived_at = now() WHERE code = 'N1'",
+        "UPDATE catalog.imports SET first_created_id = (SELECT min(id) FROM catalog.products)
+         WHERE id = (SELECT max(id) FROM catalog.imports)",
+    ] {
+        let done = sqlx::query(statement).execute(db.pool()).await.unwrap();
+        assert_eq!(done.rows_affected(), 1);
+    }
+    let (_, preview) = get(&daemon, &format!("/api/v1/imports/{second}/rollback")).await;
+    assert_eq!(figures(&preview["outcome"]), [1, 1, 0], "{preview}");
+    assert_eq!(figures(&undone(&daemon, second).await), [1, 1, 0]);
+    let live = live(db.pool()).await;
+    assert_eq!(live.lines().count(), 2, "{live}");
+    assert!(live.contains("A|a|") && live.contains("B|b|"), "{live}");
+}
+
+/// Who writes a product by hand takes no turns and comes between the look at it and its restoring.
+#[tokio::test]
+async fn what_changes_while_it_is_being_undone_is_kept() {
+    const WAITS: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+        AND wait_event_type = 'Lock' AND query LIKE '-- Puts the products%'";
+    let (db, _storage, daemon) = world().await;
+    let first = imported(&daemon, "code,name\nA,a\nB,b\n", "").await;
+    let second = imported(&daemon, "code,name\nA,aa\nB,bb\n", "").await;
+    let mut person = db.pool().begin().await.unwrap();
+    sqlx::query("UPDATE catalog.products SET name = 'newer', import_id = $1 WHERE code = 'A'")
+        .bind(first)
+        .execute(&mut *person)
+        .await
+        .unwrap();
+    let (outcome, ()) = tokio::join!(undone(&daemon, second), async {
+        until("the undoing waits for the person", || async {
+            count(db.pool(), WAITS).await == 1
+        })
+        .await;
+        person.commit().await.unwrap();
+    });
+    assert_eq!(figures(&outcome), [1, 0, 1], "{outcome}");
+    let kept = &outcome["kept"][0];
+    assert_eq!(
+        (&kept["code"], &kept["reason"]),
+        (&json!("A"), &json!("imported_again"))
+    );
+    let live = live(db.pool()).await;
+    assert!(live.contains("A|newer|") && live.contains("B|b|"), "{live}");
+}
+
+/// No chunk of an import is written while a page of an undoing is.
+#[tokio::test]
+async fn an_undoing_takes_turns_with_the_chunks_of_imports() {
+    const TURN: &str =
+        "SELECT pg_advisory_xact_lock(hashtextextended('catalog.products:default', 0))";
+    const WAITS: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+        AND wait_event_type = 'Lock' AND wait_event = 'advisory'";
+    let (db, _storage, daemon) = world().await;
+    let first = imported(&daemon, FIRST, "").await;
+    let mut chunk = db.pool().begin().await.unwrap();
+    sqlx::query(TURN).execute(&mut *chunk).await.unwrap();
+    let (outcome, ()) = tokio::join!(undone(&daemon, first), async {
+        until("the undoing waits for its turn", || async {
+            count(db.pool(), WAITS).await == 1
+        })
+        .await;
+        let gated = "SELECT count(*) FROM ingestd.jobs WHERE gate_key = 'catalog:default'";
+        assert_eq!(count(db.pool(), gated).await, 1, "nor do they run at once");
+        chunk.commit().await.unwrap();
+    });
+    assert_eq!(figures(&outcome), [0, 4, 0], "{outcome}");
+}
+
 #[tokio::test]
 async fn what_cannot_be_undone_says_why() {
     let (db, _storage, daemon) = world().await;
@@ -248,6 +325,33 @@ async fn an_undone_import_does_not_begin_again() {
     assert_eq!(done["status"], "failed");
     assert!(done["error"].as_str().unwrap().contains("undone"), "{done}");
     assert_eq!(live(db.pool()).await, "");
+}
+
+/// Whoever resets it at the same moment comes first or second, and never between.
+#[tokio::test]
+async fn an_import_that_begins_again_meanwhile_is_not_undone() {
+    const WAITS: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+        AND wait_event_type = 'Lock' AND query LIKE '%FOR UPDATE OF r'";
+    let (db, _storage, daemon) = world().await;
+    super::import::post(&daemon, "/api/v1/queues/import/pause").await;
+    let job = accepted(&daemon, "a.csv", FIRST.into()).await;
+    super::import::post(&daemon, &format!("/api/v1/runs/{job}/cancel")).await;
+    let mut person = db.pool().begin().await.unwrap();
+    sqlx::query("UPDATE ingestd.runs SET state = 'pending', finished_at = NULL WHERE id = $1")
+        .bind(job)
+        .execute(&mut *person)
+        .await
+        .unwrap();
+    let ((code, body), ()) = tokio::join!(ask(&daemon, job), async {
+        until("the undoing waits to hear of the run", || async {
+            count(db.pool(), WAITS).await == 1
+        })
+        .await;
+        person.commit().await.unwrap();
+    });
+    assert_eq!(code, 409, "{body}");
+    let detail = body["detail"].as_str().unwrap();
+    assert!(detail.contains("cancel it first"), "{detail}");
 }
 
 #[tokio::test]

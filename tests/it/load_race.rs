@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ingestd::ingest::product_import::{load::load_chunk, row::ProductRow};
+use ingestd::ingest::product_import::{columns::Columns, load::load_chunk, row::ProductRow};
 use tokio::task::JoinSet;
 
 use super::load_rig::{Rig, chunk, many, row, until};
@@ -91,4 +91,36 @@ async fn a_product_inserted_meanwhile_is_updated_after_all() {
     );
     let name = "SELECT name FROM catalog.products WHERE code = 'C00005'";
     assert_eq!(rig.ask(name).await, "name of C00005");
+}
+
+/// Nor does a person's DELETE: a row that is not there any more does not count as changed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_product_deleted_meanwhile_is_not_taken_for_changed() {
+    const WAITS: &str = "SELECT EXISTS (SELECT FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock'
+          AND query LIKE '-- Changed products.%')";
+    let rig = Rig::new().await;
+    rig.rows(Columns::ALL, &many(100)).await;
+    let target = rig.import().await;
+    let mut person = rig.pool().begin().await.unwrap();
+    sqlx::query("DELETE FROM catalog.products WHERE code = 'C00005'")
+        .execute(&mut *person)
+        .await
+        .unwrap();
+    let mut rows = many(100);
+    for row in &mut rows {
+        row.name.push_str(", changed");
+        row.hash ^= 1;
+    }
+    let rows = chunk(rows);
+    let (loaded, ()) = tokio::join!(rig.try_load(&target, &rows), async {
+        until(rig.pool(), WAITS).await;
+        person.commit().await.unwrap();
+    });
+    assert!(
+        matches!(loaded, Err(sqlx::Error::RowNotFound)),
+        "{loaded:?}"
+    );
+    let loaded = rig.load(&target, &rows).await;
+    assert_eq!((loaded.inserted, loaded.updated), (1, 99));
 }

@@ -39,6 +39,7 @@ mod import_dealers;
 mod import_download;
 mod import_mapping;
 mod import_modes;
+mod import_resume;
 mod import_retention;
 mod import_sheets;
 mod import_undo;

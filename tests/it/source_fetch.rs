@@ -203,6 +203,21 @@ async fn an_object_is_asked_for_with_a_signature() {
     let last = store.came().last().unwrap().clone();
     assert_eq!(last.header("x-amz-security-token"), "session");
     assert!(last.is_signed("AKID", SECRET, "eu-central-1"));
+    // Whoever answers for the store leads a signed request nowhere else.
+    let elsewhere = format!("http://{}/elsewhere", store.address);
+    store.change(|served| {
+        (served.status, served.is_conditional) = (307, false);
+        served.headers.insert("location", elsewhere);
+    });
+    let n_before = store.came().len();
+    shop.look("bucket").await;
+    let result = shop.result("bucket").await;
+    assert!(
+        result.starts_with("failed") && result.contains("307"),
+        "{result}"
+    );
+    let asked = store.came().split_off(n_before);
+    assert!(asked.iter().all(|came| came.path == last.path), "{asked:?}");
 }
 
 #[tokio::test]

@@ -5,12 +5,14 @@ use std::io::{Read as _, Write as _};
 use std::ops::ControlFlow;
 use std::os::{fd::OwnedFd, unix::net::UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use ingestd::ingest::product_import::sheet::{
     self, ChildLimits, Inspection, Options, Refusal, StopFlag,
 };
+
+use tempfile::TempDir;
 
 use super::process::until;
 
@@ -152,26 +154,64 @@ fn a_reading_that_was_stopped_ends_its_child() {
     }
 }
 
-/// Whoever reads a file that keeps it busy hears of nobody's end by the socket.
-#[tokio::test]
-async fn a_child_dies_with_the_process_that_began_it() {
+/// A child that has opened a file and waits to be asked, begun by a shell.
+struct Waiting {
+    shell: Child,
+    pid: String,
+    _folder: TempDir,
+    _socket: UnixStream,
+}
+
+async fn waiting_child() -> Waiting {
     let folder = tempfile::tempdir().unwrap();
     let (mut ours, theirs) = UnixStream::pair().unwrap();
     let told = folder.path().join("pid");
     let script = "\"$0\" read-workbook ods $$ 3000000000 60 <\"$1\" & echo $! >\"$2\"; wait";
-    let mut parent = Command::new("/bin/sh")
+    let shell = Command::new("/bin/sh")
         .args(["-c", script, env!("CARGO_BIN_EXE_ingestd")])
         .args([&Path::new(FIXTURES).join("products.ods"), &told])
         .stdout(OwnedFd::from(theirs))
         .spawn()
         .unwrap();
-    ours.read_exact(&mut [0; 5]).unwrap(); // it has opened the file and waits to be asked
+    ours.read_exact(&mut [0; 5]).unwrap();
     let pid = || std::fs::read_to_string(&told).unwrap_or_default();
     until("the child is named", || async { pid().ends_with('\n') }).await;
-    let stat = format!("/proc/{}/stat", pid().trim());
+    let pid = pid().trim().to_owned();
+    Waiting {
+        shell,
+        pid,
+        _folder: folder,
+        _socket: ours,
+    }
+}
+
+/// Whoever reads a file that keeps it busy hears of nobody's end by the socket.
+#[tokio::test]
+async fn a_child_dies_with_the_process_that_began_it() {
+    let mut child = waiting_child().await;
+    let stat = format!("/proc/{}/stat", child.pid);
     let runs = || std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z"));
     assert!(runs());
-    parent.kill().unwrap();
-    parent.wait().unwrap();
+    child.shell.kill().unwrap();
+    child.shell.wait().unwrap();
     until("the child is gone", || async { !runs() }).await;
+}
+
+#[tokio::test]
+async fn a_child_has_what_reading_needs_and_no_more() {
+    let mut child = waiting_child().await;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.pid)).unwrap();
+    for (name, most) in [
+        ("Max cpu time", "60"),
+        ("Max address space", "3000000000"),
+        ("Max file size", "0"),
+        ("Max open files", "32"),
+        ("Max core file size", "0"),
+    ] {
+        let line = limits.lines().find_map(|line| line.strip_prefix(name));
+        let soft = line.unwrap().split_whitespace().next();
+        assert_eq!(soft, Some(most), "{limits}");
+    }
+    child.shell.kill().unwrap();
+    child.shell.wait().unwrap();
 }

@@ -1,5 +1,6 @@
 //! Tests of loading as a whole: the layers, the mistakes, the secrets, the sample file.
 
+mod auth;
 mod default_file;
 mod layer;
 mod mistake;

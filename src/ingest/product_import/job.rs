@@ -236,9 +236,9 @@ impl<'a> Import<'a> {
         let mut options = sheet::Options::from(&config.product_import);
         params.plan.apply(&mut options);
         let fingerprint = params.inspection.fingerprint(&options);
-        let cursor = run
-            .cursor
-            .and_then(|cursor| serde_json::from_value(cursor).ok());
+        let cursor = run.cursor.map(serde_json::from_value).transpose();
+        let cursor = cursor
+            .map_err(|error| JobError::Fatal(anyhow::anyhow!("cursor of run {run_id}: {error}")))?;
         let fresh = Cursor {
             next_chunk: 0,
             fingerprint,

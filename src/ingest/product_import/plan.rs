@@ -202,9 +202,7 @@ impl Wish {
     ///
     /// [`BadOption`] where the value does not fit; it names what does.
     pub fn set(&mut self, name: &str, value: &str) -> Result<bool, BadOption> {
-        let folded = super::header::fold(name);
-        let is = |known: &&&str| super::header::fold(known) == folded;
-        let Some(name) = NAMES.iter().find(is).copied() else {
+        let Some(name) = known(name) else {
             return Ok(false);
         };
         let value = value.trim();
@@ -250,6 +248,13 @@ impl Wish {
         }
         Ok(true)
     }
+}
+
+/// Returns the option that somebody means.
+pub(super) fn known(name: &str) -> Option<&'static str> {
+    let folded = super::header::fold(name);
+    let is = |known: &&&str| super::header::fold(known) == folded;
+    NAMES.iter().find(is).copied()
 }
 
 /// Reads one of the words of an option, as serde writes them.

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use sqlx::PgConnection;
 
 use super::{
-    plan::{BadOption, NAMES, Wish},
+    plan::{self, BadOption, NAMES, Wish},
     saved_map,
     sheet::{Inspection, Refusal, SkippedSheet},
     status,
@@ -113,6 +113,7 @@ impl Order {
         caller: &Caller,
         upload: Upload,
     ) -> Result<Taken, Refused> {
+        refuse_dropped(&upload.dropped)?;
         for (name, value) in &upload.fields {
             self.wish.set(name, value)?; // forms have fields of their own
         }
@@ -162,6 +163,17 @@ pub(super) fn asked(uri: &Uri) -> Result<(Option<String>, Options), Refused> {
     let (tenants, options): (Options, Options) =
         options.into_iter().partition(|(name, _)| name == TENANT);
     Ok((one(tenants.into_iter().map(|(_, tenant)| tenant))?, options))
+}
+
+/// Refuses a form of which an option was not kept: without it the import would be another one.
+pub(super) fn refuse_dropped(names: &[String]) -> Result<(), Refused> {
+    let is_option = |name: &&String| *name == TENANT || plan::known(name).is_some();
+    match names.iter().find(is_option) {
+        None => Ok(()),
+        Some(name) => Err(bad_option(format!(
+            "{name} is longer than 64 KiB, behind 100 other fields, or no text"
+        ))),
+    }
 }
 
 /// Returns the tenant that query and form name.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{
     dealers::{self, DealersError},
     plan::Wish,
-    routes::{Refused, asked, bad_option, of_form, owner},
+    routes::{Refused, asked, bad_option, of_form, owner, refuse_dropped},
     submit::{Origin, SubmitError},
 };
 use crate::http::{self, AppState, Caller};
@@ -33,6 +33,7 @@ pub(crate) async fn upload(
         owner(&caller, tenant.clone())?; // before the file comes
     }
     let upload = http::receive(&app, request, FIELD).await?;
+    refuse_dropped(&upload.dropped)?;
     let mut wish = Wish::from(&app.config.product_import);
     for (name, value) in &upload.fields {
         // Forms have fields of their own; one that means something elsewhere means nothing here.

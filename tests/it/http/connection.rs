@@ -51,6 +51,20 @@ async fn a_head_that_is_too_long_is_refused() {
     assert!(answer.starts_with("HTTP/1.1 431 "), "{answer:.200}");
 }
 
+/// Who is refused may go on sending for a while, so that he comes to read why, but not for ever.
+#[tokio::test]
+async fn a_client_that_never_stops_sending_is_cut() {
+    let server = Server::start().await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let head = "POST /api/v1/jobs HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+                content-length: 1000000000000\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let piece = vec![b' '; 64 << 10];
+    let ended = async { while stream.write_all(&piece).await.is_ok() {} };
+    let ended = tokio::time::timeout(PATIENCE, ended).await;
+    assert!(ended.is_ok(), "it is still listened to");
+}
+
 #[tokio::test]
 async fn a_query_that_takes_too_long_is_given_up() {
     let server = quick().await;

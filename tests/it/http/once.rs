@@ -68,13 +68,32 @@ async fn what_was_refused_may_be_sent_again_corrected() {
     let wrong = json!({ "kind": "no.such" });
     problem(enqueue(&server, "k", &wrong).await, 422, "unknown-kind").await;
     assert_eq!(enqueue(&server, "k", &noop()).await.status(), 201);
-    let empty = server.post("/api/v1/jobs").header("idempotency-key", "");
-    problem(
-        empty.json(&noop()).send().await.unwrap(),
-        400,
-        "bad-request",
-    )
-    .await;
+    let (longest, longer) = ("k".repeat(255), "k".repeat(256));
+    for bad in ["", "\u{e9}", &longer] {
+        problem(enqueue(&server, bad, &noop()).await, 400, "bad-request").await;
+    }
+    assert_eq!(enqueue(&server, &longest, &noop()).await.status(), 201);
+    assert_eq!(n_jobs(&server).await, 2);
+}
+
+#[tokio::test]
+async fn a_key_is_of_one_route_and_one_query() {
+    let server = Server::start().await;
+    let ask = async |path: &str| {
+        let ask = server.post(path).header("idempotency-key", "k");
+        ask.send().await.unwrap()
+    };
+    assert_eq!(ask("/api/v1/queues/default/pause").await.status(), 200);
+    let other = ask("/api/v1/queues/default/resume").await;
+    problem(other, 422, "key-reused").await;
+    let other = ask("/api/v1/queues/default/pause?x=1").await;
+    problem(other, 422, "key-reused").await;
+    let paused = "SELECT paused_at IS NOT NULL FROM ingestd.queues WHERE queue = 'default'";
+    let is_paused: bool = sqlx::query_scalar(paused)
+        .fetch_one(server.pool())
+        .await
+        .unwrap();
+    assert!(is_paused);
 }
 
 #[tokio::test]

@@ -6,9 +6,12 @@
 //! matter. What a part's *content* can make a parser do is looked at in
 //! `xlsx.rs`.
 
+use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use memchr::memmem::{self, Finder};
 use zip::ZipArchive;
@@ -17,7 +20,10 @@ use zip::result::ZipError;
 use super::refusal::Refusal;
 
 /// Most entries of an archive; a workbook has some dozens.
-const MAX_ENTRIES: u64 = 10_000;
+pub(super) const MAX_ENTRIES: u64 = 10_000;
+/// Most bytes that are read to know the entries: each may have 192 KiB of names and comments, and
+/// all of them are held in memory.
+const MAX_DIRECTORY_BYTES: u64 = 32 << 20;
 /// Most bytes of an entry, inflated. The zip crate ends an entry that grows beyond what it declares.
 pub(super) const MAX_ENTRY_BYTES: u64 = 2 << 30;
 /// Most bytes of all entries, inflated.
@@ -31,14 +37,39 @@ pub(super) const MAX_RATIO: u64 = 200;
 const MAX_RUN_BYTES: usize = 16 << 20;
 
 /// An archive whose directory is within the limits.
-pub(super) type Archive = ZipArchive<BufReader<File>>;
+pub(super) type Archive = ZipArchive<BufReader<Metered>>;
+
+/// A file of which only so many bytes are read before it is said that there may be more.
+pub(super) struct Metered {
+    file: File,
+    left: Arc<AtomicU64>,
+}
+
+impl Read for Metered {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let n_read = self.file.read(out)?;
+        let left = self.left.load(Ordering::Relaxed);
+        let left = left.saturating_sub(n_read as u64);
+        self.left.store(left, Ordering::Relaxed);
+        if left == 0 {
+            return Err(io::Error::other("the archive's directory is too big"));
+        }
+        Ok(n_read)
+    }
+}
+
+impl Seek for Metered {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file.seek(to)
+    }
+}
 
 /// Opens an archive.
 ///
 /// # Errors
 ///
-/// [`Refusal::ARCHIVE_LIMITS`] beyond the limits of entries, sizes or ratio, or with two entries of
-/// one name; [`Refusal::PASSWORD_PROTECTED`] when any entry is encrypted;
+/// [`Refusal::ARCHIVE_LIMITS`] beyond the limits of entries, their directory, sizes or ratio, or with
+/// two entries of one name; [`Refusal::PASSWORD_PROTECTED`] when any entry is encrypted;
 /// [`Refusal::INVALID_FILE_FORMAT`] when it is no archive or a damaged one.
 pub(super) fn open(path: &Path) -> Result<Archive, Refusal> {
     let mut file = File::open(path)?;
@@ -48,13 +79,30 @@ pub(super) fn open(path: &Path) -> Result<Archive, Refusal> {
             "the archive has {n_declared} entries; at most {MAX_ENTRIES} are read"
         )));
     }
-    let mut archive = ZipArchive::new(BufReader::new(file)).map_err(|error| damaged(&error))?;
+    let mut archive = open_metered(file)?;
     if archive.len() as u64 != n_declared {
         return Err(Refusal::archive("two entries of the archive have one name"));
     }
     check_names(&archive)?;
     check_sizes(&mut archive)?;
     Ok(archive)
+}
+
+/// Reads the directory, and no more of the file than a directory takes.
+fn open_metered(file: File) -> Result<Archive, Refusal> {
+    let left = Arc::new(AtomicU64::new(MAX_DIRECTORY_BYTES));
+    let metered = Metered {
+        file,
+        left: Arc::clone(&left),
+    };
+    let opened = ZipArchive::new(BufReader::new(metered));
+    // what is read from now on are the entries
+    if left.swap(u64::MAX, Ordering::Relaxed) == 0 {
+        return Err(Refusal::archive(format!(
+            "the directory of the archive is bigger than {MAX_DIRECTORY_BYTES} bytes"
+        )));
+    }
+    opened.map_err(|error| damaged(&error))
 }
 
 fn damaged(error: &ZipError) -> Refusal {
@@ -124,7 +172,8 @@ fn check_names(archive: &Archive) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn plain(name: &str) -> String {
+/// Returns a name as parsers compare it.
+pub(super) fn plain(name: &str) -> String {
     name.replace('\\', "/").to_ascii_lowercase()
 }
 
@@ -161,6 +210,15 @@ pub(super) fn find(archive: &Archive, name: &str) -> Option<String> {
     names
         .find(|name| plain(name) == wanted)
         .map(std::borrow::Cow::into_owned)
+}
+
+/// Returns the names of all entries as the archive has them, by the ones that [`plain`] makes of
+/// them.
+pub(super) fn index(archive: &Archive) -> HashMap<String, String> {
+    let names = archive.file_names().filter_map(Result::ok);
+    names
+        .map(|name| (plain(&name), name.into_owned()))
+        .collect()
 }
 
 /// Returns the names of entries whose last part is `file_name`, whatever its case.
@@ -244,7 +302,7 @@ pub(super) fn scan_part(name: &str, part: impl Read) -> Result<Scan, Refusal> {
 /// [`Refusal::INVALID_FILE_FORMAT`] when the part is damaged.
 pub(super) fn verify(archive: &mut Archive, name: &str) -> Result<u64, Refusal> {
     let mut entry = archive.by_name(name).map_err(|error| damaged(&error))?;
-    Ok(std::io::copy(&mut entry, &mut std::io::sink())?)
+    Ok(io::copy(&mut entry, &mut io::sink())?)
 }
 
 struct Scanner {

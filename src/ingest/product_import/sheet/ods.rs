@@ -414,3 +414,52 @@ impl Said {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns how many cells of the first row are held, and the bytes of their texts.
+    fn held(cell: &str) -> (usize, usize) {
+        let row = format!("<table:table-row>{cell}</table:table-row>");
+        let text = BufReader::new(ShortRuns::new(row.as_bytes(), MAX_RUN_BYTES));
+        let mut reader = Reader::from_reader(text);
+        reader.config_mut().expand_empty_elements = true;
+        let mut rows = OdsRows::new(Content {
+            reader,
+            buffer: Vec::new(),
+        });
+        assert!(rows.read_row().unwrap());
+        let texts = rows.cells.iter().map(|(_, cell)| cell.cell().text_bytes());
+        (rows.cells.len(), texts.sum())
+    }
+
+    fn repeated(n: u32, text: &str) -> String {
+        format!(
+            "<table:table-cell table:number-columns-repeated=\"{n}\" office:value-type=\"string\">\
+             <text:p>{text}</text:p></table:table-cell>"
+        )
+    }
+
+    #[test]
+    fn what_a_file_repeats_is_held_no_more_often_than_a_sheet_has_columns() {
+        assert_eq!(held(&repeated(3, "x")), (3, 3));
+        assert_eq!(held(&repeated(4_000_000_000, "x")).0, MAX_COLUMNS);
+        let blanks = "<table:table-cell table:number-columns-repeated=\"16384\"/>".to_owned();
+        let behind = blanks + &repeated(1, "x");
+        assert_eq!(held(&behind).0, 0);
+        let (n_cells, n_bytes) = held(&repeated(10_000, &"x".repeat(100_000)));
+        assert!(
+            n_cells > 1 && n_bytes < 2 * MAX_TEXT_BYTES,
+            "{n_cells}: {n_bytes}"
+        );
+    }
+
+    #[test]
+    fn a_text_in_pieces_is_no_longer_than_one_that_is_kept() {
+        let pieces = format!("<text:span>{}</text:span>", "x".repeat(1 << 20)).repeat(10);
+        assert_eq!(held(&repeated(1, &pieces)), (1, MAX_TEXT_BYTES));
+        let blanks = "<text:s text:c=\"4000000000\"/>".repeat(3);
+        assert_eq!(held(&repeated(1, &format!("a{blanks}b"))), (1, 3002));
+    }
+}

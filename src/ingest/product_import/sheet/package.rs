@@ -4,7 +4,7 @@
 //! id, attributes as they are spelt), so that the part that is looked at before
 //! is the part that it reads.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{BufReader, Read};
 
 use quick_xml::Reader;
@@ -19,6 +19,9 @@ use super::rows::SheetName;
 
 /// Biggest of these small parts; a workbook of 10,000 named ranges has one of a megabyte.
 const MAX_BYTES: u64 = 64 << 20;
+
+/// Most sheets and most relationships that are read: there are no more parts.
+const MOST_NAMED: u64 = archive::MAX_ENTRIES;
 
 /// A sheet and the part it lies in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,7 +77,8 @@ impl Package {
 /// # Errors
 ///
 /// [`Refusal::INVALID_FILE_FORMAT`] when the parts that say so are missing or damaged,
-/// [`Refusal::ARCHIVE_LIMITS`] when they are too big.
+/// [`Refusal::ARCHIVE_LIMITS`] when they are too big, name too much, or two sheets lie in one part: so
+/// many times it would be inflated.
 pub(super) fn read(archive: &mut Archive) -> Result<Package, Refusal> {
     let root = relationships(archive, "_rels/.rels")?;
     let workbook = root
@@ -96,7 +100,10 @@ pub(super) fn read(archive: &mut Archive) -> Result<Package, Refusal> {
         .collect();
     each_start(archive, &workbook, |element| {
         match element.local_name().as_ref() {
-            "sheet" => package.sheets.extend(sheet(element, folder, &parts)),
+            "sheet" => {
+                refuse_more(package.sheets.len(), "sheets")?;
+                package.sheets.extend(sheet(element, folder, &parts));
+            }
             "workbookPr" => match raw(element, "date1904").as_deref() {
                 Some("1" | "true") => package.epoch = Epoch::Y1904,
                 Some(_) => package.epoch = Epoch::Y1900,
@@ -104,14 +111,39 @@ pub(super) fn read(archive: &mut Archive) -> Result<Package, Refusal> {
             },
             _ => {}
         }
+        Ok(())
     })?;
-    for sheet in &mut package.sheets {
-        sheet.part = sheet
-            .part
-            .take()
-            .and_then(|part| archive::find(archive, &part));
-    }
+    find_parts(archive, &mut package.sheets)?;
     Ok(package)
+}
+
+/// Gives the sheets' parts the names that the archive has for them.
+fn find_parts(archive: &Archive, sheets: &mut [SheetPart]) -> Result<(), Refusal> {
+    let entries = archive::index(archive);
+    let mut taken = HashSet::new();
+    for sheet in sheets {
+        let named = sheet.part.take();
+        let named = named.map(|part| archive::plain(part.trim_start_matches('/')));
+        let Some(entry) = named.and_then(|named| entries.get(&named)) else {
+            continue;
+        };
+        if !taken.insert(entry) {
+            return Err(Refusal::archive(format!(
+                "two sheets of the workbook lie in one part, {entry:.100}"
+            )));
+        }
+        sheet.part = Some(entry.clone());
+    }
+    Ok(())
+}
+
+fn refuse_more(n: usize, what: &str) -> Result<(), Refusal> {
+    if n as u64 >= MOST_NAMED {
+        return Err(Refusal::archive(format!(
+            "the workbook names more than {MOST_NAMED} {what}"
+        )));
+    }
+    Ok(())
 }
 
 /// Returns what a `sheet` of the workbook says, `None` for chart sheets and dialogs, which are
@@ -153,11 +185,13 @@ pub(super) struct Relation {
 ///
 /// # Errors
 ///
-/// [`Refusal::INVALID_FILE_FORMAT`] when it is missing or damaged.
+/// [`Refusal::INVALID_FILE_FORMAT`] when it is missing or damaged, [`Refusal::ARCHIVE_LIMITS`] when
+/// there are too many.
 pub(super) fn relationships(archive: &mut Archive, name: &str) -> Result<Vec<Relation>, Refusal> {
     let mut found = Vec::new();
     each_start(archive, name, |element| {
         if element.local_name().as_ref() == "Relationship" {
+            refuse_more(found.len(), "relationships")?;
             let text = |name| raw(element, name).unwrap_or_default();
             found.push(Relation {
                 id: text("Id"),
@@ -165,6 +199,7 @@ pub(super) fn relationships(archive: &mut Archive, name: &str) -> Result<Vec<Rel
                 target: text("Target"),
             });
         }
+        Ok(())
     })?;
     Ok(found)
 }
@@ -182,7 +217,7 @@ pub(super) fn join(folder: &str, target: &str) -> String {
 fn each_start(
     archive: &mut Archive,
     name: &str,
-    mut f: impl FnMut(&BytesStart<'_>),
+    mut f: impl FnMut(&BytesStart<'_>) -> Result<(), Refusal>,
 ) -> Result<(), Refusal> {
     let name = archive::find(archive, name)
         .ok_or_else(|| Refusal::format(format!("the workbook has no part {name:.100}")))?;
@@ -193,7 +228,7 @@ fn each_start(
     loop {
         buffer.clear();
         match reader.read_event_into(&mut buffer) {
-            Ok(Event::Start(element) | Event::Empty(element)) => f(&element),
+            Ok(Event::Start(element) | Event::Empty(element)) => f(&element)?,
             Ok(Event::Eof) => return Ok(()),
             Ok(_) => {}
             Err(error) => return Err(Refusal::damaged(&name, &error)),

@@ -45,6 +45,102 @@ fn too_many_entries() {
     assert_ne!(refusal_of(&bytes).0, Refusal::EMPTY_FILE);
 }
 
+/// Another reader would take the last directory that it finds, or the first.
+#[test]
+fn an_archive_ends_with_its_directory() {
+    let mut bytes = workbook();
+    bytes.extend(b"and more");
+    let (code, message) = refusal_of(&bytes);
+    assert_eq!(code, Refusal::INVALID_FILE_FORMAT);
+    assert!(message.contains("cut off"), "{message}");
+}
+
+/// Writes the directory's end as archives of more than 65,535 entries have it (APPNOTE 4.3.14).
+fn in_large_form(mut bytes: Vec<u8>, n_entries: u64) -> Vec<u8> {
+    let end = bytes.split_off(*positions(&bytes, b"PK\x05\x06").last().unwrap());
+    let word = |at: usize| u64::from(u32::from_le_bytes(end[at..at + 4].try_into().unwrap()));
+    let at = bytes.len() as u64;
+    bytes.extend(b"PK\x06\x06");
+    bytes.extend(44_u64.to_le_bytes());
+    bytes.extend([45, 0, 45, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    for number in [n_entries, n_entries, word(12), word(16)] {
+        bytes.extend(number.to_le_bytes());
+    }
+    bytes.extend(b"PK\x06\x07\0\0\0\0");
+    bytes.extend(at.to_le_bytes());
+    bytes.extend([1, 0, 0, 0]);
+    bytes.extend(b"PK\x05\x06\0\0\0\0");
+    bytes.extend([0xff; 12]);
+    bytes.extend([0, 0]);
+    bytes
+}
+
+#[test]
+fn archives_of_the_large_form_are_read_and_bounded() {
+    let bytes = workbook();
+    let n_entries = positions(&bytes, b"PK\x01\x02").len() as u64;
+    read_ok(&Files::new().bytes(in_large_form(bytes.clone(), n_entries)));
+    let (code, message) = refusal_of(&in_large_form(bytes, 70_000));
+    assert_eq!(code, Refusal::ARCHIVE_LIMITS);
+    assert!(message.contains("70000 entries"), "{message}");
+}
+
+#[test]
+fn a_directory_that_would_fill_the_memory() {
+    let archive = |n_entries: usize, name_bytes: usize| {
+        let names: Vec<_> = (0..n_entries)
+            .map(|n| format!("{n:05}{}", "x".repeat(name_bytes - 5)))
+            .collect();
+        let parts: Vec<_> = names.iter().map(|name| (name.as_str(), &b""[..])).collect();
+        refusal_of(&zipped(&parts))
+    };
+    let (code, message) = archive(600, 60_000);
+    assert_eq!(code, Refusal::ARCHIVE_LIMITS);
+    assert!(message.contains("directory"), "{message}");
+    let (code, message) = archive(10_000, 100);
+    assert_eq!(code, Refusal::INVALID_FILE_FORMAT, "{message}");
+}
+
+#[test]
+fn more_sheets_and_relationships_than_there_can_be_parts() {
+    let sheet = "<sheet name=\"a\" sheetId=\"9\"/>";
+    let relation = "<Relationship Id=\"a\" Type=\"b\" Target=\"c\"/>";
+    for (part, end, more) in [
+        ("xl/workbook.xml", "</sheets>", sheet),
+        ("xl/_rels/workbook.xml.rels", "</Relationships>", relation),
+    ] {
+        let with = |n: usize| {
+            with_part(&workbook(), part, |xml| {
+                let xml = String::from_utf8(xml).unwrap();
+                assert!(xml.contains(end), "{xml}");
+                xml.replace(end, &(more.repeat(n) + end)).into_bytes()
+            })
+        };
+        let (code, message) = refusal_of(&with(10_001));
+        assert_eq!(code, Refusal::ARCHIVE_LIMITS, "{part}");
+        assert!(message.contains("more than 10000"), "{message}");
+        read_ok(&Files::new().bytes(with(100)));
+    }
+}
+
+#[test]
+fn sheets_that_lie_in_one_part() {
+    let mut workbook = Workbook::new();
+    for name in ["one", "two"] {
+        let sheet = workbook.add_worksheet().set_name(name).unwrap();
+        sheet.write_row(0, 0, ["code", "name"]).unwrap();
+    }
+    let bytes = workbook.save_to_buffer().unwrap();
+    let bytes = with_part(&bytes, "xl/_rels/workbook.xml.rels", |xml| {
+        let xml = String::from_utf8(xml).unwrap();
+        xml.replace("worksheets/sheet2.xml", "worksheets/SHEET1.xml")
+            .into_bytes()
+    });
+    let (code, message) = refusal_of(&bytes);
+    assert_eq!(code, Refusal::ARCHIVE_LIMITS);
+    assert!(message.contains("one part"), "{message}");
+}
+
 #[test]
 fn two_entries_of_one_name() {
     let twice = |name: &str| zipped(&[("xl/workbook.xml", b"x"), (name, b"y")]);
@@ -65,22 +161,26 @@ fn two_entries_of_one_name() {
 
 #[test]
 fn bombs_by_their_directory() {
-    let sheet = "xl/worksheets/sheet1.xml";
-    for (size, why) in [(70 << 20, "ratio"), (3 << 30, "size")] {
-        let (code, message) = refusal_of(&with_sizes(workbook(), sheet, None, size));
+    let refused = |bytes: Vec<u8>, size: u32, why: &str| {
+        let (code, message) = refusal_of(&bytes);
         assert_eq!(code, Refusal::ARCHIVE_LIMITS, "{why}");
-        assert!(message.contains(&size.to_string()), "{message}");
-    }
-    // with all four at 1.5 GiB, the sum is too much
-    let mut bytes = workbook();
-    for part in [
-        "xl/worksheets/sheet1.xml",
-        "xl/workbook.xml",
-        "xl/styles.xml",
-    ] {
-        bytes = with_sizes(bytes, part, Some(1 << 28), 3 << 29);
-    }
-    assert_eq!(refusal_of(&bytes).0, Refusal::ARCHIVE_LIMITS);
+        let told = format!("to {size} bytes");
+        assert!(
+            message.contains("inflates") && message.contains(&told),
+            "{message}"
+        );
+    };
+    let sheet = "xl/worksheets/sheet1.xml";
+    let (many, more, less) = (70 << 20, 3 << 30, 3 << 29);
+    refused(with_sizes(workbook(), sheet, None, many), many, "ratio");
+    let half = Some(more / 2);
+    refused(with_sizes(workbook(), sheet, half, more), more, "size");
+    // with three at 1.5 GiB, the sum is too much
+    let parts = [sheet, "xl/workbook.xml", "xl/styles.xml"];
+    let bytes = parts.iter().fold(workbook(), |bytes, part| {
+        with_sizes(bytes, part, Some(1 << 28), less)
+    });
+    refused(bytes, less, "sum");
 }
 
 #[test]
@@ -227,6 +327,33 @@ fn a_chain_of_sectors_in_a_circle() {
     let fat = u32::from_le_bytes(bytes[76..80].try_into().unwrap());
     let at = (fat as usize + 1) * 512 + directory as usize * 4;
     bytes[at..at + 4].copy_from_slice(&directory.to_le_bytes());
+    assert_eq!(refusal_of(&bytes).0, Refusal::INVALID_FILE_FORMAT);
+}
+
+#[test]
+fn compound_files_are_held_in_memory_and_so_are_no_larger() {
+    let files = Files::new();
+    let path = files.bytes(compound());
+    let file = File::options().write(true).open(&path).unwrap();
+    file.set_len((128 << 20) + 1).unwrap();
+    assert_eq!(refused(&path).code, Refusal::FILE_TOO_LARGE);
+}
+
+/// A table that names itself as its own next part, and one that is named twice: either way a small
+/// file takes as much memory as it likes.
+#[test]
+fn tables_of_sectors_that_repeat_themselves() {
+    let mut bytes = compound();
+    let fat: [u8; 4] = bytes[76..80].try_into().unwrap();
+    assert_eq!(bytes[80..84], [0xff; 4], "there is one");
+    bytes[80..84].copy_from_slice(&fat);
+    assert_eq!(refusal_of(&bytes).0, Refusal::INVALID_FILE_FORMAT);
+    let mut bytes = compound();
+    bytes.resize(bytes.len().next_multiple_of(512), 0);
+    let own = u32::try_from(bytes.len() / 512 - 1).unwrap().to_le_bytes();
+    bytes[68..72].copy_from_slice(&own);
+    bytes.extend([0xff; 508]);
+    bytes.extend(own);
     assert_eq!(refusal_of(&bytes).0, Refusal::INVALID_FILE_FORMAT);
 }
 

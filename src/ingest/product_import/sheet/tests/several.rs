@@ -314,3 +314,45 @@ fn text_is_one_sheet() {
     let refusal = inspect(&path, "", &with("A")).unwrap_err();
     assert_eq!(refusal.code, Refusal::NO_SUCH_SHEET);
 }
+
+#[test]
+fn a_hundred_sheets_are_looked_at_and_no_more() {
+    let files = Files::new();
+    let of = |n_sheets: usize| {
+        let empty = (1..n_sheets).map(|n| sheet(&format!("empty {n}"), &[]));
+        let last = sheet("last", &[&["code", "name"], &["A", "x"]]);
+        files.xlsx(&mut book(empty.chain([last]).collect()))
+    };
+    for options in [with("all"), Options::default()] {
+        let (_, found) = read_all(&of(100), &options).unwrap();
+        assert_eq!(found.codes(), ["A"]);
+    }
+    let refusal = read_all(&of(101), &with("all")).unwrap_err();
+    assert_eq!(refusal.code, Refusal::NO_SUCH_SHEET);
+    assert_eq!(refused(&of(101)).code, Refusal::EMPTY_FILE);
+}
+
+/// Of several sheets a row is known by sheet and number, which share a word.
+#[test]
+fn a_far_row_is_read_alone_and_refused_among_several_sheets() {
+    let rows: &[&[&str]] = &[&["code", "name"], &["A", "x"]];
+    let mut book = book(vec![sheet("near", rows), sheet("far", rows)]);
+    let bytes = book.save_to_buffer().unwrap();
+    let bytes = damage::with_part(&bytes, "xl/worksheets/sheet2.xml", |xml| {
+        let xml = String::from_utf8(xml).unwrap();
+        let far = xml.replace("r=\"2\"", "r=\"16777216\"");
+        let far = far.replace("\"A2\"", "\"A16777216\"");
+        far.replace("\"B2\"", "\"B16777216\"").into_bytes()
+    });
+    let files = Files::new();
+    let path = files.bytes(bytes);
+    let refusal = read_all(&path, &with("all")).unwrap_err();
+    assert_eq!(refusal.code, Refusal::TOO_MANY_ROWS, "{refusal}");
+    assert!(refusal.message.contains("by itself"), "{refusal}");
+    let alone = Options {
+        sheet: Some("far".to_owned()),
+        ..Options::default()
+    };
+    let (_, found) = read_all(&path, &alone).unwrap();
+    assert_eq!(found.rows[0].row_no, 16_777_216);
+}
