@@ -57,14 +57,15 @@ const SETTLE_LOST: &str = "
     FROM (SELECT array_agg(id) AS ids FROM ingestd.batch_leases l
           WHERE NOT EXISTS (SELECT FROM ingestd.workers w
                             WHERE w.id = l.worker_id AND w.ended_at IS NULL)
-             OR l.deadline_at + $1 * interval '1 millisecond' < clock_timestamp()) AS b
+             OR l.started_at + l.time_limit + $1 * interval '1 millisecond' < clock_timestamp()) AS b
     WHERE b.ids IS NOT NULL";
 
 /// Settles one job for its own attempt, in the attempt's transaction.
 const SETTLE_OWN: &str = "
     UPDATE ingestd.jobs j
     SET state = 'running', lease_id = $2, worker_id = b.worker_id, attempt = j.attempt + 1,
-        started_at = b.started_at, deadline_at = b.deadline_at, cancel_requested = false
+        started_at = b.started_at, deadline_at = b.started_at + b.time_limit,
+        cancel_requested = false
     FROM ingestd.batch_leases b
     WHERE b.id = $3 AND j.shard = 0 AND j.id = $1 AND j.state || '' = 'queued'
       AND coalesce(j.last_lease_id, 0) < $2";

@@ -8,8 +8,9 @@
 -- A paused queue yields nothing, and neither does any to a worker that others have given up: it
 -- may not know yet, and what it claimed would have to be rescued.
 -- Where $9 allows it and every worker knows of it, jobs are leased in a batch, one row of
--- batch_leases for all: their own rows stay as they are, locked to the end of the claim so that
--- whoever changes one waits for it. Not those that a gate, a run or a suspicion counts by its state.
+-- batch_leases for all that may take as long: their own rows stay as they are, locked to the end of
+-- the claim so that whoever changes one waits for it. Not those that a gate, a run or a suspicion
+-- counts by its state.
 -- What is leased so already is left out; the function takes the lock that orders claims of a queue,
 -- and looks at batches from $10 on.
 -- Nor does a queue that has a limit across daemons or takes turns, unless $8 says that this
@@ -81,16 +82,16 @@ found AS MATERIALIZED (
   UNION ALL SELECT * FROM third UNION ALL SELECT * FROM fourth
 ),
 together AS MATERIALIZED (
-  SELECT *, nextval('ingestd.lease_seq') AS lease_id FROM found
+  SELECT *, nextval('ingestd.lease_seq') AS lease_id,
+         ($7::interval[])[array_position($6, kind)] AS time_limit
+  FROM found
   WHERE $9 AND gate_key IS NULL AND run_id IS NULL AND crashes = 0
     AND NOT EXISTS (SELECT FROM ingestd.workers WHERE ended_at IS NULL AND NOT knows_batches)
 ),
 batch AS (
-  INSERT INTO ingestd.batch_leases (worker_id, queue, job_ids, lease_ids, deadline_at)
-  SELECT $5, $1, array_agg(id), array_agg(lease_id),
-         clock_timestamp() + max(($7::interval[])[array_position($6, kind)])
-  FROM together HAVING count(*) > 0
-  RETURNING id, started_at
+  INSERT INTO ingestd.batch_leases (worker_id, queue, job_ids, lease_ids, time_limit)
+  SELECT $5, $1, array_agg(id), array_agg(lease_id), time_limit FROM together GROUP BY time_limit
+  RETURNING id, started_at, time_limit
 ),
 one_by_one AS (
   UPDATE ingestd.jobs j
@@ -106,5 +107,5 @@ SELECT *, NULL::bigint AS batch_id, (SELECT oldest FROM leased) AS batches_since
 UNION ALL
 SELECT t.id, t.lease_id, t.kind, t.priority, t.args, (t.attempt + 1)::smallint, t.crashes,
        t.max_attempts, t.run_id, t.tenant, t.gate_key, t.origin_id, t.run_at, t.created_at,
-       b.started_at, b.id, coalesce((SELECT oldest FROM leased), b.id)
-FROM batch b CROSS JOIN together t
+       b.started_at, b.id, coalesce((SELECT oldest FROM leased), (SELECT min(id) FROM batch))
+FROM batch b JOIN together t ON t.time_limit = b.time_limit

@@ -1,0 +1,54 @@
+//! Leases of batches that are lost, given back or asked about at the wrong moment.
+
+use super::*;
+
+/// Says how many jobs run in their rows, and how many batches there are.
+const TOLD: &str =
+    "SELECT concat_ws(' ', (SELECT count(*) FROM ingestd.jobs WHERE state = 'running'),
+                                      (SELECT count(*) FROM ingestd.batch_leases))";
+
+#[tokio::test]
+async fn each_job_has_the_time_of_its_kind() {
+    let (db, worker) = database(2).await;
+    run(
+        db.pool(),
+        "INSERT INTO ingestd.job_kinds (kind, queue, max_attempts, timeout_secs)
+         VALUES ('t.quick', 'default', 3, 1);
+         INSERT INTO ingestd.jobs (kind) VALUES ('t.quick')",
+    )
+    .await;
+    let mut conn = db.pool().acquire().await.unwrap();
+    let rows = ask_for(&mut conn, worker, 3).await.unwrap();
+    let oldest: i64 = ask(db.pool(), "SELECT min(id) FROM ingestd.batch_leases").await;
+    let since: Vec<i64> = rows.iter().map(|row| row.get("batches_since")).collect();
+    assert_eq!(since, [oldest; 3], "a later claim looks at both batches");
+    let n_back = rescue::hand_back_in_time(&mut conn, worker).await.unwrap();
+    assert_eq!(n_back, 2);
+    let left: String = ask(
+        db.pool(),
+        "SELECT kind FROM ingestd.jobs WHERE state = 'running'",
+    )
+    .await;
+    assert_eq!(left, "t.quick", "it is past its deadline, and charged");
+}
+
+#[tokio::test]
+async fn what_hangs_is_settled_for_a_rescue() {
+    let (db, worker) = database(1).await;
+    claimed(&db, worker, 1).await;
+    let mut conn = db.pool().acquire().await.unwrap();
+    let late = "UPDATE ingestd.batch_leases SET started_at = clock_timestamp() - interval '70 s'";
+    run(db.pool(), late).await;
+    settle_lost(&mut conn, Duration::from_secs(60))
+        .await
+        .unwrap();
+    assert_eq!(
+        ask::<String>(db.pool(), TOLD).await,
+        "0 1",
+        "within its grace"
+    );
+    settle_lost(&mut conn, Duration::from_secs(5))
+        .await
+        .unwrap();
+    assert_eq!(ask::<String>(db.pool(), TOLD).await, "1 0");
+}
