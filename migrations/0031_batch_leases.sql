@@ -79,9 +79,10 @@ CREATE FUNCTION ingestd.settle(jobs bigint[]) RETURNS void LANGUAGE plpgsql VOLA
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off
 SET enable_mergejoin = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
-  -- Whoever claims them has committed then, and nobody claims them before this transaction ends.
+  -- Whoever claims them has committed then, and nobody claims them before this transaction ends:
+  -- nor those that run, which may go back meanwhile.
   PERFORM FROM ingestd.jobs j
-  WHERE j.shard = 0 AND j.id = ANY (jobs) AND j.state || '' = 'queued' ORDER BY j.id FOR UPDATE;
+  WHERE j.shard = 0 AND j.id = ANY (jobs) ORDER BY j.id FOR UPDATE;
   UPDATE ingestd.jobs j
   SET state = 'running', lease_id = l.lease_id, worker_id = l.worker_id, attempt = j.attempt + 1,
       started_at = l.started_at, deadline_at = l.deadline_at, cancel_requested = false
@@ -89,7 +90,7 @@ BEGIN
   WHERE l.job_id = ANY (jobs) AND j.shard = 0 AND j.id = l.job_id AND j.state || '' = 'queued'
     AND coalesce(j.last_lease_id, 0) < l.lease_id;
 END$$;
-COMMENT ON FUNCTION ingestd.settle(bigint[]) IS 'Makes jobs that run under batch_leases running in their rows, and keeps everybody from claiming the others until the transaction ends. Call it before a change to a job.';
+COMMENT ON FUNCTION ingestd.settle(bigint[]) IS 'Makes jobs that run under batch_leases running in their rows, and keeps everybody from claiming or ending them until the transaction ends. Call it before a change to a job.';
 
 CREATE FUNCTION ingestd.settle_batches(batches bigint[]) RETURNS void LANGUAGE plpgsql VOLATILE
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off

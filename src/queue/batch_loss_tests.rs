@@ -52,3 +52,20 @@ async fn what_hangs_is_settled_for_a_rescue() {
         .unwrap();
     assert_eq!(ask::<String>(db.pool(), TOLD).await, "1 0");
 }
+
+#[tokio::test]
+async fn who_changes_a_running_job_keeps_it_from_going_back_and_being_claimed() {
+    let (db, worker) = database(1).await;
+    let job = claimed(&db, worker, 1).await.remove(0);
+    let mut conn = db.pool().acquire().await.unwrap();
+    settle_worker(&mut conn, worker, None).await.unwrap();
+    let change = begin(&mut conn, JobId(job.id)).await.unwrap();
+    let pool = db.pool().clone();
+    let mut back = tokio::spawn(async move { rescue::hand_back(&pool, worker).await.unwrap() });
+    tokio::select! {
+        () = until_waiting(db.pool(), 1) => {}
+        _ = &mut back => panic!("it went back"),
+    }
+    change.commit().await.unwrap();
+    assert_eq!(back.await.unwrap(), 1);
+}
