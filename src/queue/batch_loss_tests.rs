@@ -7,6 +7,15 @@ const TOLD: &str =
     "SELECT concat_ws(' ', (SELECT count(*) FROM ingestd.jobs WHERE state = 'running'),
                                       (SELECT count(*) FROM ingestd.batch_leases))";
 
+/// Takes the lease of a running job away, as whoever hands it back does.
+async fn give_back(db: &Database, id: i64) {
+    let back = format!(
+        "UPDATE ingestd.jobs SET state = 'queued', lease_id = NULL, worker_id = NULL, deadline_at = NULL,
+         attempt = attempt - 1 WHERE id = {id} AND state = 'running'"
+    );
+    run(db.pool(), &back).await;
+}
+
 #[tokio::test]
 async fn each_job_has_the_time_of_its_kind() {
     let (db, worker) = database(2).await;
@@ -68,4 +77,20 @@ async fn who_changes_a_running_job_keeps_it_from_going_back_and_being_claimed() 
     }
     change.commit().await.unwrap();
     assert_eq!(back.await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_job_that_was_given_back_is_claimed_though_its_batch_is_still_there() {
+    let (db, worker) = database(2).await;
+    let batch = claimed(&db, worker, 2).await;
+    settle(&mut db.pool().acquire().await.unwrap(), &[batch[0].id])
+        .await
+        .unwrap();
+    give_back(&db, batch[0].id).await;
+    let again = claimed(&db, worker, 2).await;
+    assert_eq!(again.len(), 1, "the other one is leased");
+    assert_eq!(again[0].id, batch[0].id);
+    assert_eq!(claimed(&db, worker, 2).await, [], "both are");
+    assert_eq!(finish(db.pool(), worker, &batch, &[]).await, [batch[1].id]);
+    assert_eq!(finish(db.pool(), worker, &again, &[]).await, [batch[0].id]);
 }

@@ -281,7 +281,10 @@ async fn a_lease_that_was_taken_away_ends_nothing() {
         "nobody has it"
     );
     let again = claimed(&db, worker, 2).await;
-    assert!(again.iter().all(|c| c.batch_id.is_some()));
+    assert!(
+        again.iter().all(|c| c.batch_id.is_none()),
+        "in their rows, for once"
+    );
     assert_eq!(
         finish(db.pool(), worker, &lost, &[]).await,
         [0_i64; 0],

@@ -10,7 +10,8 @@
 -- Where $9 allows it and every worker knows of it, jobs are leased in a batch, one row of
 -- batch_leases for all that may take as long: their own rows stay as they are, locked to the end of
 -- the claim so that whoever changes one waits for it. Not those that a gate, a run or a suspicion
--- counts by its state.
+-- counts by its state, and not those that had a lease before: they may still be in its batch, and
+-- are free all the same.
 -- What is leased so already is left out; the function takes the lock that orders claims of a queue,
 -- and looks at batches from $10 on.
 -- Nor does a queue that has a limit across daemons or takes turns, unless $8 says that this
@@ -33,45 +34,49 @@ open AS MATERIALIZED (
 ),
 first AS MATERIALIZED (
   SELECT id, kind, priority, args, attempt, crashes, max_attempts, run_id, tenant, gate_key, origin_id,
-         run_at, created_at
+         run_at, created_at, last_lease_id
   FROM ingestd.jobs
   WHERE shard = 0 AND queue = $1 AND priority = ($3::smallint[])[1] AND state = 'queued'
     AND run_at <= now() AND run_at >= coalesce(($4::timestamptz[])[1], '-infinity')
     AND kind = ANY ($6)
-    AND ((SELECT ids FROM leased))[width_bucket(id, (SELECT ids FROM leased))] IS DISTINCT FROM id
+    AND (((SELECT ids FROM leased))[width_bucket(id, (SELECT ids FROM leased))] IS DISTINCT FROM id
+         OR last_lease_id IS NOT NULL)
   ORDER BY run_at, id LIMIT (SELECT n FROM open) FOR UPDATE SKIP LOCKED
 ),
 second AS MATERIALIZED (
   SELECT id, kind, priority, args, attempt, crashes, max_attempts, run_id, tenant, gate_key, origin_id,
-         run_at, created_at
+         run_at, created_at, last_lease_id
   FROM ingestd.jobs
   WHERE shard = 0 AND queue = $1 AND priority = ($3::smallint[])[2] AND state = 'queued'
     AND run_at <= now() AND run_at >= coalesce(($4::timestamptz[])[2], '-infinity')
     AND kind = ANY ($6)
-    AND ((SELECT ids FROM leased))[width_bucket(id, (SELECT ids FROM leased))] IS DISTINCT FROM id
+    AND (((SELECT ids FROM leased))[width_bucket(id, (SELECT ids FROM leased))] IS DISTINCT FROM id
+         OR last_lease_id IS NOT NULL)
   ORDER BY run_at, id LIMIT (SELECT n FROM open) - (SELECT count(*) FROM first)
   FOR UPDATE SKIP LOCKED
 ),
 third AS MATERIALIZED (
   SELECT id, kind, priority, args, attempt, crashes, max_attempts, run_id, tenant, gate_key, origin_id,
-         run_at, created_at
+         run_at, created_at, last_lease_id
   FROM ingestd.jobs
   WHERE shard = 0 AND queue = $1 AND priority = ($3::smallint[])[3] AND state = 'queued'
     AND run_at <= now() AND run_at >= coalesce(($4::timestamptz[])[3], '-infinity')
     AND kind = ANY ($6)
-    AND ((SELECT ids FROM leased))[width_bucket(id, (SELECT ids FROM leased))] IS DISTINCT FROM id
+    AND (((SELECT ids FROM leased))[width_bucket(id, (SELECT ids FROM leased))] IS DISTINCT FROM id
+         OR last_lease_id IS NOT NULL)
   ORDER BY run_at, id
   LIMIT (SELECT n FROM open) - (SELECT count(*) FROM first) - (SELECT count(*) FROM second)
   FOR UPDATE SKIP LOCKED
 ),
 fourth AS MATERIALIZED (
   SELECT id, kind, priority, args, attempt, crashes, max_attempts, run_id, tenant, gate_key, origin_id,
-         run_at, created_at
+         run_at, created_at, last_lease_id
   FROM ingestd.jobs
   WHERE shard = 0 AND queue = $1 AND priority = ($3::smallint[])[4] AND state = 'queued'
     AND run_at <= now() AND run_at >= coalesce(($4::timestamptz[])[4], '-infinity')
     AND kind = ANY ($6)
-    AND ((SELECT ids FROM leased))[width_bucket(id, (SELECT ids FROM leased))] IS DISTINCT FROM id
+    AND (((SELECT ids FROM leased))[width_bucket(id, (SELECT ids FROM leased))] IS DISTINCT FROM id
+         OR last_lease_id IS NOT NULL)
   ORDER BY run_at, id
   LIMIT (SELECT n FROM open) - (SELECT count(*) FROM first) - (SELECT count(*) FROM second)
       - (SELECT count(*) FROM third)
@@ -85,7 +90,7 @@ together AS MATERIALIZED (
   SELECT *, nextval('ingestd.lease_seq') AS lease_id,
          ($7::interval[])[array_position($6, kind)] AS time_limit
   FROM found
-  WHERE $9 AND gate_key IS NULL AND run_id IS NULL AND crashes = 0
+  WHERE $9 AND gate_key IS NULL AND run_id IS NULL AND crashes = 0 AND last_lease_id IS NULL
     AND NOT EXISTS (SELECT FROM ingestd.workers WHERE ended_at IS NULL AND NOT knows_batches)
 ),
 batch AS (
