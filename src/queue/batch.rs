@@ -67,7 +67,7 @@ const SETTLE_OWN: &str = "
         started_at = b.started_at, deadline_at = b.started_at + b.time_limit,
         cancel_requested = false
     FROM ingestd.batch_leases b
-    WHERE b.id = $3 AND j.shard = 0 AND j.id = $1 AND j.state || '' = 'queued'
+    WHERE b.id = $3 AND b.worker_id = $4 AND j.shard = 0 AND j.id = $1 AND j.state || '' = 'queued'
       AND coalesce(j.last_lease_id, 0) < $2";
 
 /// Settles jobs and keeps everybody from claiming the others until the transaction ends.
@@ -147,6 +147,7 @@ pub(super) async fn settle_own(conn: &mut PgConnection, lease: &Lease) -> sqlx::
             .bind(lease.id)
             .bind(lease.lease_id)
             .bind(batch)
+            .bind(lease.worker_id)
             .execute(conn)
             .await?;
     }

@@ -94,3 +94,23 @@ async fn a_job_that_was_given_back_is_claimed_though_its_batch_is_still_there() 
     assert_eq!(finish(db.pool(), worker, &batch, &[]).await, [batch[1].id]);
     assert_eq!(finish(db.pool(), worker, &again, &[]).await, [batch[0].id]);
 }
+
+#[tokio::test]
+async fn a_batch_s_id_that_came_round_again_is_another_s() {
+    let (db, theirs) = database(2).await;
+    let batch = claimed(&db, theirs, 1).await;
+    let ours = worker(db.pool(), true).await;
+    let job = claimed(&db, ours, 1).await;
+    // A failover lost what we claimed, and the id of our batch is theirs by now.
+    let ended = batch[0].batch_id.unwrap();
+    let both = [ended, job[0].batch_id.unwrap()];
+    assert_eq!(finish(db.pool(), ours, &job, &both).await.len(), 1);
+    assert_eq!(ask::<String>(db.pool(), TOLD).await, "0 1");
+    let lost = Claimed {
+        batch_id: Some(ended),
+        ..batch[0]
+    };
+    let mut conn = db.pool().acquire().await.unwrap();
+    settle_own(&mut conn, &lease(&lost, ours)).await.unwrap();
+    assert_eq!(ask::<String>(db.pool(), TOLD).await, "0 1");
+}
