@@ -31,23 +31,24 @@ const LOOK_EVERY: u32 = 50;
 const MOST_LOOKS: u32 = 40;
 const LOCKED_POLL: Duration = Duration::from_millis(25);
 
-/// Settles what a worker claimed so long ago ($2, in milliseconds), of queue $3 alone where it is
-/// given.
+/// Settles what a worker claimed so long ago ($2, in milliseconds), or before the clock was set
+/// back; of queue $3 alone where it is given.
 const SETTLE_WORKER: &str = "
     SELECT ingestd.settle_batches(b.ids)
     FROM (SELECT array_agg(id) AS ids FROM ingestd.batch_leases
           WHERE worker_id = $1 AND ($3::text IS NULL OR queue = $3)
-            AND started_at <= clock_timestamp() - $2 * interval '1 millisecond') AS b
+            AND (started_at <= clock_timestamp() - $2 * interval '1 millisecond'
+                 OR started_at > clock_timestamp())) AS b
     WHERE b.ids IS NOT NULL";
 
-/// Settles those of the batches $1 that were claimed so long ago ($2, in milliseconds), and all of
-/// the batches $3.
+/// Settles those of the batches $1 that were claimed so long ago ($2, in milliseconds) or before the
+/// clock was set back, and all of the batches $3.
 const SETTLE_KNOWN: &str = "
     SELECT ingestd.settle_batches(b.ids)
     FROM (SELECT array_agg(id) AS ids FROM ingestd.batch_leases
           WHERE id = ANY ($1::bigint[] || $3::bigint[])
             AND (started_at <= clock_timestamp() - $2 * interval '1 millisecond'
-                 OR id = ANY ($3))) AS b
+                 OR started_at > clock_timestamp() OR id = ANY ($3))) AS b
     WHERE b.ids IS NOT NULL";
 
 /// Settles what the dead hold, and what is so far past its deadline ($1, in milliseconds) that its

@@ -96,6 +96,31 @@ async fn a_job_that_was_given_back_is_claimed_though_its_batch_is_still_there() 
 }
 
 #[tokio::test]
+async fn what_was_claimed_before_the_clock_was_set_back_is_settled() {
+    let (db, worker) = database(1).await;
+    let job = claimed(&db, worker, 1).await.remove(0);
+    let later = "UPDATE ingestd.batch_leases SET started_at = clock_timestamp() + interval '1 h'";
+    run(db.pool(), later).await;
+    let mut conn = db.pool().acquire().await.unwrap();
+    for statement in [SETTLE_WORKER, SETTLE_KNOWN] {
+        let mut tx = conn.begin().await.unwrap();
+        let settle = sqlx::query(statement);
+        let settle = if statement == SETTLE_WORKER {
+            settle.bind(worker).bind(100_i64).bind(None::<&str>)
+        } else {
+            settle
+                .bind([job.batch_id.unwrap()])
+                .bind(100_i64)
+                .bind([0_i64; 0])
+        };
+        settle.execute(&mut *tx).await.unwrap();
+        let told: String = sqlx::query_scalar(TOLD).fetch_one(&mut *tx).await.unwrap();
+        assert_eq!(told, "1 0");
+        tx.rollback().await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_batch_s_id_that_came_round_again_is_another_s() {
     let (db, theirs) = database(2).await;
     let batch = claimed(&db, theirs, 1).await;
