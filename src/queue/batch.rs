@@ -218,6 +218,14 @@ impl Settler {
             .bind(ended)
             .execute(&mut *conn)
             .await?;
+        if !known.is_empty() {
+            let left: Vec<i64> =
+                sqlx::query_scalar("SELECT id FROM ingestd.batch_leases WHERE id = ANY ($1)")
+                    .bind(known)
+                    .fetch_all(&mut *conn)
+                    .await?;
+            self.leases.settled(known, &left);
+        }
         if let Some(worker) = worker {
             settle_older(conn, worker, SETTLE_AFTER, None).await?;
         }
