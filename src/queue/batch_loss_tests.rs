@@ -1,6 +1,9 @@
 //! Leases of batches that are lost, given back or asked about at the wrong moment.
 
-use super::*;
+use super::{
+    super::super::{claim::CLAIM_FAIR, session::beat},
+    *,
+};
 
 /// Says how many jobs run in their rows, and how many batches there are.
 const TOLD: &str =
@@ -96,6 +99,38 @@ async fn a_job_that_was_given_back_is_claimed_though_its_batch_is_still_there() 
 }
 
 #[tokio::test]
+async fn a_lease_that_was_taken_away_settles_nothing() {
+    let (db, worker) = database(1).await;
+    let mut conn = db.pool().acquire().await.unwrap();
+    let lost = claimed(&db, worker, 1).await.remove(0);
+    settle(&mut conn, &[lost.id]).await.unwrap();
+    give_back(&db, lost.id).await;
+    settle(&mut conn, &[lost.id]).await.unwrap();
+    settle_own(&mut conn, &lease(&lost, worker)).await.unwrap();
+    assert_eq!(ask::<String>(db.pool(), TOLD).await, "0 1");
+    settle_worker(&mut conn, worker, None).await.unwrap();
+    assert_eq!(ask::<String>(db.pool(), TOLD).await, "0 0");
+}
+
+#[tokio::test]
+async fn what_somebody_has_locked_is_waited_for() {
+    let (db, worker) = database(2).await;
+    let batch = claimed(&db, worker, 2).await;
+    let mut attempt = db.pool().begin().await.unwrap();
+    settle_own(&mut attempt, &lease(&batch[0], worker))
+        .await
+        .unwrap();
+    let pool = db.pool().clone();
+    let back = tokio::spawn(async move { rescue::hand_back(&pool, worker).await.unwrap() });
+    let began = Instant::now();
+    while ask::<String>(db.pool(), TOLD).await != "1 1" {
+        assert!(began.elapsed() < PATIENCE, "the other one is not settled");
+    }
+    attempt.rollback().await.unwrap();
+    assert_eq!(back.await.unwrap(), 2);
+}
+
+#[tokio::test]
 async fn what_was_claimed_before_the_clock_was_set_back_is_settled() {
     let (db, worker) = database(1).await;
     let job = claimed(&db, worker, 1).await.remove(0);
@@ -138,4 +173,54 @@ async fn a_batch_s_id_that_came_round_again_is_another_s() {
     let mut conn = db.pool().acquire().await.unwrap();
     settle_own(&mut conn, &lease(&lost, ours)).await.unwrap();
     assert_eq!(ask::<String>(db.pool(), TOLD).await, "0 1");
+}
+
+#[tokio::test]
+async fn who_takes_turns_leaves_alone_what_is_leased() {
+    let (db, worker) = database(4).await;
+    let batch = claimed(&db, worker, 2).await;
+    run(
+        db.pool(),
+        "INSERT INTO ingestd.queues (queue, fair, max_running) VALUES ('default', true, 3)",
+    )
+    .await;
+    let minute = PgInterval {
+        microseconds: 60_000_000,
+        ..PgInterval::default()
+    };
+    let found = sqlx::query(CLAIM_FAIR)
+        .bind("default")
+        .bind(4_i64)
+        .bind([0_i16, 1, 2, 3])
+        .bind([None::<chrono::DateTime<chrono::Utc>>; 4])
+        .bind(worker)
+        .bind(["t.many"])
+        .bind([minute])
+        .bind(true)
+        .bind("")
+        .bind([None::<i64>; 4])
+        .fetch_all(db.pool())
+        .await
+        .unwrap();
+    let open: i64 = found[0].get("n_open");
+    assert_eq!(open, 1, "two of three are leased");
+    let got: Vec<Option<i64>> = found.iter().map(|row| row.get("id")).collect();
+    let leased = |id: &Option<i64>| batch.iter().any(|c| Some(c.id) == *id);
+    assert!(!got.iter().any(leased), "{got:?}");
+    assert_eq!(finish(db.pool(), worker, &batch, &[]).await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_heartbeat_tells_whose_lease_is_gone_and_nobody_else() {
+    let (db, worker) = database(2).await;
+    let batch = claimed(&db, worker, 2).await;
+    let leases: Vec<i64> = batch.iter().map(|c| c.lease_id).collect();
+    let mut conn = db.pool().acquire().await.unwrap();
+    let slots = serde_json::json!({});
+    let told = beat(&mut conn, worker, &leases, &slots).await.unwrap();
+    assert_eq!(told.unwrap().0, [0_i64; 0], "both are leased in the batch");
+    settle_worker(&mut conn, worker, None).await.unwrap();
+    give_back(&db, batch[0].id).await;
+    let told = beat(&mut conn, worker, &leases, &slots).await.unwrap();
+    assert_eq!(told.unwrap().0, [leases[0]]);
 }
