@@ -83,15 +83,17 @@ fourth AS MATERIALIZED (
   FOR UPDATE SKIP LOCKED
 ),
 found AS MATERIALIZED (
-  SELECT * FROM first UNION ALL SELECT * FROM second
-  UNION ALL SELECT * FROM third UNION ALL SELECT * FROM fourth
+  SELECT *, $9 AND gate_key IS NULL AND run_id IS NULL AND crashes = 0 AND last_lease_id IS NULL
+    AND NOT EXISTS (SELECT FROM ingestd.workers WHERE ended_at IS NULL AND NOT knows_batches)
+    AS in_batch
+  FROM (
+    SELECT * FROM first UNION ALL SELECT * FROM second
+    UNION ALL SELECT * FROM third UNION ALL SELECT * FROM fourth) f
 ),
 together AS MATERIALIZED (
   SELECT *, nextval('ingestd.lease_seq') AS lease_id,
          ($7::interval[])[array_position($6, kind)] AS time_limit
-  FROM found
-  WHERE $9 AND gate_key IS NULL AND run_id IS NULL AND crashes = 0 AND last_lease_id IS NULL
-    AND NOT EXISTS (SELECT FROM ingestd.workers WHERE ended_at IS NULL AND NOT knows_batches)
+  FROM found WHERE in_batch
 ),
 batch AS (
   INSERT INTO ingestd.batch_leases (worker_id, queue, job_ids, lease_ids, time_limit)
@@ -103,8 +105,7 @@ one_by_one AS (
   SET state = 'running', lease_id = nextval('ingestd.lease_seq'), worker_id = $5,
       attempt = j.attempt + 1, started_at = clock_timestamp(), cancel_requested = false,
       deadline_at = clock_timestamp() + ($7::interval[])[array_position($6, j.kind)]
-  WHERE j.shard = 0 AND j.id = ANY (ARRAY(
-    SELECT id FROM found WHERE id <> ALL (ARRAY(SELECT id FROM together))))
+  WHERE j.shard = 0 AND j.id = ANY (ARRAY(SELECT id FROM found WHERE NOT in_batch))
   RETURNING j.id, j.lease_id, j.kind, j.priority, j.args, j.attempt, j.crashes, j.max_attempts,
             j.run_id, j.tenant, j.gate_key, j.origin_id, j.run_at, j.created_at, j.started_at
 )
