@@ -31,13 +31,14 @@ const LOOK_EVERY: u32 = 50;
 const MOST_LOOKS: u32 = 40;
 const LOCKED_POLL: Duration = Duration::from_millis(25);
 
-/// Settles what a worker claimed so long ago ($2, in milliseconds), of queue $3 alone where it is
-/// given.
+/// Settles what a worker claimed so long ago ($2, in milliseconds), or before the clock was set
+/// back; of queue $3 alone where it is given.
 const SETTLE_WORKER: &str = "
     SELECT ingestd.settle_batches(b.ids)
     FROM (SELECT array_agg(id) AS ids FROM ingestd.batch_leases
           WHERE worker_id = $1 AND ($3::text IS NULL OR queue = $3)
-            AND started_at <= clock_timestamp() - $2 * interval '1 millisecond') AS b
+            AND (started_at <= clock_timestamp() - $2 * interval '1 millisecond'
+                 OR started_at > clock_timestamp())) AS b
     WHERE b.ids IS NOT NULL";
 
 /// Settles what a worker claimed by the database's account, but for the batches $2.
@@ -54,16 +55,17 @@ const SETTLE_LOST: &str = "
     FROM (SELECT array_agg(id) AS ids FROM ingestd.batch_leases l
           WHERE NOT EXISTS (SELECT FROM ingestd.workers w
                             WHERE w.id = l.worker_id AND w.ended_at IS NULL)
-             OR l.deadline_at + $1 * interval '1 millisecond' < clock_timestamp()) AS b
+             OR l.started_at + l.time_limit + $1 * interval '1 millisecond' < clock_timestamp()) AS b
     WHERE b.ids IS NOT NULL";
 
 /// Settles one job for its own attempt, in the attempt's transaction.
 const SETTLE_OWN: &str = "
     UPDATE ingestd.jobs j
     SET state = 'running', lease_id = $2, worker_id = b.worker_id, attempt = j.attempt + 1,
-        started_at = b.started_at, deadline_at = b.deadline_at, cancel_requested = false
+        started_at = b.started_at, deadline_at = b.started_at + b.time_limit,
+        cancel_requested = false
     FROM ingestd.batch_leases b
-    WHERE b.id = $3 AND j.shard = 0 AND j.id = $1 AND j.state || '' = 'queued'
+    WHERE b.id = $3 AND b.worker_id = $4 AND j.shard = 0 AND j.id = $1 AND j.state || '' = 'queued'
       AND coalesce(j.last_lease_id, 0) < $2";
 
 /// Settles jobs and keeps everybody from claiming the others until the transaction ends.
@@ -143,6 +145,7 @@ pub(super) async fn settle_own(conn: &mut PgConnection, lease: &Lease) -> sqlx::
             .bind(lease.id)
             .bind(lease.lease_id)
             .bind(batch)
+            .bind(lease.worker_id)
             .execute(conn)
             .await?;
     }
@@ -180,14 +183,16 @@ impl Settler {
             n_ticks = (n_ticks + 1) % LOOK_EVERY;
             let open = self.leases.batches();
             let old: Vec<i64> = open.intersection(&before).copied().collect();
-            before = open;
             // Now and then whatever this process believes: an answer may have been lost.
             let worker = self.session.borrow().as_ref().map(|life| life.worker_id);
             let worker = worker.filter(|_| n_ticks == 0);
+            let known: Vec<i64> = open.iter().copied().collect();
+            before = open;
             if old.is_empty() && worker.is_none() {
                 continue;
             }
-            let look = tokio::time::timeout(self.limit, self.look(&mut conn, &old, worker));
+            let look = self.look(&mut conn, &old, worker, &known);
+            let look = tokio::time::timeout(self.limit, look);
             match look.await.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
                 Ok(left) => self.leases.settled(&old, &left),
                 Err(error) => {
@@ -198,13 +203,14 @@ impl Settler {
         }
     }
 
-    /// Settles batches, and what else `worker` has where it is given; returns those of the batches
-    /// that somebody has jobs of locked.
+    /// Settles batches, and what `worker` has, where it is given, beside those that are known; returns
+    /// those of the batches that somebody has jobs of locked.
     async fn look(
         &self,
         conn: &mut Option<PgConnection>,
         old: &[i64],
         worker: Option<i64>,
+        known: &[i64],
     ) -> sqlx::Result<Vec<i64>> {
         let conn = match conn {
             Some(conn) => conn,
@@ -213,7 +219,7 @@ impl Settler {
         if let Some(worker) = worker {
             sqlx::query(SETTLE_UNKNOWN)
                 .bind(worker)
-                .bind(old)
+                .bind(known)
                 .execute(&mut *conn)
                 .await?;
         }

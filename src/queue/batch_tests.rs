@@ -66,19 +66,20 @@ async fn worker(pool: &PgPool, knows_batches: bool) -> i64 {
     .unwrap()
 }
 
+/// Claims jobs of a kind that may take a minute, and of one that may take a millisecond.
 async fn ask_for(conn: &mut PgConnection, worker: i64, most: i64) -> sqlx::Result<Vec<PgRow>> {
-    let minute = PgInterval {
-        microseconds: 60_000_000,
+    let limits = [60_000_000, 1_000].map(|microseconds| PgInterval {
+        microseconds,
         ..PgInterval::default()
-    };
+    });
     sqlx::query(CLAIM)
         .bind("default")
         .bind(most)
         .bind([0_i16, 1, 2, 3])
         .bind([None::<chrono::DateTime<chrono::Utc>>; 4])
         .bind(worker)
-        .bind(["t.many"])
-        .bind([minute])
+        .bind(["t.many", "t.quick"])
+        .bind(limits)
         .bind(false)
         .bind(true)
         .bind(0_i64)
@@ -280,7 +281,10 @@ async fn a_lease_that_was_taken_away_ends_nothing() {
         "nobody has it"
     );
     let again = claimed(&db, worker, 2).await;
-    assert!(again.iter().all(|c| c.batch_id.is_some()));
+    assert!(
+        again.iter().all(|c| c.batch_id.is_none()),
+        "in their rows, for once"
+    );
     assert_eq!(
         finish(db.pool(), worker, &lost, &[]).await,
         [0_i64; 0],
@@ -355,3 +359,6 @@ fn lease(of: &Claimed, worker: i64) -> Lease {
         batch_id: of.batch_id,
     }
 }
+
+#[path = "batch_loss_tests.rs"]
+mod loss;

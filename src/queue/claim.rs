@@ -26,7 +26,7 @@ use super::{
 use crate::db::Bounded;
 
 pub(super) const CLAIM: &str = include_str!("claim.sql");
-const CLAIM_FAIR: &str = include_str!("claim_fair.sql");
+pub(super) const CLAIM_FAIR: &str = include_str!("claim_fair.sql");
 
 /// The kinds this binary knows, as the claim statement wants them.
 #[derive(Debug)]

@@ -7,7 +7,7 @@
 -- after the row ($4, $10) of the priority, which nobody.sql puts before the next of them.
 -- The transaction holds the queue's lock, so nobody else claims what is chosen here. It is locked
 -- by key all the same, for people may change it; the state is compared so that no index of it fits.
-WITH leased AS MATERIALIZED (SELECT ids, oldest FROM ingestd.leased($1, 0)),
+WITH leased AS MATERIALIZED (SELECT ids FROM ingestd.leased($1, 0)),
 open AS MATERIALIZED (
   SELECT CASE
     WHEN EXISTS (SELECT FROM ingestd.queues
@@ -76,7 +76,8 @@ chosen AS MATERIALIZED (
 locked AS MATERIALIZED (
   SELECT id FROM ingestd.jobs
   WHERE shard = 0 AND id = ANY (ARRAY(SELECT id FROM chosen)) AND state || '' = 'queued'
-    AND ((SELECT ids FROM leased))[width_bucket(id, (SELECT ids FROM leased))] IS DISTINCT FROM id
+    AND (((SELECT ids FROM leased))[width_bucket(id, (SELECT ids FROM leased))] IS DISTINCT FROM id
+         OR last_lease_id IS NOT NULL)
   FOR UPDATE SKIP LOCKED
 ),
 taken AS (

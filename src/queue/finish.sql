@@ -15,7 +15,8 @@ WITH gone AS (
         ELSE lease_id = ($2::bigint[])[width_bucket(id, $1::bigint[])] END
   RETURNING *
 ),
-ended AS (DELETE FROM ingestd.batch_leases WHERE id = ANY ($6::bigint[])),
+-- After a failover that lost the last ids, one may come round again as another's.
+ended AS (DELETE FROM ingestd.batch_leases WHERE id = ANY ($6::bigint[]) AND worker_id = $7),
 kept AS (
   INSERT INTO ingestd.job_history
     (shard, id, kind, queue, state, priority, attempt, args, run_id, tenant, worker_id,

@@ -105,6 +105,17 @@ mod tests {
     }
 
     #[test]
+    fn a_full_look_is_at_all_batches() {
+        let (mut floor, now) = (Floor::default(), Instant::now());
+        floor.of(ORDER, false, now);
+        floor.batches = 7;
+        floor.of(ORDER, false, now);
+        assert_eq!(floor.batches, 7);
+        floor.of(ORDER, false, now + FULL_LOOK_EVERY);
+        assert_eq!(floor.batches, 0);
+    }
+
+    #[test]
     fn a_clock_set_back_takes_the_floor_along() {
         let (mut floor, now) = (Floor::default(), Instant::now());
         floor.of(ORDER, false, now);

@@ -224,8 +224,8 @@ async fn a_claim_under_a_held_snapshot_begins_above_the_batches_that_are_gone() 
     let _held = hold(bench.db.pool()).await;
     for statement in [
         format!(
-            "INSERT INTO ingestd.batch_leases (worker_id, queue, job_ids, lease_ids, deadline_at)
-             SELECT 1, 'default', '{{}}', '{{}}', now() FROM generate_series(1, {N_GONE})"
+            "INSERT INTO ingestd.batch_leases (worker_id, queue, job_ids, lease_ids, time_limit)
+             SELECT 1, 'default', '{{}}', '{{}}', '1 min' FROM generate_series(1, {N_GONE})"
         ),
         "DELETE FROM ingestd.batch_leases".to_owned(),
     ] {

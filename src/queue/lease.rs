@@ -103,10 +103,11 @@ impl Leases {
         held.batches.keys().chain(&held.ended).copied().collect()
     }
 
-    /// Forgets those of the batches that are gone from the database.
-    pub(super) fn settled(&self, batches: &[i64], left: &[i64]) {
+    /// Forgets those of the batches that were looked at of which nothing is `left` in the database:
+    /// their leases are held in the rows of their jobs.
+    pub(super) fn settled(&self, looked_at: &[i64], left: &[i64]) {
         let mut held = self.lock();
-        for batch in batches.iter().filter(|batch| !left.contains(batch)) {
+        for batch in looked_at.iter().filter(|batch| !left.contains(batch)) {
             held.batches.remove(batch);
             held.ended.retain(|ended| ended != batch);
         }
@@ -146,5 +147,63 @@ impl Leases {
     fn lock(&self) -> std::sync::MutexGuard<'_, Held> {
         // Nothing panics while holding it; were it so, the maps would still be whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two leases of batch 7, numbered 1 and 2.
+    fn held() -> Leases {
+        let leases = Leases::default();
+        for lease in [1, 2] {
+            leases.insert(LeaseId(lease), Some(7), CancellationToken::new());
+        }
+        leases
+    }
+
+    fn ids<const N: usize>(ids: [i64; N]) -> impl Iterator<Item = LeaseId> {
+        ids.into_iter().map(LeaseId)
+    }
+
+    #[test]
+    fn a_batch_ends_with_the_last_of_its_leases() {
+        let leases = held();
+        leases.forget(ids([1]));
+        assert_eq!(leases.batches(), HashSet::from([7]));
+        leases.forget(ids([2]));
+        assert_eq!(leases.take_ended(), [7]);
+        assert_eq!(leases.take_ended(), [0_i64; 0], "once");
+        leases.ended_still(vec![7]);
+        let still = HashSet::from([7]);
+        assert_eq!(leases.batches(), still, "it could not be removed");
+        leases.settled(&[7], &[]);
+        assert_eq!(leases.take_ended(), [0_i64; 0], "the settler removed it");
+    }
+
+    #[test]
+    fn a_batch_that_is_settled_is_not_looked_at_again() {
+        let leases = held();
+        leases.settled(&[7], &[7]);
+        let left = HashSet::from([7]);
+        assert_eq!(leases.batches(), left, "some of it was locked");
+        leases.settled(&[7], &[]);
+        leases.forget(ids([1, 2]));
+        assert_eq!(leases.batches(), HashSet::new());
+    }
+
+    #[test]
+    fn what_is_left_to_others_is_not_removed() {
+        for left in [[1, 2], [2, 1]] {
+            let leases = held();
+            leases.abandon(ids([left[0]]));
+            leases.forget(ids([left[1]]));
+            assert_eq!(leases.batches(), HashSet::new(), "{left:?}");
+        }
+        let leases = held();
+        leases.forget(ids([1]));
+        leases.abandon(ids([2]));
+        assert_eq!(leases.batches(), HashSet::new());
     }
 }

@@ -228,7 +228,7 @@ fn place() -> Option<String> {
 
 /// Beats once, and tells what slots there are; returns which of the `running` leases somebody
 /// cancelled or took away, and the database's time, or `None` when the worker was given up.
-async fn beat(
+pub(super) async fn beat(
     conn: &mut PgConnection,
     id: i64,
     running: &[i64],

@@ -71,6 +71,12 @@ async fn a_process_without_a_thread_left_hands_back_and_ends() {
          SELECT 'system.noop', '{\"outcome\": \"spin\"}' FROM generate_series(1, 2)",
     )
     .await;
+    // Leased in a batch, which no thread of theirs can settle now.
+    rig.until(
+        "(SELECT count(*) = 2 FROM ingestd.jobs j JOIN ingestd.workers w ON w.id = j.worker_id
+          WHERE j.args ->> 'outcome' = 'spin' AND j.state = 'running' AND w.ended_at IS NULL)",
+    )
+    .await;
     let exit = daemon.ended().await;
     assert_eq!(exit.code(), Some(75), "{}", daemon.log());
     assert!(

@@ -368,3 +368,23 @@ async fn a_worker_that_was_given_up_claims_nothing_before_it_knows() {
     assert_eq!(state, "queued 0");
     stop(engine).await;
 }
+
+#[tokio::test]
+async fn a_batch_that_its_own_worker_does_not_know_of_is_settled() {
+    let rig = Rig::new().await;
+    let engine = rig.play([done("t.done")]).await;
+    // As a failover leaves it that lost the end of what the worker claimed; nobody else looks.
+    rig.sql(
+        "INSERT INTO ingestd.jobs (kind, run_at) VALUES ('t.done', now() + interval '1 h');
+         INSERT INTO ingestd.batch_leases (worker_id, queue, job_ids, lease_ids, time_limit)
+         SELECT w.id, 'default', ARRAY[j.id], ARRAY[nextval('ingestd.lease_seq')], '1 h'
+         FROM ingestd.jobs j, ingestd.workers w",
+    )
+    .await;
+    rig.until(
+        "(SELECT state = 'running' AND worker_id IS NOT NULL FROM ingestd.jobs)
+         AND NOT EXISTS (SELECT FROM ingestd.batch_leases)",
+    )
+    .await;
+    stop(engine).await;
+}

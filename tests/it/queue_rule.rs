@@ -27,6 +27,22 @@ async fn set_fair(rig: &Rig, queue: &str, is_fair: bool) {
 }
 
 #[tokio::test]
+async fn what_a_limit_counts_is_leased_in_its_row() {
+    let rig = Rig::new().await;
+    limit(&rig, "default", Some(3)).await;
+    let engine = rig.play([done("t.counted")]).await;
+    let jobs = "INSERT INTO ingestd.jobs (kind) SELECT 't.counted' FROM generate_series(1, 20)";
+    rig.sql(jobs).await;
+    rig.until_idle().await;
+    let batches = "SELECT is_called FROM ingestd.batch_leases_id_seq";
+    assert!(!rig.ask::<bool>(batches).await, "leased in a batch");
+    limit(&rig, "default", None).await;
+    rig.sql(jobs).await;
+    rig.until_idle().await;
+    stop(engine).await;
+}
+
+#[tokio::test]
 async fn a_limit_holds_across_daemons() {
     let rig = Rig::new().await;
     let (inside, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
