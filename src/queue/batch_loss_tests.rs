@@ -45,6 +45,29 @@ async fn each_job_has_the_time_of_its_kind() {
 }
 
 #[tokio::test]
+async fn the_last_resort_waits_for_no_transaction() {
+    let (db, worker) = database(3).await;
+    let batch = claimed(&db, worker, 3).await;
+    let mut conn = db.pool().acquire().await.unwrap();
+    settle(&mut conn, &[batch[0].id]).await.unwrap();
+    let mut attempts = db.pool().begin().await.unwrap();
+    let hold = "SELECT FROM ingestd.jobs WHERE id <> $1 FOR NO KEY UPDATE";
+    let hold = sqlx::query(hold).bind(batch[2].id);
+    hold.execute(&mut *attempts).await.unwrap();
+    let back = rescue::hand_back_in_time(&mut conn, worker);
+    let n_back = tokio::time::timeout(PATIENCE, back).await;
+    assert_eq!(n_back.unwrap().unwrap(), 1, "those that nobody holds");
+    attempts.rollback().await.unwrap();
+    assert_eq!(ask::<String>(db.pool(), TOLD).await, "1 1");
+    settle_lost(&mut conn, Duration::ZERO).await.unwrap();
+    assert_eq!(
+        ask::<String>(db.pool(), TOLD).await,
+        "2 0",
+        "left to a rescue"
+    );
+}
+
+#[tokio::test]
 async fn what_hangs_is_settled_for_a_rescue() {
     let (db, worker) = database(1).await;
     claimed(&db, worker, 1).await;
