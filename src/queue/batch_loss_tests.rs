@@ -45,13 +45,36 @@ async fn each_job_has_the_time_of_its_kind() {
 }
 
 #[tokio::test]
+async fn the_last_resort_waits_for_no_transaction() {
+    let (db, worker) = database(3).await;
+    let batch = claimed(&db, worker, 3).await;
+    let mut conn = db.pool().acquire().await.unwrap();
+    settle(&mut conn, &[batch[0].id]).await.unwrap();
+    let mut attempts = db.pool().begin().await.unwrap();
+    let hold = "SELECT FROM ingestd.jobs WHERE id <> $1 FOR NO KEY UPDATE";
+    let hold = sqlx::query(hold).bind(batch[2].id);
+    hold.execute(&mut *attempts).await.unwrap();
+    let back = rescue::hand_back_in_time(&mut conn, worker);
+    let n_back = tokio::time::timeout(PATIENCE, back).await;
+    assert_eq!(n_back.unwrap().unwrap(), 1, "those that nobody holds");
+    attempts.rollback().await.unwrap();
+    assert_eq!(ask::<String>(db.pool(), TOLD).await, "1 1");
+    settle_lost(&mut conn, Duration::ZERO).await.unwrap();
+    assert_eq!(
+        ask::<String>(db.pool(), TOLD).await,
+        "2 0",
+        "left to a rescue"
+    );
+}
+
+#[tokio::test]
 async fn what_hangs_is_settled_for_a_rescue() {
     let (db, worker) = database(1).await;
     claimed(&db, worker, 1).await;
     let mut conn = db.pool().acquire().await.unwrap();
     let late = "UPDATE ingestd.batch_leases SET started_at = clock_timestamp() - interval '70 s'";
     run(db.pool(), late).await;
-    settle_lost(&mut conn, Duration::from_secs(60))
+    settle_lost(&mut conn, Duration::from_mins(1))
         .await
         .unwrap();
     assert_eq!(
@@ -192,8 +215,8 @@ async fn who_takes_turns_leaves_alone_what_is_leased() {
         .unwrap();
     let open: i64 = found[0].get("n_open");
     assert_eq!(open, 1, "two of three are leased");
-    let got: Vec<Option<i64>> = found.iter().map(|row| row.get("id")).collect();
-    let leased = |id: &Option<i64>| batch.iter().any(|c| Some(c.id) == *id);
+    let got: Vec<i64> = found.iter().filter_map(|row| row.get("id")).collect();
+    let leased = |id: &i64| batch.iter().any(|c| c.id == *id);
     assert!(!got.iter().any(leased), "{got:?}");
     assert_eq!(finish(db.pool(), worker, &batch, &[]).await.len(), 2);
 }

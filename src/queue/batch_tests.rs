@@ -229,7 +229,7 @@ async fn no_claim_is_made_where_another_may_be_overlooked() {
         let mut conn = db.pool().acquire().await.unwrap();
         conn.execute(sqlx::AssertSqlSafe(default)).await.unwrap();
         let claim = ask_for(&mut conn, worker, 3).await;
-        assert_eq!(claim.map_or(0, |rows| rows.len()), n_jobs, "{isolation}");
+        assert_eq!(claim.unwrap_or_default().len(), n_jobs, "{isolation}");
     }
 }
 

@@ -389,7 +389,8 @@ pub(super) async fn hand_back(pool: &PgPool, worker_id: i64) -> sqlx::Result<u64
 }
 
 /// Ends a worker's life and hands back, as it was, what it runs within its deadline. Its other jobs
-/// are left to be rescued: they are what the process dies of, and are charged with it.
+/// are left to be rescued: they are what the process dies of, and are charged with it. So is one that
+/// somebody has locked: an attempt whose thread does not turn any more would be waited for in vain.
 ///
 /// Returns how many jobs went back.
 pub(super) async fn hand_back_in_time(
@@ -410,8 +411,10 @@ pub(super) async fn hand_back_in_time(
          SET state = CASE WHEN gate_key IS NULL THEN 'queued' ELSE 'held' END,
              lease_id = NULL, worker_id = NULL, deadline_at = NULL,
              attempt = greatest(attempt - 1, 0)
-         WHERE shard = 0 AND worker_id = $1 AND state = 'running' AND NOT cancel_requested
-           AND deadline_at > clock_timestamp()",
+         WHERE shard = 0 AND id = ANY (ARRAY(
+           SELECT id FROM ingestd.jobs
+           WHERE shard = 0 AND worker_id = $1 AND state = 'running' AND NOT cancel_requested
+             AND deadline_at > clock_timestamp() FOR UPDATE SKIP LOCKED))",
     )
     .bind(worker_id)
     .execute(&mut *tx)

@@ -6,8 +6,9 @@ use tempfile::TempDir;
 
 use crate::{process::Daemon, queue_rig::Rig, supervisor::Supervisor};
 
-/// Two threads, and a job of a second.
-const SETTINGS: [(&str, &str); 3] = [
+/// Two threads, a job of two seconds, and every claim a batch.
+const SETTINGS: [(&str, &str); 4] = [
+    ("INGESTD_QUEUE__BATCH_LEASE_FROM", "1"),
     ("TOKIO_WORKER_THREADS", "2"),
     ("INGESTD_KINDS__SYSTEM__NOOP__TIMEOUT", "2s"),
     ("INGESTD_QUEUE__DEADLINE_GRACE", "500ms"),
