@@ -120,10 +120,12 @@ impl Scanned {
     }
 
     /// Goes on at another path of the same file, under other options.
-    pub(super) fn moved(mut self, path: &Path, options: &Options) -> Self {
-        self.path = path.to_owned();
-        self.options = options.clone();
-        self
+    pub(super) fn moved(self, path: &Path, options: &Options) -> Self {
+        Self {
+            path: path.to_owned(),
+            options: options.clone(),
+            ..self
+        }
     }
 
     /// Whether it was opened under options that give the same rows as these.
