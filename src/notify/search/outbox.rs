@@ -173,3 +173,28 @@ pub(super) async fn settle(
         .await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Database;
+
+    /// What changed first is told first, and no more at once than was asked for: under imports that
+    /// never end an old note would wait for ever behind new ones.
+    #[tokio::test]
+    async fn notes_are_read_from_the_oldest_on() {
+        let db = Database::create().await;
+        let mut conn = db.pool().acquire().await.unwrap();
+        for ids in [[5, 6], [3, 4], [1, 2]] {
+            note(&mut conn, &ids).await.unwrap();
+        }
+        let mut after = 0;
+        for expected in [vec![5, 6], vec![3, 4], vec![1, 2], vec![]] {
+            let told = notes(&mut conn, after, 2).await.unwrap();
+            let ids: Vec<i64> = told.iter().map(|told| told.product_id).collect();
+            assert_eq!(ids, expected);
+            assert!(told.iter().all(|told| !told.is_live), "there are none");
+            after = told.last().and_then(|told| told.seq).unwrap_or_default();
+        }
+    }
+}
