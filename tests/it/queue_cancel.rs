@@ -210,7 +210,7 @@ async fn a_cancel_that_its_retry_waits_for_is_heeded() {
         }
     });
     // Neither notification nor heartbeat tells the engine, and nobody rescues the job.
-    let setup = Setup::of([fails]).polling().with(|q| {
+    let setup = Setup::of([fails]).in_rows().polling().with(|q| {
         q.heartbeat_interval = Duration::from_hours(1);
         q.trust_window = Duration::from_hours(2);
         q.lost_after = Duration::from_hours(3);
