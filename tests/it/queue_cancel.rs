@@ -209,8 +209,9 @@ async fn a_cancel_that_its_retry_waits_for_is_heeded() {
             Err(anyhow::anyhow!("no").into())
         }
     });
-    // Neither notification nor heartbeat tells the engine, and nobody rescues the job.
-    let setup = Setup::of([fails]).polling().with(|q| {
+    // Neither notification nor heartbeat tells the engine, and nobody rescues the job. In rows: the
+    // settling of a batch would wait instead of the retry.
+    let setup = Setup::of([fails]).polling().in_rows().with(|q| {
         q.heartbeat_interval = Duration::from_hours(1);
         q.trust_window = Duration::from_hours(2);
         q.lost_after = Duration::from_hours(3);
