@@ -96,7 +96,8 @@ async fn who_changes_a_running_job_keeps_it_from_going_back_and_being_claimed() 
     settle_worker(&mut conn, worker, None).await.unwrap();
     let change = begin(&mut conn, JobId(job.id)).await.unwrap();
     let pool = db.pool().clone();
-    let mut back = tokio::spawn(async move { rescue::hand_back(&pool, worker).await.unwrap() });
+    let mut back =
+        TaskTracker::new().spawn(async move { rescue::hand_back(&pool, worker).await.unwrap() });
     tokio::select! {
         () = until_waiting(db.pool(), 1) => {}
         _ = &mut back => panic!("it went back"),
@@ -144,7 +145,8 @@ async fn what_somebody_has_locked_is_waited_for() {
         .await
         .unwrap();
     let pool = db.pool().clone();
-    let back = tokio::spawn(async move { rescue::hand_back(&pool, worker).await.unwrap() });
+    let back =
+        TaskTracker::new().spawn(async move { rescue::hand_back(&pool, worker).await.unwrap() });
     let began = Instant::now();
     while ask::<String>(db.pool(), TOLD).await != "1 1" {
         assert!(began.elapsed() < PATIENCE, "the other one is not settled");

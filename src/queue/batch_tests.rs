@@ -4,6 +4,7 @@ use sqlx::{
     Executor as _, PgConnection, PgPool, Row as _,
     postgres::{PgRow, types::PgInterval},
 };
+use tokio_util::task::TaskTracker;
 
 use super::{
     super::{
@@ -205,8 +206,8 @@ async fn claims_at_once_get_different_jobs() {
     let mut first = db.pool().begin().await.unwrap();
     let got = claim(&mut first, worker, 3).await;
     let other = db.pool().clone();
-    let second =
-        tokio::spawn(async move { claim(&mut other.acquire().await.unwrap(), worker, 6).await });
+    let second = TaskTracker::new()
+        .spawn(async move { claim(&mut other.acquire().await.unwrap(), worker, 6).await });
     until_waiting(db.pool(), 1).await;
     first.commit().await.unwrap();
     let second = second.await.unwrap();
@@ -239,7 +240,7 @@ async fn who_changes_a_job_finds_it_running_though_its_claim_was_on_its_way() {
     let mut claiming = db.pool().begin().await.unwrap();
     let job = claim(&mut claiming, worker, 1).await.remove(0);
     let (pool, id) = (db.pool().clone(), JobId(job.id));
-    let cancel = tokio::spawn(async move {
+    let cancel = TaskTracker::new().spawn(async move {
         let mut conn = pool.acquire().await.unwrap();
         control::cancel(&mut conn, id).await.unwrap()
     });

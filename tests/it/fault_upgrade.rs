@@ -15,7 +15,7 @@ use serde_json::Value;
 use sqlx::{Connection, PgConnection, PgPool, Row, postgres::types::PgInterval};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     process::Daemon,
@@ -62,7 +62,7 @@ impl OlderWorker {
         .await;
         let stop = CancellationToken::new();
         let (pool, stopped) = (pool.clone(), stop.clone());
-        let done = tokio::spawn(async move {
+        let done = TaskTracker::new().spawn(async move {
             while !stopped.is_cancelled() {
                 older_round(&pool, id).await?;
                 tokio::time::sleep(Duration::from_millis(5)).await;
