@@ -8,7 +8,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     super::{
-        claim::CLAIM,
+        claim::{CLAIM, CLAIM_BATCH},
         complete::FINISH,
         control::{self, Cancelled},
         job::{JobId, LeaseId},
@@ -69,11 +69,20 @@ async fn worker(pool: &PgPool, knows_batches: bool) -> i64 {
 
 /// Claims jobs of a kind that may take a minute, and of one that may take a millisecond.
 async fn ask_for(conn: &mut PgConnection, worker: i64, most: i64) -> sqlx::Result<Vec<PgRow>> {
+    ask_by(CLAIM_BATCH, conn, worker, most).await
+}
+
+async fn ask_by(
+    statement: &'static str,
+    conn: &mut PgConnection,
+    worker: i64,
+    most: i64,
+) -> sqlx::Result<Vec<PgRow>> {
     let limits = [60_000_000, 1_000].map(|microseconds| PgInterval {
         microseconds,
         ..PgInterval::default()
     });
-    sqlx::query(CLAIM)
+    sqlx::query(statement)
         .bind("default")
         .bind(most)
         .bind([0_i16, 1, 2, 3])
@@ -82,7 +91,6 @@ async fn ask_for(conn: &mut PgConnection, worker: i64, most: i64) -> sqlx::Resul
         .bind(["t.many", "t.quick"])
         .bind(limits)
         .bind(false)
-        .bind(true)
         .bind(0_i64)
         .fetch_all(conn)
         .await
@@ -149,6 +157,24 @@ async fn a_batch_is_claimed_and_finished_without_a_change_of_a_job() {
     )
     .await;
     assert!(told);
+}
+
+#[tokio::test]
+async fn a_claim_of_few_leaves_alone_what_is_leased_and_writes_rows() {
+    let (db, worker) = database(3).await;
+    let batch = claimed(&db, worker, 2).await;
+    let mut conn = db.pool().acquire().await.unwrap();
+    let rows = ask_by(CLAIM, &mut conn, worker, 3).await.unwrap();
+    assert_eq!(rows.len(), 1);
+    let (oldest, batch_id): (i64, Option<i64>) =
+        (rows[0].get("batches_since"), rows[0].get("batch_id"));
+    assert_eq!((Some(oldest), batch_id), (batch[0].batch_id, None));
+    let running: i64 = ask(
+        db.pool(),
+        "SELECT id FROM ingestd.jobs WHERE state = 'running'",
+    )
+    .await;
+    assert_eq!(running, rows[0].get::<i64, _>("id"));
 }
 
 #[tokio::test]

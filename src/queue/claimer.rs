@@ -70,7 +70,7 @@ pub(super) struct Claimer {
     pub(super) last_tenant: String,
     /// There, where jobs without a tenant are looked for.
     pub(super) nobody: Nobody,
-    /// From how many jobs on a claim leases them in a batch; 0 never.
+    /// From how many jobs on a claim under a backlog leases them in a batch; 0 never, 1 always.
     pub(super) worth_a_batch: usize,
     /// Claims sent so far.
     pub(super) turn: u64,
@@ -167,6 +167,9 @@ impl Claimer {
         } else {
             [0, 1, 2, 3]
         };
+        // After a nap there will be few: one is what is waited for.
+        let n_expected = if reason == Wake::Drain { room.len() } else { 1 };
+        let is_batch = (1..=n_expected).contains(&self.worth_a_batch) && !self.rule.is_any();
         let is_full_look = self.bell.look.swap(false, Ordering::AcqRel);
         Claim {
             queue: Arc::clone(&self.queue),
@@ -181,7 +184,7 @@ impl Claimer {
             last_tenant: self.last_tenant.clone(),
             nobody: self.nobody,
             looks_for_nobodys: is_reverse,
-            worth_a_batch: self.worth_a_batch,
+            is_batch,
             n_open: 0,
         }
     }

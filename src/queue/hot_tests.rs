@@ -90,7 +90,7 @@ impl Bench {
             ..PgInterval::default()
         };
         let floors = floor.of(ORDER, false, now);
-        let claimed = sqlx::query(super::claim::CLAIM)
+        let claimed = sqlx::query(super::claim::CLAIM_BATCH)
             .bind("default")
             .bind(500_i64)
             .bind(ORDER)
@@ -99,7 +99,6 @@ impl Bench {
             .bind(["t.many"])
             .bind([minute])
             .bind(false)
-            .bind(true)
             .bind(floor.batches)
             .fetch_all(&self.queue)
             .await
@@ -137,7 +136,7 @@ impl Bench {
 
     /// Returns the buffers that a claim of ten jobs touches, and how many it got; undone afterwards.
     async fn buffers(&self, floors: Floors, batches: i64) -> (i64, i64) {
-        let hot = HOT.iter().find(|hot| hot.name == "claim").unwrap();
+        let hot = HOT.iter().find(|hot| hot.name == "claim_batch").unwrap();
         let floors =
             floors.map(|at| at.map_or("NULL".to_owned(), |at| format!("\"{}\"", at.to_rfc3339())));
         let mut conn = self.queue.acquire().await.unwrap();
@@ -148,7 +147,7 @@ impl Bench {
             format!("PREPARE hot ({types}) AS {sql}"),
             format!(
                 "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE hot ('default', 10, '{{0,1,2,3}}',
-                 '{{{floors}}}', {worker}, '{{t.many}}', '{{1 min}}', false, true, {batches})"
+                 '{{{floors}}}', {worker}, '{{t.many}}', '{{1 min}}', false, {batches})"
             ),
             "ROLLBACK".to_owned(),
             "DEALLOCATE hot".to_owned(),
