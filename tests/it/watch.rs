@@ -183,6 +183,31 @@ async fn every_hot_statement_has_its_plan_whatever_the_statistics_say() {
     assert_eq!(faults(&rig).await, [], "and now they are not");
 }
 
+/// The planner takes the table for as empty as it was, and `jobs_ready` is a level deeper than
+/// `jobs_pkey`.
+#[tokio::test]
+async fn a_burst_into_a_table_that_was_vacuumed_empty_has_its_plans() {
+    let rig = Rig::new().await;
+    let burst = "INSERT INTO ingestd.jobs (kind, queue)
+                 SELECT 't.k', 'q' FROM generate_series(1, 50000)";
+    rig.sql(&format!(
+        "INSERT INTO ingestd.job_kinds (kind, queue, max_attempts, timeout_secs)
+           VALUES ('t.k', 'q', 3, 60);
+         {burst}; DELETE FROM ingestd.jobs"
+    ))
+    .await;
+    rig.sql("VACUUM ANALYZE ingestd.jobs").await;
+    let left: String = rig
+        .ask(
+            "SELECT concat_ws(' ', reltuples, relpages > 0) FROM pg_class
+             WHERE oid = 'ingestd.jobs'::regclass",
+        )
+        .await;
+    assert_eq!(left, "0 t");
+    rig.sql(burst).await;
+    assert_eq!(faults(&rig).await, []);
+}
+
 #[tokio::test]
 async fn a_missing_index_is_found() {
     let rig = Rig::new().await;
