@@ -56,7 +56,7 @@ pub struct Queue {
     /// `queue.completion_batch`: outcomes written by one statement at most, 1 to 10000. Default 1000.
     pub completion_batch: u16,
     /// `queue.batch_lease_from`: from how many jobs on a claim under a backlog is one lease in one row,
-    /// 0 to 1000; such jobs show as running only once they have run for 0.1 s. 0 never, 1 always.
+    /// 0 to 1000; such jobs show as running only once they have run for 0.2 s. 0 never, 1 always.
     /// Default 32.
     pub batch_lease_from: u16,
     /// `queue.retention_days`: days that finished jobs stay in the history, 1 to 3650. Default 30.

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::db::Bounded;
 
-/// For few jobs: planned and begun in half the time of the other.
+/// For few jobs: there is less to begin with than in the other.
 pub(super) const CLAIM: &str = concat!(include_str!("claim.sql"), include_str!("claim_rows.sql"));
 /// For many, leased in a batch as far as they may be.
 pub(super) const CLAIM_BATCH: &str =
