@@ -21,7 +21,7 @@ use super::{
     session::Sessions,
 };
 
-/// How long jobs are under a batch at least before they are settled, and half as long as at most.
+/// The pause between two looks; jobs are settled after one or two of them.
 const SETTLE_AFTER: Duration = Duration::from_millis(100);
 
 /// Every so many looks the database is asked for batches that this process does not know of.
