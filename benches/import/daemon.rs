@@ -58,6 +58,11 @@ struct Run {
 impl Daemon {
     /// Starts a daemon on an empty folder and waits until it is idle.
     pub(crate) async fn start(rig: &Rig) -> anyhow::Result<Self> {
+        Self::start_with(rig, &[]).await
+    }
+
+    /// As [`Daemon::start`], with settings beside the defaults.
+    pub(crate) async fn start_with(rig: &Rig, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?.to_string();
         drop(listener);
@@ -69,6 +74,7 @@ impl Daemon {
             .env("INGESTD_HTTP__LISTEN", &address)
             .env("INGESTD_STORAGE__DIR", &storage)
             .env("INGESTD_LOG__FORMAT", "text")
+            .envs(settings.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(storage.join("log"))?)

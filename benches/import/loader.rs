@@ -5,7 +5,7 @@ use std::time::Instant;
 use ingestd::{
     ingest::product_import::{
         columns::Columns,
-        load::{Loaded, Target, load_chunk},
+        load::{Loaded, Target, Turn, load_chunk, take_turn},
         locale::Locale,
         plan::{Mode, Plan},
         row::Chunk,
@@ -154,6 +154,7 @@ async fn target(conn: &mut PgConnection) -> sqlx::Result<Target<'static>> {
 /// Commits one chunk as the job does, but for the fence and the run's progress.
 async fn load(conn: &mut PgConnection, target: &Target<'_>, chunk: &Chunk) -> sqlx::Result<Loaded> {
     let mut tx = conn.begin().await?;
+    take_turn(&mut tx, target.tenant, Turn::Alone).await?;
     let written = load_chunk(&mut tx, target, chunk).await?;
     store::count(&mut tx, target.import_id, &written).await?;
     tx.commit().await?;

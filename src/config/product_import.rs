@@ -40,6 +40,9 @@ pub struct ProductImport {
     /// `product_import.chunk_rows`: data rows committed by one transaction, 1 to 100000; fewer where
     /// those take more than 16 MiB. Default 10000.
     pub chunk_rows: u32,
+    /// `product_import.connections`: connections of the pool by which one import writes, 1 or 2. By
+    /// two it loads a chunk while another one is loaded, as long as half of the pool is free. Default 2.
+    pub connections: u8,
     /// `product_import.max_rows`: data rows of one file at most. 1 to 1000000000. Default
     /// 2000000.
     pub max_rows: u32,
@@ -71,6 +74,7 @@ pub struct ProductImport {
 impl ProductImport {
     pub(super) fn validate(&self, check: &mut Check<'_>) {
         check.range("chunk_rows", self.chunk_rows, 1..=100_000);
+        check.range("connections", self.connections, 1..=2);
         check.range("max_rows", self.max_rows, 1..=1_000_000_000);
         check.range("max_columns", self.max_columns, 1..=16_384);
         check.range("max_cell_chars", self.max_cell_chars, 1..=1_000_000);
@@ -84,6 +88,7 @@ impl Default for ProductImport {
     fn default() -> Self {
         Self {
             chunk_rows: 10_000,
+            connections: 2,
             max_rows: 2_000_000,
             max_columns: 1024,
             max_cell_chars: 32_767,

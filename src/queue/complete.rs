@@ -39,10 +39,11 @@ const BURY: &str = include_str!("bury.sql");
 impl<C> JobContext<C> {
     /// Fences the caller's transaction: takes the job's row lock if the lease is still held.
     ///
-    /// The first statement of every transaction that writes on the job's
-    /// behalf: a doomed one is refused before it does its work, and nobody can
-    /// take the lease until it has ended. Since what follows is progress, the
-    /// job's crashes are forgotten.
+    /// The first statement of a transaction that writes on the job's behalf: a
+    /// doomed one is refused before it does its work, and nobody can take the
+    /// lease until it has ended. Of transactions that are prepared side by side
+    /// it is the last one before what they move, since they would wait for each
+    /// other's. Since what follows is progress, the job's crashes are forgotten.
     ///
     /// # Errors
     ///

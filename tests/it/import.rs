@@ -434,14 +434,8 @@ async fn cancelling_an_import_that_waits_ends_its_threads() {
         daemon.n_threads(CHECKS) == 1
     })
     .await;
-    let cancel = format!("/api/v1/runs/{job}/cancel");
-    tokio::join!(post(&daemon, &cancel), async {
-        until("who cancels waits for the chunk", || async {
-            count(db.pool(), waiting).await == 2
-        })
-        .await;
-        holder.rollback().await.unwrap();
-    });
+    post(&daemon, &format!("/api/v1/runs/{job}/cancel")).await; // does not wait for the chunk
+    holder.rollback().await.unwrap();
     until("the threads have ended", || async {
         daemon.n_threads(CHECKS) == 0
     })

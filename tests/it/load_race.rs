@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use ingestd::ingest::product_import::{columns::Columns, load::load_chunk, row::ProductRow};
+use ingestd::ingest::product_import::{
+    columns::Columns,
+    load::{Turn, load_chunk, take_turn},
+    row::ProductRow,
+};
 use tokio::task::JoinSet;
 
 use super::load_rig::{Rig, chunk, many, row, until};
@@ -55,6 +59,7 @@ async fn chunks_of_an_owner_take_turns() {
     let rig = Rig::new().await;
     let (first, second) = (rig.import().await, rig.import().await);
     let mut tx = rig.pool().begin().await.unwrap();
+    take_turn(&mut tx, first.tenant, Turn::Alone).await.unwrap();
     let written = load_chunk(&mut tx, &first, &chunk(vec![row("A", "1", 1)])).await;
     assert_eq!(written.unwrap().loaded.inserted, 1);
     let rows = chunk(vec![row("A", "2", 1), row("B", "2", 1)]);

@@ -3,7 +3,7 @@
 use ingestd::{
     ingest::product_import::{
         columns::Columns,
-        load::{Loaded, Target, load_chunk},
+        load::{Loaded, Target, Turn, load_chunk, take_turn},
         locale::Locale,
         plan::{Mode, Plan},
         row::{Chunk, ProductRow, RowError},
@@ -80,6 +80,7 @@ impl Rig {
         chunk: &Chunk,
     ) -> sqlx::Result<Loaded> {
         let mut tx = self.pool().begin().await?;
+        take_turn(&mut tx, target.tenant, Turn::Alone).await?;
         let written = load_chunk(&mut tx, target, chunk).await?;
         store::count(&mut tx, target.import_id, &written).await?;
         tx.commit().await?;

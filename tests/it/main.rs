@@ -35,6 +35,7 @@ mod fault_upgrade;
 mod grafana;
 mod http;
 mod import;
+mod import_commit;
 mod import_dealers;
 mod import_download;
 mod import_mapping;

@@ -13,12 +13,10 @@ use sqlx::PgConnection;
 use tokio::sync::mpsc;
 
 use super::{
-    columns::Columns,
+    commit::Book,
     field::Field,
     kept,
-    load::{self, Loaded, Target},
     plan::{Duplicates, Mode, Plan},
-    preview::Preview,
     replace::{self, Scan},
     row::Chunk,
     seen::Spots,
@@ -31,7 +29,6 @@ use crate::{
     db,
     ingest::Context,
     notify::{mail, search},
-    observe::{RowResult, RowsIngested},
     queue::{ByName, DeadJob, Done, Job, JobContext, JobError, Retry},
     runs::{self, Driver, Place, Progress, RunId},
 };
@@ -39,15 +36,6 @@ use crate::{
 /// How many chunks wait for the database, beside the one it has and the one the reader makes: each
 /// takes some 7 MB, and the reader is the faster one.
 const CHUNKS_AHEAD: usize = 1;
-
-/// So many chunks of nothing but new products in a row, and those of the next are not looked for any
-/// more before they are inserted. A chunk that was expected to be new and is not is written twice.
-const NEW_CHUNKS: u32 = 4;
-
-/// A chunk's commit does not wait for the disk. A crash of the server may take back the last chunks,
-/// less than a second of them, each as a whole and with its cursor, so that the next attempt does
-/// them again. The run's end does wait, and whatever was committed before it is then on the disk, too.
-const DO_NOT_WAIT: &str = "SET LOCAL synchronous_commit = off";
 
 /// How long to let the database recover before going on; no attempt is counted for that.
 const DATABASE_PAUSE: Duration = Duration::from_secs(2);
@@ -79,7 +67,7 @@ pub struct Params {
 
 /// Where an import goes on: `ingestd.runs.cursor`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Cursor {
+pub(super) struct Cursor {
     /// The first chunk that is not committed.
     next_chunk: u32,
     /// The options under which chunks are counted; [`Inspection::fingerprint`].
@@ -90,6 +78,16 @@ struct Cursor {
     /// Set once every row is committed and what the file lacks is archived.
     #[serde(default)]
     archiving: Option<Archiving>,
+}
+
+impl Cursor {
+    /// Returns where the import goes on once this chunk is committed.
+    pub(super) fn behind(&self, chunk: &Chunk) -> Self {
+        Self {
+            next_chunk: chunk.seq + 1,
+            ..self.clone()
+        }
+    }
 }
 
 /// Returns how many chunks of an unfinished run are committed, by its cursor, and the fingerprint of
@@ -180,20 +178,17 @@ fn refused(refusal: Refusal) -> JobError {
 }
 
 /// One attempt at an import.
-struct Import<'a> {
-    ctx: &'a JobContext<Context>,
-    run_id: RunId,
-    tenant: String,
-    params: Params,
-    plan: Plan,
+pub(super) struct Import<'a> {
+    pub(super) ctx: &'a JobContext<Context>,
+    pub(super) run_id: RunId,
+    pub(super) tenant: String,
+    pub(super) params: Params,
+    pub(super) plan: Plan,
     path: PathBuf,
     options: sheet::Options,
-    cursor: Cursor,
-    place: Place,
-    preview: Preview,
-    tallies: Tallies,
-    /// Chunks of new products alone, since the last other one.
-    n_new_chunks: u32,
+    /// As the attempt found it, but for the archiving.
+    pub(super) cursor: Cursor,
+    pub(super) book: Book,
 }
 
 /// However the attempt ends, a reader that waits for a child process need not wait any more.
@@ -259,14 +254,15 @@ impl<'a> Import<'a> {
             run_id,
             tenant: run.tenant,
             plan: params.plan,
-            preview: preview.unwrap_or_default(),
-            tallies: Tallies::of(&params.inspection, &run.details),
+            book: Book {
+                place,
+                preview: preview.unwrap_or_default(),
+                tallies: Tallies::of(&params.inspection, &run.details),
+            },
             params,
             path,
             options,
             cursor,
-            place,
-            n_new_chunks: 0,
         }))
     }
 
@@ -306,12 +302,12 @@ impl<'a> Import<'a> {
             return Ok(());
         }
         let db = &self.ctx.state().db;
-        let preview = &mut self.preview;
+        let preview = &mut self.book.preview;
         let judged = replace::guard(db, &self.tenant, &self.plan, scan, preview).await?;
         self.cursor.may_archive = Some(match judged {
             Ok(n_missing) => n_missing,
             Err(refusal) if self.plan.dry_run => {
-                self.preview.refusal = Some(refusal);
+                self.book.preview.refusal = Some(refusal);
                 0
             }
             Err(refusal) => return Err(JobError::Fatal(anyhow::anyhow!(refusal))),
@@ -339,10 +335,10 @@ impl<'a> Import<'a> {
             let archiving = self.cursor.archiving.as_ref();
             let after = archiving.map_or("", |archiving| archiving.after.as_str());
             let mut tx = self.ctx.state().db.begin().await?;
-            self.ctx.fence(&mut tx).await?;
             let (id, tenant) = (self.run_id.0, self.tenant.as_str());
             let (archived, last) =
                 replace::archive_page(&mut tx, id, tenant, after, &scan.codes).await?;
+            self.ctx.fence(&mut tx).await?; // behind the owner's lock, as that of a chunk
             if self.ctx.state().config.search.is_on() {
                 search::note(&mut tx, &archived).await?;
             }
@@ -358,9 +354,9 @@ impl<'a> Import<'a> {
                 cursor: Some(serde_json::to_value(&cursor)?),
                 ..Progress::default()
             };
-            let place = runs::advance(&mut tx, self.run_id, &self.place, &progress).await?;
+            let place = runs::advance(&mut tx, self.run_id, &self.book.place, &progress).await?;
             tx.commit().await?;
-            (self.cursor, self.place) = (cursor, place);
+            (self.cursor, self.book.place) = (cursor, place);
         }
     }
 
@@ -416,81 +412,6 @@ impl<'a> Import<'a> {
         (chunks, reader)
     }
 
-    async fn load(&mut self, mut chunks: mpsc::Receiver<Chunk>) -> Result<(), JobError> {
-        loop {
-            tokio::select! {
-                biased;
-                () = self.ctx.cancelled().cancelled() => return Err(JobError::Cancelled),
-                chunk = chunks.recv() => match chunk {
-                    Some(chunk) => self.commit(&chunk).await?,
-                    None => return Ok(()),
-                }
-            }
-        }
-    }
-
-    /// Commits one chunk with its progress.
-    async fn commit(&mut self, chunk: &Chunk) -> Result<(), JobError> {
-        let head = self.params.inspection.head(chunk.sheet);
-        let target = Target {
-            import_id: self.run_id.0,
-            tenant: &self.tenant,
-            sheet: head.sheet,
-            columns: Columns::of(head.mapping),
-            mode: self.plan.mode,
-            mapping: Some(head.mapping),
-            locale: self.plan.locale,
-            notes_search: !self.plan.dry_run && self.ctx.state().config.search.is_on(),
-            expects_new: self.n_new_chunks >= NEW_CHUNKS,
-        };
-        let mut tx = self.ctx.state().db.begin().await?;
-        self.ctx.fence(&mut tx).await?;
-        if !target.notes_search {
-            // else the search server might be told what a crash takes back
-            sqlx::query(DO_NOT_WAIT).execute(&mut *tx).await?;
-        }
-        let written = if self.plan.dry_run {
-            load::rehearse_chunk(&mut tx, &target, chunk, &mut self.preview).await?
-        } else {
-            load::load_chunk(&mut tx, &target, chunk).await?
-        };
-        store::count(&mut tx, self.run_id.0, &written).await?;
-        let loaded = written.loaded;
-        self.tallies.count(chunk, &loaded);
-        let cursor = Cursor {
-            next_chunk: chunk.seq + 1,
-            ..self.cursor.clone()
-        };
-        let progress = Progress {
-            ok: i64::from(loaded.inserted + loaded.updated),
-            skipped: i64::from(loaded.unchanged),
-            failed: i64::from(loaded.n_failed()),
-            cursor: Some(serde_json::to_value(&cursor)?),
-            stage: self.tallies.stage(chunk.sheet),
-            details: self.details()?,
-            ..Progress::default()
-        };
-        let place = runs::advance(&mut tx, self.run_id, &self.place, &progress).await?;
-        tx.commit().await?;
-        self.place = place;
-        let is_new = loaded.inserted > 0 && loaded.inserted == loaded.n_ok() && loaded.refused == 0;
-        self.n_new_chunks = if is_new { self.n_new_chunks + 1 } else { 0 };
-        if !self.plan.dry_run {
-            report(&loaded);
-        }
-        Ok(())
-    }
-
-    /// Returns what a dry run and an import of several sheets show, for the run's details.
-    fn details(&self) -> serde_json::Result<Option<serde_json::Value>> {
-        let mut details = serde_json::Map::new();
-        if self.plan.dry_run {
-            details.insert("preview".to_owned(), serde_json::to_value(&self.preview)?);
-        }
-        self.tallies.show(&mut details)?;
-        Ok((!details.is_empty()).then_some(details.into()))
-    }
-
     /// Completes run, import and job in one transaction; then the file is kept only for downloads.
     async fn finish(&self, n_rows: u64) -> Result<Done, JobError> {
         let mut tx = self.ctx.state().db.begin().await?;
@@ -500,10 +421,10 @@ impl<'a> Import<'a> {
         }
         let total = Progress {
             items_total: Some(i64::try_from(n_rows)?),
-            details: self.details()?,
+            details: self.book.details(self.plan)?,
             ..Progress::default()
         };
-        runs::advance(&mut tx, self.run_id, &self.place, &total).await?;
+        runs::advance(&mut tx, self.run_id, &self.book.place, &total).await?;
         runs::complete(&mut tx, self.run_id).await?;
         if !self.plan.dry_run {
             search::after_import(&mut tx, &self.ctx.state().config, self.run_id.0).await?;
@@ -521,21 +442,5 @@ impl<'a> Import<'a> {
             tracing::warn!(error = %error, "the imported file stays in the store");
         }
         Ok(done)
-    }
-}
-
-fn report(loaded: &Loaded) {
-    for (result, n) in [
-        (RowResult::Inserted, loaded.inserted),
-        (RowResult::Updated, loaded.updated),
-        (RowResult::Unchanged, loaded.unchanged),
-        (RowResult::Rejected, loaded.n_failed()),
-    ] {
-        RowsIngested {
-            kind: RunImport::KIND,
-            result,
-            n: n.into(),
-        }
-        .emit();
     }
 }

@@ -139,9 +139,9 @@ impl Loaded {
 /// Product rows may come twice, the second time changes nothing; row errors
 /// are written each time, so the caller's cursor must tell committed chunks.
 ///
-/// Chunks of one tenant take turns under an advisory lock that is held until
-/// the transaction ends. The planner's settings are changed for the rest of the
-/// transaction, so nothing but small statements should follow.
+/// The caller has [taken his turn](take_turn). The planner's settings are
+/// changed for the rest of the transaction, so nothing but small statements
+/// should follow.
 ///
 /// # Errors
 ///
@@ -152,13 +152,22 @@ pub async fn load_chunk(
     target: &Target<'_>,
     chunk: &Chunk,
 ) -> sqlx::Result<Written> {
-    settle_plans(conn).await?;
-    take_turn(conn, target.tenant).await?;
-    let mut out = Rejects::default();
-    let mut written = load_rows(conn, target, &chunk.rows, &mut out).await?;
-    written.loaded.bad = chunk.n_bad;
-    out.write(conn, target, chunk).await?;
+    let (written, rejects) = load_rows(conn, target, chunk).await?;
+    rejects.write(conn, target, chunk).await?;
     Ok(written)
+}
+
+/// As [`load_chunk`], but the caller writes what was rejected, in the order of the file.
+pub(super) async fn load_rows(
+    conn: &mut PgConnection,
+    target: &Target<'_>,
+    chunk: &Chunk,
+) -> sqlx::Result<(Written, Rejects)> {
+    settle_plans(conn).await?;
+    let mut rejects = Rejects::default();
+    let mut written = write_rows(conn, target, &chunk.rows, &mut rejects).await?;
+    written.loaded.bad = chunk.n_bad;
+    Ok((written, rejects))
 }
 
 /// As [`load_chunk`], but nothing stays except the row errors; `preview` is shown what would have.
@@ -173,10 +182,9 @@ pub async fn rehearse_chunk(
     preview: &mut Preview,
 ) -> sqlx::Result<Written> {
     settle_plans(conn).await?;
-    take_turn(conn, target.tenant).await?;
     let mut out = Rejects::default();
     let mut savepoint = conn.begin().await?;
-    let mut written = load_rows(&mut savepoint, target, &chunk.rows, &mut out).await?;
+    let mut written = write_rows(&mut savepoint, target, &chunk.rows, &mut out).await?;
     preview
         .take(&mut savepoint, target, chunk, &written)
         .await?;
@@ -246,19 +254,38 @@ pub(super) async fn settle_plans(conn: &mut PgConnection) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Waits until no chunk of another import of the tenant is being written.
+/// With whom a chunk shares its turn at an owner's products.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// With nobody.
+    Alone,
+    /// With other chunks of the same import; no two imports of an owner may share.
+    Shared,
+}
+
+/// Waits for a turn at the products of a tenant, which lasts until the transaction ends.
 ///
 /// Two imports could otherwise both find a code missing and both insert it, or
-/// compare with a price that the other is just replacing.
-pub(super) async fn take_turn(conn: &mut PgConnection, tenant: &str) -> sqlx::Result<()> {
-    const LOCK: &str =
+/// compare with a price that the other is just replacing. It is an advisory lock.
+///
+/// # Errors
+///
+/// What Postgres says.
+pub async fn take_turn(conn: &mut PgConnection, tenant: &str, turn: Turn) -> sqlx::Result<()> {
+    const ALONE: &str =
         "SELECT pg_advisory_xact_lock(hashtextextended('catalog.products:' || $1, 0))";
-    sqlx::query(LOCK).bind(tenant).execute(conn).await?;
+    const SHARED: &str =
+        "SELECT pg_advisory_xact_lock_shared(hashtextextended('catalog.products:' || $1, 0))";
+    let lock = match turn {
+        Turn::Alone => ALONE,
+        Turn::Shared => SHARED,
+    };
+    sqlx::query(lock).bind(tenant).execute(conn).await?;
     Ok(())
 }
 
 /// Writes what the database takes of `rows`, and adds a row error for each row it refuses.
-async fn load_rows(
+async fn write_rows(
     conn: &mut PgConnection,
     target: &Target<'_>,
     rows: &[ProductRow],

@@ -4,7 +4,8 @@
 //! [`cell`]s, [`header`] says what the columns mean, [`check`] makes products
 //! or row errors of them with the help of [`value`], [`seen`] and [`hash`],
 //! and [`sheet::read`] hands them on in [`row::Chunk`]s. [`load`] writes a chunk
-//! into the catalog, and [`job`] drives both: one transaction per chunk.
+//! into the catalog, and [`job`] drives both: one transaction per chunk, two of
+//! them at a time (`commit`).
 //! Before that, [`submit`] makes a run of a file, and `routes` lets it be
 //! uploaded and asked after.
 
@@ -12,6 +13,7 @@ pub mod attributes;
 pub mod cell;
 pub mod check;
 pub mod columns;
+mod commit;
 pub mod dealers;
 pub mod export;
 pub mod fault;

@@ -7,7 +7,7 @@
 use sqlx::{PgConnection, PgPool};
 
 use super::{
-    load,
+    load::{self, Turn},
     plan::Plan,
     preview::Preview,
     row::Chunk,
@@ -157,7 +157,7 @@ pub(super) async fn archive_page(
         SET archived_at = now(), updated_at = now(), import_id = $2
         WHERE id = ANY ($1) AND archived_at IS NULL RETURNING id";
     load::settle_plans(&mut *conn).await?;
-    load::take_turn(&mut *conn, tenant).await?;
+    load::take_turn(&mut *conn, tenant, Turn::Alone).await?;
     let page = page(&mut *conn, tenant, after, codes).await?;
     if page.missing.is_empty() {
         return Ok((Vec::new(), page.last));

@@ -14,7 +14,10 @@ use crate::{
     db,
     ingest::{
         Context,
-        product_import::{load, retention},
+        product_import::{
+            load::{self, Turn},
+            retention,
+        },
     },
     notify::search,
     queue::{ByName, DeadJob, Done, Job, JobContext, JobError, Retry},
@@ -113,7 +116,7 @@ async fn undo(ctx: &JobContext<Context>, run_id: RunId) -> Result<Done, JobError
         let mut tx = db.begin().await?;
         ctx.fence(&mut tx).await?;
         load::settle_plans(&mut tx).await?;
-        load::take_turn(&mut tx, &subject.tenant).await?;
+        load::take_turn(&mut tx, &subject.tenant, Turn::Alone).await?;
         let stage = cursor.stage;
         let page = Page::read(&mut tx, &subject, stage, cursor.after).await?;
         page.write(&mut tx, &subject, stage, run_id.0).await?;
