@@ -1,6 +1,6 @@
 //! `product_import.run`: reads the file on a thread of its own and commits it chunk by chunk.
 //!
-//! Each chunk is one transaction: fence, rows, counts, cursor, heartbeat. What
+//! Each chunk is one transaction: rows, fence, counts, cursor, heartbeat. What
 //! is not committed did not happen; what is committed is not done again, since
 //! the next attempt skips the chunks before the cursor. Chunk boundaries depend
 //! on the file and the options alone, and the cursor says which options.
