@@ -46,16 +46,23 @@ pub async fn connect(config: &config::Database) -> sqlx::Result<PgPool> {
         .await
 }
 
-/// Says that a connection answers, and fails where it does not for as long as its server may take.
+/// Says that a connection gives this question its own answer, and fails where it gives none for as
+/// long as its server may take.
 ///
 /// A job that ends at its time limit may leave a statement behind whose answer never comes, because
 /// the network swallowed it. The pool would wait for it before it lends the connection out again,
 /// and for as long it would count as taken. What the server still executes it ends by itself at the
 /// statement timeout, so after that nothing will come.
+///
+/// Or it leaves the end of a COPY behind, whose answer sqlx does not expect any more: the next one
+/// would be told that, and from then on each would be told what was meant for the one before.
 async fn answers(conn: &mut PgConnection, longest_wait: Duration) -> sqlx::Result<bool> {
-    let answer = tokio::time::timeout(longest_wait, conn.ping()).await;
-    answer.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))?;
-    Ok(true)
+    let question = fastrand::i64(..);
+    let ask = sqlx::query_scalar("SELECT $1").bind(question);
+    let answer = tokio::time::timeout(longest_wait, ask.fetch_optional(conn)).await;
+    let answer: Option<i64> = answer
+        .unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))?;
+    Ok(answer == Some(question))
 }
 
 /// A pool whose sessions are set to what they shall be set to, whatever stands in between.

@@ -168,3 +168,42 @@ async fn a_copy_that_is_dropped_costs_the_pool_nothing_but_a_connection() {
         assert_eq!(n_rows, 0);
     }
 }
+
+/// A COPY that waits for somebody's row, and is dropped at its end: what its server says of it later
+/// is told to nobody else.
+#[tokio::test]
+async fn who_has_the_connection_of_a_dropped_copy_gets_the_own_answers() {
+    const WAITS: &str = "SELECT EXISTS (SELECT FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE 'COPY%')";
+    let db = Database::create().await;
+    let table = "CREATE TABLE k (k int8 PRIMARY KEY)";
+    sqlx::query(table).execute(db.pool()).await.unwrap();
+    let mut holder = db.pool().begin().await.unwrap();
+    let key = "INSERT INTO k VALUES (7)";
+    sqlx::query(key).execute(&mut *holder).await.unwrap();
+    {
+        let mut tx = db.pool().begin().await.unwrap();
+        let mut copy = CopyIn::begin(&mut tx, "COPY k FROM STDIN (FORMAT binary)")
+            .await
+            .unwrap();
+        copy.row(|row| _ = row.push(7_i64)).await.unwrap();
+        let waits = super::process::until("the COPY waits", || async {
+            let waits = sqlx::query_scalar(WAITS).fetch_one(db.pool());
+            waits.await.unwrap()
+        });
+        tokio::select! {
+            done = copy.finish() => panic!("it waits for the key: {done:?}"),
+            () = waits => {}
+        }
+    }
+    holder.rollback().await.unwrap();
+    let n_connections = i64::from(db.pool().options().get_max_connections());
+    let mut taken = Vec::new();
+    for question in 0..n_connections {
+        let mut conn = db.pool().acquire().await.unwrap();
+        let ask = sqlx::query_scalar("SELECT $1").bind(question);
+        let answer: i64 = ask.fetch_one(&mut *conn).await.unwrap();
+        assert_eq!(answer, question);
+        taken.push(conn);
+    }
+}
