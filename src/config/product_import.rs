@@ -41,7 +41,8 @@ pub struct ProductImport {
     /// those take more than 16 MiB. Default 10000.
     pub chunk_rows: u32,
     /// `product_import.connections`: connections of the pool by which one import writes, 1 or 2. By
-    /// two it loads a chunk while another one is loaded, as long as half of the pool is free. Default 2.
+    /// two it loads a chunk while another one is loaded, as long as half of the pool is free; a pooler
+    /// before the server must have room for both. Default 2.
     pub connections: u8,
     /// `product_import.max_rows`: data rows of one file at most. 1 to 1000000000. Default
     /// 2000000.

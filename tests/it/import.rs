@@ -43,8 +43,9 @@ pub(crate) async fn status(daemon: &Daemon, job: i64) -> Value {
     let answer = reqwest::get(daemon.url(&format!("/import/status/{job}")))
         .await
         .unwrap();
-    assert_eq!(answer.status(), 200);
-    answer.json::<Value>().await.unwrap()["data"].clone()
+    let (code, body) = (answer.status(), answer.text().await.unwrap());
+    assert_eq!(code, 200, "{body}");
+    serde_json::from_str::<Value>(&body).unwrap()["data"].clone()
 }
 
 /// Uploads a file that must be accepted and returns its job.

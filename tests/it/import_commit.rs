@@ -24,6 +24,8 @@ const LOADED: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = curr
 const WAITS_FOR_ROW: &str =
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
     AND wait_event_type = 'Lock' AND query LIKE '-- Changed products.%'";
+const COPIES: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+    AND wait_event_type = 'Lock' AND query LIKE 'COPY catalog.products%'";
 const COMMITTED: &str =
     "SELECT count(*) FROM ingestd.runs WHERE cursor IS NOT NULL AND state = 'running'";
 
@@ -104,40 +106,144 @@ async fn a_loaded_chunk_lets_go_of_what_somebody_waits_for() {
     lock(&mut person, "P000150").await;
     assert_eq!(count(db.pool(), WAITS_FOR_ROW).await, 1, "it still waits");
     person.rollback().await.unwrap();
-    assert_eq!(finished(&daemon, job).await["status"], "completed");
+    assert_in_one_attempt(&db, &daemon, job).await;
     assert_changed_once(db.pool()).await;
+}
+
+/// Asserts that an import ended well, in one attempt that no outage broke off.
+async fn assert_in_one_attempt(db: &Database, daemon: &Daemon, job: i64) {
+    let done = finished(daemon, job).await;
+    assert_eq!(done["status"], "completed", "{done}");
     let attempts = "SELECT count(*) FROM ingestd.job_attempts";
     assert_eq!(count(db.pool(), attempts).await, 0, "in one attempt");
     assert!(!daemon.log().contains("the import waits for the database"));
 }
 
-/// The server ends the session of the first of two chunks: the second must not be committed.
+/// The same with new products, whose codes a person inserts: what was taken back is not counted, and
+/// the import can be undone as a whole.
+#[tokio::test]
+async fn new_products_that_were_let_go_of_are_there_once() {
+    let (db, _storage, daemon, _) = world(&[CHUNKED]).await;
+    let mut person = db.pool().begin().await.unwrap();
+    let insert = |code: &'static str| {
+        sqlx::query("INSERT INTO catalog.products (code, name) VALUES ($1, 'by hand')").bind(code)
+    };
+    insert("Q000050").execute(&mut *person).await.unwrap();
+    let file = String::from_utf8(csv(1_000)).unwrap().replace("\nP", "\nQ");
+    let job = accepted(&daemon, "new.csv", file.into()).await;
+    until(
+        "one waits for the person, and the next is loaded",
+        || async { count(db.pool(), COPIES).await == 1 && count(db.pool(), LOADED).await == 1 },
+    )
+    .await;
+    insert("Q000150").execute(&mut *person).await.unwrap();
+    person.rollback().await.unwrap();
+    assert_in_one_attempt(&db, &daemon, job).await;
+    let live = "SELECT count(*) FROM catalog.products p
+        JOIN catalog.product_prices USING (import_id) WHERE product_id = p.id
+         AND code LIKE 'Q%' AND p.archived_at IS NULL";
+    assert_eq!(count(db.pool(), live).await, 1_000);
+    let counted = "SELECT created_count FROM catalog.imports ORDER BY id DESC LIMIT 1";
+    assert_eq!(count(db.pool(), counted).await, 1_000);
+    post(&daemon, &format!("/api/v1/imports/{job}/rollback")).await;
+    until("all of them are taken back", || async {
+        count(db.pool(), live).await == 0
+    })
+    .await;
+}
+
+/// Where the owner's own triggers make chunks meet, one of the two lets go, at once or when the
+/// server says that they wait for each other.
+#[tokio::test]
+async fn chunks_that_meet_by_a_trigger_are_loaded_one_after_the_other() {
+    let (db, _storage, daemon, file) = world(&[CHUNKED]).await;
+    let trigger = "CREATE TABLE meet (key text PRIMARY KEY, n int NOT NULL);
+        INSERT INTO meet VALUES ('x', 0), ('y', 0), ('all', 0);
+        CREATE FUNCTION meet() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+          IF TG_LEVEL = 'STATEMENT' THEN UPDATE meet SET n = n + 1 WHERE key = 'all';
+          ELSIF NEW.code IN ('P000000', 'P000199') THEN UPDATE meet SET n = n + 1 WHERE key = 'x';
+          ELSIF NEW.code IN ('P000099', 'P000100') THEN UPDATE meet SET n = n + 1 WHERE key = 'y';
+          END IF;
+          RETURN NEW;
+        END $$;
+        CREATE TRIGGER a_row BEFORE UPDATE ON catalog.products FOR EACH ROW EXECUTE FUNCTION meet();
+        CREATE TRIGGER statements AFTER UPDATE ON catalog.products EXECUTE FUNCTION meet();";
+    sqlx::raw_sql(trigger).execute(db.pool()).await.unwrap();
+    let holder = hold(db.pool(), "P000050").await;
+    let job = accepted(&daemon, "second.csv", file).await;
+    until("one waits for the person, and the next for it", || async {
+        count(db.pool(), WAITS_FOR_ROW).await == 2
+    })
+    .await;
+    holder.rollback().await.unwrap();
+    assert_in_one_attempt(&db, &daemon, job).await;
+    let met = "SELECT sum(n) FROM meet"; // 10 chunks, and two rows of two of them
+    assert_eq!(count(db.pool(), met).await, 14);
+    assert_changed_once(db.pool()).await;
+}
+
+/// New products up to the seventh chunk: those behind it are taken for new as well, two at a time.
+#[tokio::test]
+async fn chunks_that_are_not_as_new_as_expected_are_written_after_all() {
+    let (db, _storage, daemon, file) = world(&[CHUNKED]).await;
+    let file = String::from_utf8(file).unwrap();
+    let (head, rows) = file.split_once('\n').unwrap();
+    let (new, old) = rows.split_at(rows.find("P000700").unwrap());
+    let new = format!("\n{new}").replace("\nP", "\nQ");
+    let file = format!("{head}{new}{old}");
+    let job = accepted(&daemon, "mixed.csv", file.into()).await;
+    let done = finished(&daemon, job).await;
+    let figures = ["createdCount", "updatedCount"].map(|name| done["results"][name].clone());
+    assert_eq!(figures, [700, 300], "{done}");
+    let live = "SELECT count(*) FROM catalog.product_prices WHERE archived_at IS NULL";
+    assert_eq!(count(db.pool(), live).await, 1_700);
+}
+
+/// The server ends the session of the first of two chunks, with the second loaded or in the middle of
+/// its COPY: it must not be committed.
 #[tokio::test]
 async fn a_chunk_that_fails_takes_the_one_behind_it_back() {
     const END: &str =
         "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_stat_activity
         WHERE datname = current_database() AND wait_event_type = 'Lock'
           AND query LIKE '-- Changed products.%'";
-    let (db, _storage, daemon, file) = world(&[CHUNKED]).await;
-    post(&daemon, "/api/v1/queues/import/pause").await;
-    let job = accepted(&daemon, "second.csv", file).await;
-    let holder = hold(db.pool(), "P000050").await;
-    post(&daemon, "/api/v1/queues/import/resume").await;
-    both_are_there(db.pool()).await;
-    post(&daemon, "/api/v1/queues/import/pause").await; // no other attempt
-    assert_eq!(count(db.pool(), END).await, 1);
-    until("the attempt has ended", || async {
-        let running =
-            "SELECT count(*) FROM ingestd.jobs WHERE state = 'running' AND run_id IS NOT NULL";
-        count(db.pool(), running).await == 0
-    })
-    .await;
-    let changed = "SELECT count(*) FROM catalog.products WHERE name LIKE 'Product%'";
-    assert_eq!(count(db.pool(), changed).await, 0);
-    holder.rollback().await.unwrap();
-    post(&daemon, "/api/v1/queues/import/resume").await;
-    assert_eq!(finished(&daemon, job).await["status"], "completed");
-    assert_changed_once(db.pool()).await;
+    for is_in_copy in [false, true] {
+        let (db, _storage, daemon, file) = world(&[CHUNKED]).await;
+        post(&daemon, "/api/v1/queues/import/pause").await;
+        if is_in_copy {
+            let gone = "DELETE FROM catalog.products WHERE code = 'P000150'";
+            sqlx::query(gone).execute(db.pool()).await.unwrap();
+        }
+        let job = accepted(&daemon, "second.csv", file).await;
+        let mut holder = hold(db.pool(), "P000050").await;
+        if is_in_copy {
+            let there = "INSERT INTO catalog.products (code, name) VALUES ('P000150', 'by hand')";
+            sqlx::query(there).execute(&mut *holder).await.unwrap();
+        }
+        post(&daemon, "/api/v1/queues/import/resume").await;
+        until("both chunks are there", || async {
+            let second = if is_in_copy { COPIES } else { LOADED };
+            count(db.pool(), WAITS_FOR_ROW).await == 1 && count(db.pool(), second).await == 1
+        })
+        .await;
+        post(&daemon, "/api/v1/queues/import/pause").await; // no other attempt
+        assert_eq!(count(db.pool(), END).await, 1);
+        until("the attempt has ended", || async {
+            let running =
+                "SELECT count(*) FROM ingestd.jobs WHERE state = 'running' AND run_id IS NOT NULL";
+            count(db.pool(), running).await == 0
+        })
+        .await;
+        let changed = "SELECT count(*) FROM catalog.products WHERE name LIKE 'Product%'";
+        assert_eq!(count(db.pool(), changed).await, 0);
+        holder.rollback().await.unwrap();
+        post(&daemon, "/api/v1/queues/import/resume").await;
+        let done = finished(&daemon, job).await;
+        let n_new = i64::from(is_in_copy);
+        assert_eq!(done["results"]["createdCount"], n_new, "{done}");
+        assert_eq!(done["results"]["updatedCount"], 1_000 - n_new, "{done}");
+        assert_eq!(count(db.pool(), changed).await, 1_000);
+    }
 }
 
 /// The fence comes last: what was loaded under a lease that is lost by then is not committed.

@@ -1,24 +1,28 @@
 //! Chunks are loaded two at a time, each over a connection of its own, and committed one after the
 //! other in the order of the file.
 //!
-//! One connection is one backend, and a backend uses one core; the rows of two chunks have no code
-//! in common. Two things pass from each chunk to the next:
-//! * the *turn*: a chunk asks for the owner's lock once the one before it has it. Otherwise somebody
-//!   could come between them who waits for the second, while the first waits for him and the second
-//!   for the first, and no server sees such a circle;
-//! * the *[`Book`]*, once the chunk is committed: who has it is the one to commit.
+//! One connection is one backend, and a backend uses one core; no code is in two chunks. Two things
+//! pass from each chunk to the next:
+//! * the word to *go*, once a chunk has the owner's lock: the next one asks for it then. Otherwise
+//!   somebody could come between them who waits for the second, while the first waits for him and
+//!   the second for the first, and no server sees such a circle;
+//! * the *[`Book`]*, once a chunk is committed: who has it is the one to commit.
 //!
 //! The fence comes last, before what moves the run: a chunk is committed only by who holds the lease,
 //! and whatever another attempt did meanwhile is refused there. Where the process dies, the cursor
 //! says what is committed, and the rest never was.
 
-use std::{pin::pin, time::Duration};
+use std::{
+    pin::{Pin, pin},
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use futures::{
-    future::maybe_done,
+    future::{MaybeDone, maybe_done},
     stream::{FuturesOrdered, StreamExt as _},
 };
-use sqlx::{PgConnection, Postgres, Transaction};
+use sqlx::{PgConnection, Postgres, Transaction, error::DatabaseError};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -38,12 +42,18 @@ use crate::{
 };
 
 /// So many chunks of nothing but new products in a row, and those of the next are not looked for any
-/// more before they are inserted. A chunk that was expected to be new and is not is written twice.
+/// more before they are inserted. A chunk that was expected to be new and is not is written twice,
+/// and so is the one loaded beside it.
 const NEW_CHUNKS: u32 = 4;
 
-/// How long a loaded chunk waits for the one before it. It keeps its rows locked meanwhile, and
-/// somebody may wait for them who has the other's: after that it lets go and is loaded again.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How often a loaded chunk that waits for the one before looks whether somebody waits for its rows.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Whether somebody waits for a row of this transaction. It may be who holds up the chunk before, or
+/// that chunk itself, by a trigger of the owner's own: then neither would ever go on.
+const IS_IN_THE_WAY: &str = "SELECT EXISTS (SELECT FROM pg_locks
+    WHERE NOT granted AND locktype IN ('transactionid', 'tuple')
+      AND pg_backend_pid() = ANY (pg_blocking_pids(pid)))";
 
 /// A chunk's commit does not wait for the disk. A crash of the server may take back the last chunks,
 /// less than a second of them, each as a whole and with its cursor, so that the next attempt does
@@ -72,26 +82,51 @@ impl Book {
 
 /// What a chunk gets from the one before it.
 struct Before {
-    turn: oneshot::Receiver<()>,
+    go: oneshot::Receiver<()>,
     book: oneshot::Receiver<Book>,
 }
 
 /// What a chunk gives to the next one.
 struct After {
-    turn: oneshot::Sender<()>,
+    go: oneshot::Sender<()>,
     book: oneshot::Sender<Book>,
 }
 
 fn link() -> (After, Before) {
-    let ((give_turn, turn), (give_book, book)) = (oneshot::channel(), oneshot::channel());
+    let ((give_go, go), (give_book, book)) = (oneshot::channel(), oneshot::channel());
     let after = After {
-        turn: give_turn,
+        go: give_go,
         book: give_book,
     };
-    (after, Before { turn, book })
+    (after, Before { go, book })
 }
 
-/// The chunk before was not committed, and its error is the one that counts.
+type Tx = Transaction<'static, Postgres>;
+/// For the book of the chunk before; done once it is there, or never will be.
+type Waits<'w> = Pin<&'w mut MaybeDone<oneshot::Receiver<Book>>>;
+
+/// How the chunks of an attempt are loaded.
+struct Way {
+    turn: Turn,
+    /// Two of them met, or stood in somebody's way: from then on it is one at a time.
+    is_narrow: AtomicBool,
+}
+
+impl Way {
+    fn n_at_once(&self) -> usize {
+        let is_wide = self.turn == Turn::Shared && !self.is_narrow.load(Ordering::Relaxed);
+        if is_wide { 2 } else { 1 }
+    }
+}
+
+/// One chunk, and what is done with it.
+struct Load<'l> {
+    chunk: &'l Chunk,
+    target: Target<'l>,
+    way: &'l Way,
+}
+
+/// The chunk before was not committed. Nobody hears of it: the error of that one comes first.
 fn left_behind() -> JobError {
     anyhow::anyhow!("the chunk before was not committed").into()
 }
@@ -100,8 +135,8 @@ impl Import<'_> {
     /// Commits the chunks. Once the attempt is cancelled no other is begun, and those that are
     /// being loaded are committed.
     pub(super) async fn load(&mut self, chunks: mpsc::Receiver<Chunk>) -> Result<(), JobError> {
-        let (After { turn, book }, first) = link();
-        _ = turn.send(());
+        let (After { go, book }, first) = link();
+        _ = go.send(());
         _ = book.send(std::mem::take(&mut self.book));
         self.book = self.load_behind(first, chunks).await?;
         if self.ctx.cancelled().is_cancelled() {
@@ -115,12 +150,14 @@ impl Import<'_> {
         mut before: Before,
         mut chunks: mpsc::Receiver<Chunk>,
     ) -> Result<Book, JobError> {
-        let turn = self.turn().await?;
-        let at_once = if turn == Turn::Shared { 2 } else { 1 };
+        let way = &Way {
+            turn: self.shares().await?,
+            is_narrow: AtomicBool::new(false),
+        };
         let mut loading = FuturesOrdered::new();
         let (mut goes_on, mut n_new_chunks) = (true, 0);
         while goes_on || !loading.is_empty() {
-            let has_room = loading.len() < at_once;
+            let has_room = loading.len() < way.n_at_once();
             tokio::select! {
                 biased;
                 () = self.ctx.cancelled().cancelled(), if goes_on => goes_on = false,
@@ -133,7 +170,7 @@ impl Import<'_> {
                         let (after, next) = link();
                         let before = std::mem::replace(&mut before, next);
                         let expects_new = n_new_chunks >= NEW_CHUNKS;
-                        loading.push_back(self.commit(chunk, turn, expects_new, before, after));
+                        loading.push_back(self.commit(chunk, way, expects_new, before, after));
                     }
                     None => goes_on = false,
                 }
@@ -145,9 +182,9 @@ impl Import<'_> {
 
     /// Says whether two chunks may be loaded at once: not while another import of the owner runs,
     /// with which this one must take turns chunk by chunk. Each is called running before it looks, so
-    /// that of two at most one shares the owner's lock. A dry run keeps nothing and shows its rows in
-    /// their order.
-    async fn turn(&self) -> sqlx::Result<Turn> {
+    /// that of two at most one shares the owner's lock; and whatever becomes of a run meanwhile, a
+    /// chunk is committed only under its lease. A dry run shows its rows in their order.
+    async fn shares(&self) -> sqlx::Result<Turn> {
         // runs_unfinished
         const IS_ALONE: &str = "SELECT NOT EXISTS (SELECT FROM ingestd.runs r
             JOIN catalog.imports i ON i.id = r.id
@@ -176,43 +213,27 @@ impl Import<'_> {
     async fn commit(
         &self,
         chunk: Chunk,
-        turn: Turn,
+        way: &Way,
         expects_new: bool,
         before: Before,
         after: After,
     ) -> Result<Loaded, JobError> {
-        let target = self.target(&chunk, expects_new);
-        before.turn.await.map_err(|_| left_behind())?;
+        let load = Load {
+            chunk: &chunk,
+            target: self.target(&chunk, expects_new),
+            way,
+        };
+        before.go.await.map_err(|_| left_behind())?;
         let mut waits = pin!(maybe_done(before.book));
-        if self.plan.dry_run || !self.has_connections() {
+        if !self.has_connections() {
             waits.as_mut().await;
         }
-        let mut tx = self.open(&target, turn).await?;
-        _ = after.turn.send(()); // nobody may wait for it
-        let written = if self.plan.dry_run {
-            let book = waits.as_mut().output_mut();
-            let Some(Ok(book)) = book else {
-                return Err(left_behind());
-            };
-            load::rehearse_chunk(&mut tx, &target, &chunk, &mut book.preview).await?
+        let tx = self.open(&load).await?;
+        _ = after.go.send(()); // nobody may wait for it
+        let (mut tx, mut book, written) = if self.plan.dry_run {
+            rehearse(tx, &load, waits).await?
         } else {
-            let mut loaded = load::load_rows(&mut tx, &target, &chunk).await?;
-            if tokio::time::timeout(PATIENCE, waits.as_mut())
-                .await
-                .is_err()
-            {
-                tx.rollback().await?;
-                waits.as_mut().await;
-                tx = self.open(&target, turn).await?;
-                loaded = load::load_rows(&mut tx, &target, &chunk).await?;
-            }
-            let (written, rejects) = loaded;
-            rejects.write(&mut tx, &target, &chunk).await?; // as they are ordered by
-            written
-        };
-        let book = waits.as_mut().take_output();
-        let Some(Ok(mut book)) = book else {
-            return Err(left_behind());
+            self.load_beside(tx, &load, waits).await?
         };
         self.note(&mut tx, &chunk, &written, &mut book).await?;
         tx.commit().await?;
@@ -221,6 +242,32 @@ impl Import<'_> {
             report(&written.loaded);
         }
         Ok(written.loaded)
+    }
+
+    /// Loads a chunk and waits for the one before. Where somebody waits for its rows meanwhile, it
+    /// lets go of them and is loaded again behind the other.
+    async fn load_beside(
+        &self,
+        mut tx: Tx,
+        load: &Load<'_>,
+        mut waits: Waits<'_>,
+    ) -> Result<(Tx, Book, Written), JobError> {
+        let mut loaded = load::load_rows(&mut tx, &load.target, load.chunk).await;
+        let lets_go = match &loaded {
+            Ok(_) => is_in_the_way(&mut tx, waits.as_mut()).await?,
+            Err(error) => is_deadlock(error),
+        };
+        if lets_go {
+            load.way.is_narrow.store(true, Ordering::Relaxed);
+            tx.rollback().await?;
+            waits.as_mut().await;
+            tx = self.open(load).await?;
+            loaded = load::load_rows(&mut tx, &load.target, load.chunk).await;
+        }
+        let (written, rejects) = loaded?;
+        let book = book(waits).await?;
+        rejects.write(&mut tx, &load.target, load.chunk).await?; // only now: in the file's order
+        Ok((tx, book, written))
     }
 
     fn target<'t>(&'t self, chunk: &Chunk, expects_new: bool) -> Target<'t> {
@@ -239,17 +286,13 @@ impl Import<'_> {
     }
 
     /// Begins a chunk's transaction and waits for the owner's lock.
-    async fn open(
-        &self,
-        target: &Target<'_>,
-        turn: Turn,
-    ) -> sqlx::Result<Transaction<'static, Postgres>> {
+    async fn open(&self, load: &Load<'_>) -> sqlx::Result<Tx> {
         let mut tx = self.ctx.state().db.begin().await?;
-        if !target.notes_search {
+        if !load.target.notes_search {
             // else the search server might be told what a crash takes back
             sqlx::query(DO_NOT_WAIT).execute(&mut *tx).await?;
         }
-        load::take_turn(&mut tx, target.tenant, turn).await?;
+        load::take_turn(&mut tx, &self.tenant, load.way.turn).await?;
         Ok(tx)
     }
 
@@ -278,6 +321,42 @@ impl Import<'_> {
         book.place = runs::advance(conn, self.run_id, &book.place, &progress).await?;
         Ok(())
     }
+}
+
+/// Waits until the chunk before is committed.
+async fn book(mut waits: Waits<'_>) -> Result<Book, JobError> {
+    waits.as_mut().await;
+    let book = waits.take_output().and_then(Result::ok);
+    book.ok_or_else(left_behind)
+}
+
+/// Loads a chunk and takes it back, once the one before is shown.
+async fn rehearse(
+    mut tx: Tx,
+    load: &Load<'_>,
+    waits: Waits<'_>,
+) -> Result<(Tx, Book, Written), JobError> {
+    let mut book = book(waits).await?;
+    let preview = &mut book.preview;
+    let written = load::rehearse_chunk(&mut tx, &load.target, load.chunk, preview).await?;
+    Ok((tx, book, written))
+}
+
+/// Waits for the chunk before, and says whether somebody waits for a row of this one meanwhile.
+async fn is_in_the_way(conn: &mut PgConnection, mut waits: Waits<'_>) -> sqlx::Result<bool> {
+    while tokio::time::timeout(LOOK, waits.as_mut()).await.is_err() {
+        let look = sqlx::query_scalar(IS_IN_THE_WAY);
+        if look.fetch_one(&mut *conn).await? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Says whether the server ended a statement because two transactions wait for each other.
+fn is_deadlock(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(DatabaseError::code);
+    code.as_deref() == Some("40P01")
 }
 
 /// Says whether a chunk held new products and nothing else that is good.

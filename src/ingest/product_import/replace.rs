@@ -141,7 +141,7 @@ fn judge(max_percent: u8, n_live: i64, n_missing: i64, n_unreadable: u64) -> Res
 /// Archives the missing products of the next page in the caller's transaction.
 ///
 /// Returns their ids, and the last code looked at; `None` behind the last page. The caller fences
-/// before, and notes both in the same transaction.
+/// behind it, and notes both in the same transaction.
 ///
 /// # Errors
 ///
