@@ -14,7 +14,10 @@
 
 use std::{
     pin::{Pin, pin},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     time::Duration,
 };
 
@@ -23,10 +26,11 @@ use futures::{
     stream::{FuturesOrdered, StreamExt as _},
 };
 use sqlx::{PgConnection, Postgres, Transaction, error::DatabaseError};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::{
     columns::Columns,
+    handover::LoaderEnd,
     job::Import,
     load::{self, Loaded, Target, Turn, Written},
     plan::Plan,
@@ -110,6 +114,8 @@ struct Way {
     turn: Turn,
     /// Two of them met, or stood in somebody's way: from then on it is one at a time.
     is_narrow: AtomicBool,
+    /// For chunks that are committed.
+    back: mpsc::Sender<Chunk>,
 }
 
 impl Way {
@@ -134,7 +140,7 @@ fn left_behind() -> JobError {
 impl Import<'_> {
     /// Commits the chunks. Once the attempt is cancelled no other is begun, and those that are
     /// being loaded are committed.
-    pub(super) async fn load(&mut self, chunks: mpsc::Receiver<Chunk>) -> Result<(), JobError> {
+    pub(super) async fn load(&mut self, chunks: LoaderEnd) -> Result<(), JobError> {
         let (After { go, book }, first) = link();
         _ = go.send(());
         _ = book.send(std::mem::take(&mut self.book));
@@ -148,11 +154,12 @@ impl Import<'_> {
     async fn load_behind(
         &self,
         mut before: Before,
-        mut chunks: mpsc::Receiver<Chunk>,
+        mut chunks: LoaderEnd,
     ) -> Result<Book, JobError> {
         let way = &Way {
             turn: self.shares().await?,
             is_narrow: AtomicBool::new(false),
+            back: chunks.way_back(),
         };
         let mut loading = FuturesOrdered::new();
         let (mut goes_on, mut n_new_chunks) = (true, 0);
@@ -165,7 +172,7 @@ impl Import<'_> {
                     let loaded: Loaded = loaded?;
                     n_new_chunks = if is_new(&loaded) { n_new_chunks + 1 } else { 0 };
                 }
-                chunk = chunks.recv(), if goes_on && has_room => match chunk {
+                chunk = chunks.take(), if goes_on && has_room => match chunk {
                     Some(chunk) => {
                         let (after, next) = link();
                         let before = std::mem::replace(&mut before, next);
@@ -238,6 +245,7 @@ impl Import<'_> {
         self.note(&mut tx, &chunk, &written, &mut book).await?;
         tx.commit().await?;
         _ = after.book.send(book);
+        _ = way.back.send(chunk);
         if !self.plan.dry_run {
             report(&written.loaded);
         }

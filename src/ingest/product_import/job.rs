@@ -10,11 +10,11 @@ use std::{ops::ControlFlow, path::PathBuf, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
-use tokio::sync::mpsc;
 
 use super::{
     commit::Book,
     field::Field,
+    handover::{LoaderEnd, handover},
     kept,
     plan::{Duplicates, Mode, Plan},
     replace::{self, Scan},
@@ -32,10 +32,6 @@ use crate::{
     queue::{ByName, DeadJob, Done, Job, JobContext, JobError, Retry},
     runs::{self, Driver, Place, Progress, RunId},
 };
-
-/// How many chunks wait for the database, beside the one it has and the one the reader makes: each
-/// takes some 7 MB, and the reader is the faster one.
-const CHUNKS_AHEAD: usize = 1;
 
 /// How long to let the database recover before going on; no attempt is counted for that.
 const DATABASE_PAUSE: Duration = Duration::from_secs(2);
@@ -374,15 +370,12 @@ impl<'a> Import<'a> {
         }
     }
 
-    /// Starts the reader on a thread for blocking work; it is at most a few chunks ahead.
+    /// Starts the reader on a thread for blocking work; it is at most one chunk ahead.
     fn read_aside(
         &self,
         scan: Arc<Scan>,
-    ) -> (
-        mpsc::Receiver<Chunk>,
-        tokio::task::JoinHandle<Result<Summary, Refusal>>,
-    ) {
-        let (sender, chunks) = mpsc::channel(CHUNKS_AHEAD);
+    ) -> (LoaderEnd, tokio::task::JoinHandle<Result<Summary, Refusal>>) {
+        let (mut maker, loader) = handover();
         let (path, options) = (self.path.clone(), self.options.clone());
         let inspection = self.params.inspection.clone();
         let (first, plan) = (self.cursor.next_chunk, self.plan);
@@ -402,14 +395,14 @@ impl<'a> Import<'a> {
                     settler.settle(&mut chunk);
                 }
                 // Committed by an earlier attempt: read again for the codes seen, not loaded again.
-                if chunk.seq < first || sender.blocking_send(chunk).is_ok() {
+                if chunk.seq < first {
                     ControlFlow::Continue(())
                 } else {
-                    ControlFlow::Break(()) // nobody loads any more
+                    maker.give(chunk)
                 }
             })
         });
-        (chunks, reader)
+        (loader, reader)
     }
 
     /// Completes run, import and job in one transaction; then the file is kept only for downloads.

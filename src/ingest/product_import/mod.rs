@@ -18,6 +18,7 @@ pub mod dealers;
 pub mod export;
 pub mod fault;
 pub mod field;
+mod handover;
 pub mod hash;
 pub mod header;
 pub mod header_map;
