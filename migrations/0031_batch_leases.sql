@@ -3,7 +3,7 @@
 -- both CPUs from claim to history, left as it is 459 and 25.
 --
 -- A job under such a lease is `queued` to whoever reads its row. Whoever changes it settles it
--- first, which makes it `running` in its row; the worker itself does after a tenth of a second or two.
+-- first, which makes it `running` in its row; the worker itself does after a tenth of a second.
 
 CREATE TABLE ingestd.batch_leases (
   id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -34,7 +34,7 @@ CREATE INDEX batch_leases_worker ON ingestd.batch_leases (worker_id);
 COMMENT ON INDEX ingestd.batch_leases_queue IS 'What a claim leaves alone.';
 COMMENT ON INDEX ingestd.batch_leases_worker IS 'Rescue, heartbeat and hand-back of one worker''s jobs.';
 
-COMMENT ON COLUMN ingestd.jobs.state IS 'queued: to be claimed once run_at has come. held: waits for its gate, or, as one that may kill workers, for its turn to run without its like. running: under a lease; one that was claimed with many others says queued for its first tenth of a second or two, see batch_leased.';
+COMMENT ON COLUMN ingestd.jobs.state IS 'queued: to be claimed once run_at has come. held: waits for its gate, or, as one that may kill workers, for its turn to run without its like. running: under a lease; one that was claimed with many others says queued for its first tenth of a second, see batch_leased.';
 ALTER TABLE ingestd.jobs ADD COLUMN last_lease_id bigint;
 COMMENT ON COLUMN ingestd.jobs.last_lease_id IS 'The last lease that was given back or lost: it and those before it end nothing any more.';
 

@@ -65,7 +65,7 @@ async fn apply(conn: &mut PgConnection) -> Result<(), Failure> {
     sqlx::query("SET statement_timeout = 0")
         .execute(&mut *conn)
         .await?;
-    db::migrator().run(&mut *conn).await?;
+    db::migrator_of(conn).await?.run(&mut *conn).await?;
     sqlx::query("RESET statement_timeout").execute(conn).await?;
     Ok(())
 }

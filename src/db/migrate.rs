@@ -19,12 +19,51 @@ pub fn migrator() -> Migrator {
     migrator
 }
 
+/// Migrations that were on the main branch with other words and did the same: version and checksum of
+/// the other text. A database that has it counts as one that has ours.
+const ALIKE: [(i64, &str); 1] = [(
+    31,
+    "c281baaf796554ebb2b617fa7c904a4a33d7edb2014dae6f7ca0967ac5e546b53ab7b587bec2a21e592428a85e0d0e3a",
+)];
+
+/// Returns the migrations compiled into the binary, to be run on a database: one that is there with
+/// other words that did the same has the checksum that it has there.
+///
+/// # Errors
+///
+/// What Postgres says.
+pub async fn migrator_of(conn: &mut PgConnection) -> sqlx::Result<Migrator> {
+    const FOUND: &str = "SELECT version, checksum FROM ingestd._migrations
+        WHERE (version, encode(checksum, 'hex')) IN (SELECT * FROM unnest($1::int8[], $2::text[]))";
+    let mut migrator = migrator();
+    let is_fresh: bool = sqlx::query_scalar("SELECT to_regclass('ingestd._migrations') IS NULL")
+        .fetch_one(&mut *conn)
+        .await?;
+    if is_fresh {
+        return Ok(migrator);
+    }
+    let (versions, checksums): (Vec<i64>, Vec<&str>) = ALIKE.into_iter().unzip();
+    let found: Vec<(i64, Vec<u8>)> = sqlx::query_as(FOUND)
+        .bind(versions)
+        .bind(checksums)
+        .fetch_all(conn)
+        .await?;
+    for (version, checksum) in found {
+        let ours = migrator.migrations.to_mut().iter_mut();
+        for migration in ours.filter(|ours| ours.version == version) {
+            migration.checksum = checksum.clone().into();
+        }
+    }
+    Ok(migrator)
+}
+
 /// Returns the migrations as they are applied through a pool: without the lock of a session where a
 /// pooler stands in between that keeps none.
-fn migrator_for(pool: &PgPool) -> Migrator {
-    let mut migrator = migrator();
+async fn migrator_for(pool: &PgPool) -> sqlx::Result<Migrator> {
+    let mut conn = pool.acquire().await?;
+    let mut migrator = migrator_of(&mut conn).await?;
     migrator.set_locking(!relay::is_relayed(&pool.connect_options()));
-    migrator
+    Ok(migrator)
 }
 
 /// Brings the database to the schema of this binary; does nothing where it is there already.
@@ -40,7 +79,7 @@ fn migrator_for(pool: &PgPool) -> Migrator {
 /// minutes likewise; a database that was migrated by a different build of the same migration is
 /// refused.
 pub async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
-    migrate_by(pool, &migrator_for(pool)).await
+    migrate_by(pool, &migrator_for(pool).await?).await
 }
 
 /// As [`migrate`], for a daemon: one that starts again while newer ones are being rolled out works
@@ -50,7 +89,7 @@ pub async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
 ///
 /// As [`migrate`]; a version below this binary's newest that it does not know is refused.
 pub async fn migrate_or_follow(pool: &PgPool) -> Result<(), MigrateError> {
-    let mut migrator = migrator_for(pool);
+    let mut migrator = migrator_for(pool).await?;
     let newest = migrator.iter().map(|migration| migration.version).max();
     match migrate_by(pool, &migrator).await {
         Err(MigrateError::VersionMissing(version)) if Some(version) > newest => {
@@ -123,7 +162,7 @@ fn is_locked_out(error: &MigrateError) -> bool {
 ///
 /// As [`migrate`]; then nothing was applied.
 pub async fn migrate_in_one(conn: &mut PgConnection) -> Result<(), MigrateError> {
-    let mut migrator = migrator();
+    let mut migrator = migrator_of(conn).await?;
     migrator.set_locking(false);
     in_one(conn, &migrator).await
 }
@@ -200,6 +239,42 @@ mod tests {
             .await
             .unwrap();
         super::migrate_or_follow(db.pool()).await.unwrap_err();
+    }
+
+    /// What is applied somewhere is told by its checksum, so that a word changed in it, even of a
+    /// comment, stops every daemon that starts on such a database.
+    #[test]
+    fn no_migration_changes_any_more() {
+        let line = |ours: &Migration| {
+            let sum = ours.checksum.iter().map(|byte| format!("{byte:02x}"));
+            format!("{:04} {}", ours.version, sum.collect::<Vec<_>>().concat())
+        };
+        let migrator = super::migrator();
+        let told: Vec<String> = migrator.iter().map(line).collect();
+        let expected = include_str!("../../migrations/checksums.txt");
+        assert_eq!(
+            told,
+            expected.lines().collect::<Vec<_>>(),
+            "mend it by a new migration, and add the new one's line to migrations/checksums.txt"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_migration_with_other_words_that_did_the_same_is_taken_for_ours() {
+        let db = Database::create().await;
+        let [(version, alike)] = super::ALIKE;
+        let note = |checksum: &'static str| {
+            let note =
+                "UPDATE ingestd._migrations SET checksum = decode($2, 'hex') WHERE version = $1";
+            sqlx::query(note).bind(version).bind(checksum)
+        };
+        note(alike).execute(db.pool()).await.unwrap();
+        super::migrate(db.pool()).await.unwrap();
+        super::migrate_or_follow(db.pool()).await.unwrap();
+        let mut conn = db.pool().acquire().await.unwrap();
+        super::migrate_in_one(&mut conn).await.unwrap();
+        note("00").execute(db.pool()).await.unwrap();
+        super::migrate(db.pool()).await.unwrap_err();
     }
 
     #[tokio::test]
