@@ -90,22 +90,20 @@ mod tests {
     async fn a_chunk_is_given_once_it_is_taken_and_the_spent_ones_are_gone_then() {
         let (mut maker, mut loader) = handover();
         let back = loader.way_back();
-        let thread = thread::spawn(move || {
-            let gave = [maker.give(chunk(0)), maker.give(chunk(1))];
-            (gave, maker.spent.try_iter().count(), maker)
-        });
-        let first = loader.take().await.unwrap();
-        assert_eq!(first.seq, 0);
-        back.send(first).unwrap();
-        tokio::task::yield_now().await;
-        assert!(!thread.is_finished(), "the second one waits");
+        back.send(chunk(0)).unwrap();
+        let thread = thread::spawn(move || (maker.give(chunk(1)), maker));
         assert_eq!(loader.take().await.unwrap().seq, 1);
-        let (gave, n_spent, mut maker) = thread.join().unwrap();
-        assert_eq!(gave, [ControlFlow::Continue(()); 2]);
-        assert_eq!(n_spent, 0);
+        let (gave, mut maker) = thread.join().unwrap();
+        assert_eq!(gave, ControlFlow::Continue(()));
+        assert_eq!(maker.spent.try_iter().count(), 0);
+
+        let thread = thread::spawn(move || maker.give(chunk(2)));
+        while loader.chunks.is_empty() {
+            tokio::task::yield_now().await;
+        }
         drop(loader);
-        let gave = thread::spawn(move || maker.give(chunk(2))).join().unwrap();
-        assert_eq!(gave, ControlFlow::Break(()), "nobody takes it");
+        let gave = thread.join().unwrap();
+        assert_eq!(gave, ControlFlow::Break(()), "nobody took it");
         assert!(back.send(chunk(2)).is_err());
     }
 }
