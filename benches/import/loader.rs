@@ -155,7 +155,8 @@ async fn target(conn: &mut PgConnection) -> sqlx::Result<Target<'static>> {
 async fn load(conn: &mut PgConnection, target: &Target<'_>, chunk: &Chunk) -> sqlx::Result<Loaded> {
     let mut tx = conn.begin().await?;
     take_turn(&mut tx, target.tenant, Turn::Alone).await?;
-    let written = load_chunk(&mut tx, target, chunk).await?;
+    let (written, rejects) = load_chunk(&mut tx, target, chunk).await?;
+    rejects.write(&mut tx, target, chunk).await?;
     store::count(&mut tx, target.import_id, &written).await?;
     tx.commit().await?;
     Ok(written.loaded)

@@ -48,7 +48,7 @@ async fn plans(rig: &Rig) -> Vec<String> {
     let mut tx = rig.pool().begin().await.unwrap();
     // An empty chunk leaves nothing but the planner's settings.
     let target = rig.import().await;
-    ingestd::ingest::product_import::load::load_chunk(&mut tx, &target, &chunk(Vec::new()))
+    _ = ingestd::ingest::product_import::load::load_chunk(&mut tx, &target, &chunk(Vec::new()))
         .await
         .unwrap();
     let mut plans = Vec::new();

@@ -61,7 +61,7 @@ async fn chunks_of_an_owner_take_turns() {
     let mut tx = rig.pool().begin().await.unwrap();
     take_turn(&mut tx, first.tenant, Turn::Alone).await.unwrap();
     let written = load_chunk(&mut tx, &first, &chunk(vec![row("A", "1", 1)])).await;
-    assert_eq!(written.unwrap().loaded.inserted, 1);
+    assert_eq!(written.unwrap().0.loaded.inserted, 1);
     let rows = chunk(vec![row("A", "2", 1), row("B", "2", 1)]);
     let commit = async {
         until(rig.pool(), WAITS).await;

@@ -81,7 +81,8 @@ impl Rig {
     ) -> sqlx::Result<Loaded> {
         let mut tx = self.pool().begin().await?;
         take_turn(&mut tx, target.tenant, Turn::Alone).await?;
-        let written = load_chunk(&mut tx, target, chunk).await?;
+        let (written, rejects) = load_chunk(&mut tx, target, chunk).await?;
+        rejects.write(&mut tx, target, chunk).await?;
         store::count(&mut tx, target.import_id, &written).await?;
         tx.commit().await?;
         Ok(written.loaded)

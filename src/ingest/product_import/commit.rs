@@ -260,7 +260,7 @@ impl Import<'_> {
         load: &Load<'_>,
         mut waits: Waits<'_>,
     ) -> Result<(Tx, Book, Written), JobError> {
-        let mut loaded = load::load_rows(&mut tx, &load.target, load.chunk).await;
+        let mut loaded = load::load_chunk(&mut tx, &load.target, load.chunk).await;
         let lets_go = match &loaded {
             Ok(_) => is_in_the_way(&mut tx, waits.as_mut()).await?,
             Err(error) => is_deadlock(error),
@@ -270,7 +270,7 @@ impl Import<'_> {
             tx.rollback().await?;
             waits.as_mut().await;
             tx = self.open(load).await?;
-            loaded = load::load_rows(&mut tx, &load.target, load.chunk).await;
+            loaded = load::load_chunk(&mut tx, &load.target, load.chunk).await;
         }
         let (written, rejects) = loaded?;
         let book = book(waits).await?;

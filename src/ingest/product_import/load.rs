@@ -136,8 +136,10 @@ impl Loaded {
 ///
 /// A row that the database refuses is found by halving the chunk under
 /// savepoints, becomes a row error of code [`REFUSED`], and the rest lands.
-/// Product rows may come twice, the second time changes nothing; row errors
-/// are written each time, so the caller's cursor must tell committed chunks.
+/// The caller [writes the row errors](Rejects::write), chunk by chunk in the
+/// order of the file. Product rows may come twice, the second time changes
+/// nothing; row errors are written each time, so the caller's cursor must tell
+/// committed chunks.
 ///
 /// The caller has [taken his turn](take_turn). The planner's settings are
 /// changed for the rest of the transaction, so nothing but small statements
@@ -151,21 +153,10 @@ pub async fn load_chunk(
     conn: &mut PgConnection,
     target: &Target<'_>,
     chunk: &Chunk,
-) -> sqlx::Result<Written> {
-    let (written, rejects) = load_rows(conn, target, chunk).await?;
-    rejects.write(conn, target, chunk).await?;
-    Ok(written)
-}
-
-/// As [`load_chunk`], but the caller writes what was rejected, in the order of the file.
-pub(super) async fn load_rows(
-    conn: &mut PgConnection,
-    target: &Target<'_>,
-    chunk: &Chunk,
 ) -> sqlx::Result<(Written, Rejects)> {
     settle_plans(conn).await?;
     let mut rejects = Rejects::default();
-    let mut written = write_rows(conn, target, &chunk.rows, &mut rejects).await?;
+    let mut written = load_rows(conn, target, &chunk.rows, &mut rejects).await?;
     written.loaded.bad = chunk.n_bad;
     Ok((written, rejects))
 }
@@ -184,7 +175,7 @@ pub async fn rehearse_chunk(
     settle_plans(conn).await?;
     let mut out = Rejects::default();
     let mut savepoint = conn.begin().await?;
-    let mut written = write_rows(&mut savepoint, target, &chunk.rows, &mut out).await?;
+    let mut written = load_rows(&mut savepoint, target, &chunk.rows, &mut out).await?;
     preview
         .take(&mut savepoint, target, chunk, &written)
         .await?;
@@ -197,7 +188,8 @@ pub async fn rehearse_chunk(
 
 /// Rows that were good until they met the catalog.
 #[derive(Debug, Default)]
-pub(super) struct Rejects {
+#[must_use = "or nobody hears of them"]
+pub struct Rejects {
     errors: Vec<RowError>,
     rows: Vec<RejectedRow>,
 }
@@ -230,7 +222,11 @@ impl Rejects {
     }
 
     /// Writes the errors and cells of these rows and of the chunk's bad ones.
-    pub(super) async fn write(
+    ///
+    /// # Errors
+    ///
+    /// As [`load_chunk`].
+    pub async fn write(
         &self,
         conn: &mut PgConnection,
         target: &Target<'_>,
@@ -285,7 +281,7 @@ pub async fn take_turn(conn: &mut PgConnection, tenant: &str, turn: Turn) -> sql
 }
 
 /// Writes what the database takes of `rows`, and adds a row error for each row it refuses.
-async fn write_rows(
+async fn load_rows(
     conn: &mut PgConnection,
     target: &Target<'_>,
     rows: &[ProductRow],
