@@ -26,6 +26,9 @@ const WAITS_FOR_ROW: &str =
     AND wait_event_type = 'Lock' AND query LIKE '-- Changed products.%'";
 const COPIES: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
     AND wait_event_type = 'Lock' AND query LIKE 'COPY catalog.products%'";
+/// Another has the lease of the import from then on.
+const LOSE: &str = "UPDATE ingestd.jobs SET lease_id = nextval('ingestd.lease_seq')
+    WHERE shard = 0 AND run_id IS NOT NULL RETURNING 1::int8";
 const COMMITTED: &str =
     "SELECT count(*) FROM ingestd.runs WHERE cursor IS NOT NULL AND state = 'running'";
 
@@ -249,8 +252,6 @@ async fn a_chunk_that_fails_takes_the_one_behind_it_back() {
 /// The fence comes last: what was loaded under a lease that is lost by then is not committed.
 #[tokio::test]
 async fn neither_of_two_loaded_chunks_is_committed_without_the_lease() {
-    const LOSE: &str = "UPDATE ingestd.jobs SET lease_id = nextval('ingestd.lease_seq')
-        WHERE shard = 0 AND run_id IS NOT NULL RETURNING 1::int8";
     let (db, _storage, daemon, file) = world(&[CHUNKED]).await;
     let holder = hold(db.pool(), "P000050").await;
     accepted(&daemon, "second.csv", file).await;
@@ -264,6 +265,36 @@ async fn neither_of_two_loaded_chunks_is_committed_without_the_lease() {
     let changed = "SELECT count(*) FROM catalog.products WHERE name LIKE 'Product%'";
     assert_eq!(count(db.pool(), changed).await, 0);
     assert_eq!(count(db.pool(), COMMITTED).await, 0);
+}
+
+/// The same for what a file lacks: a page of it is archived only by who holds the lease.
+#[tokio::test]
+async fn nothing_is_archived_without_the_lease() {
+    const WAITS: &str = "SELECT coalesce(max(pid), 0)::int8 FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock'
+          AND query LIKE 'UPDATE catalog.products%'";
+    let (db, _storage, daemon, file) = world(&[]).await;
+    let file = String::from_utf8(file).unwrap();
+    let (file, lacks) = file.split_at(file.find("P000999").unwrap());
+    assert!(lacks.starts_with("P000999"));
+    let holder = hold(db.pool(), "P000999").await;
+    accepted_as(&daemon, "less.csv", file.into(), "mode=replace_all").await;
+    until("the archiving waits for the row", || async {
+        count(db.pool(), WAITS).await > 0
+    })
+    .await;
+    let pid = count(db.pool(), WAITS).await;
+    assert_eq!(count(db.pool(), LOSE).await, 1, "another has it now");
+    holder.rollback().await.unwrap();
+    until("its transaction has ended", || async {
+        let open =
+            "SELECT count(*) FROM pg_stat_activity WHERE pid = $1 AND xact_start IS NOT NULL";
+        let open = sqlx::query_scalar::<_, i64>(open).bind(i32::try_from(pid).unwrap());
+        open.fetch_one(db.pool()).await.unwrap() == 0
+    })
+    .await;
+    let archived = "SELECT count(*) FROM catalog.products WHERE archived_at IS NOT NULL";
+    assert_eq!(count(db.pool(), archived).await, 0);
 }
 
 /// Where an owner's gate lets two imports through, one of them takes turns chunk by chunk.
