@@ -64,7 +64,10 @@ impl OlderWorker {
         let (pool, stopped) = (pool.clone(), stop.clone());
         let done = TaskTracker::new().spawn(async move {
             while !stopped.is_cancelled() {
-                older_round(&pool, id).await?;
+                match older_round(&pool, id).await {
+                    Err(error) if is_deadlock(&error) => {} // as a daemon, it tries again
+                    result => result?,
+                }
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
             sqlx::query(
@@ -82,6 +85,13 @@ impl OlderWorker {
         self.stop.cancel();
         self.done.await.unwrap().unwrap();
     }
+}
+
+/// Says whether the server ended a transaction that stood in a circle, as with a migration that has
+/// one table and wants another.
+fn is_deadlock(error: &sqlx::Error) -> bool {
+    let error = error.as_database_error();
+    error.is_some_and(|error| error.code().as_deref() == Some("40P01"))
 }
 
 /// Beats, claims a few jobs and does them.
