@@ -18,9 +18,10 @@ const SHARED: &str = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' 
 const ALONE: &str = "SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
     WHERE locktype = 'advisory' AND granted AND mode = 'ExclusiveLock' AND a.wait_event_type = 'Lock'
       AND a.datname = current_database()";
-/// Chunks that are loaded and wait for the one before.
+/// Chunks that are loaded and wait for the one before, whether or not they have looked meanwhile.
 const LOADED: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-    AND state = 'idle in transaction' AND query LIKE 'RELEASE SAVEPOINT%'";
+    AND state = 'idle in transaction'
+    AND (query LIKE 'RELEASE SAVEPOINT%' OR query LIKE 'SELECT EXISTS (SELECT FROM pg_locks%')";
 const WAITS_FOR_ROW: &str =
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
     AND wait_event_type = 'Lock' AND query LIKE '-- Changed products.%'";
@@ -172,10 +173,20 @@ async fn chunks_that_meet_by_a_trigger_are_loaded_one_after_the_other() {
         CREATE TRIGGER a_row BEFORE UPDATE ON catalog.products FOR EACH ROW EXECUTE FUNCTION meet();
         CREATE TRIGGER statements AFTER UPDATE ON catalog.products EXECUTE FUNCTION meet();";
     sqlx::raw_sql(trigger).execute(db.pool()).await.unwrap();
+    // The first chunk has x and is held before y; the second is let to y, and then wants x.
     let holder = hold(db.pool(), "P000050").await;
+    let other = hold(db.pool(), "P000100").await;
     let job = accepted(&daemon, "second.csv", file).await;
-    until("one waits for the person, and the next for it", || async {
+    until("both chunks wait for a person", || async {
         count(db.pool(), WAITS_FOR_ROW).await == 2
+    })
+    .await;
+    other.rollback().await.unwrap();
+    until("the second waits for the first", || async {
+        let waits = "SELECT count(*) FROM pg_stat_activity one
+            JOIN pg_stat_activity other ON other.pid = ANY (pg_blocking_pids(one.pid))
+            WHERE one.datname = current_database() AND other.wait_event_type = 'Lock'";
+        count(db.pool(), waits).await == 1
     })
     .await;
     holder.rollback().await.unwrap();
