@@ -62,10 +62,6 @@ async fn load(conn: &mut PgConnection, chunks: &[Chunk]) -> sqlx::Result<()> {
     let rows = || chunks.iter().flat_map(|chunk| &chunk.rows);
     let mut copy = CopyIn::begin(conn, PRODUCTS).await?;
     for row in rows() {
-        let attributes = row.attributes.as_ref().map(serde_json::to_string);
-        let attributes = attributes
-            .transpose()
-            .map_err(|it| sqlx::Error::Encode(it.into()))?;
         copy.row(|out| {
             out.push(i64::from(row.row_no))
                 .push("default")
@@ -76,7 +72,7 @@ async fn load(conn: &mut PgConnection, chunks: &[Chunk]) -> sqlx::Result<()> {
                 .push(row.url.as_deref())
                 .push(row.weight);
             out.push(row.updated_at)
-                .push(attributes.as_deref().map(Jsonb));
+                .push(row.attributes.as_ref().map(Jsonb));
             out.push(row.hash).push(1_i64);
         })
         .await?;

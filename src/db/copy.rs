@@ -6,6 +6,7 @@
 
 use chrono::{DateTime, NaiveDateTime, Utc};
 use rust_decimal::Decimal;
+use serde::Serialize;
 use sqlx::{PgConnection, postgres::PgCopyIn};
 
 /// Bytes gathered before they are sent; the server works on them while the next are encoded.
@@ -20,9 +21,9 @@ pub trait Field {
     fn encode(&self, out: &mut Vec<u8>);
 }
 
-/// The text of a JSON document, for a `jsonb` column.
+/// A value as a JSON document, for a `jsonb` column.
 #[derive(Debug, Clone, Copy)]
-pub struct Jsonb<'a>(pub &'a str);
+pub struct Jsonb<T>(pub T);
 
 /// The fields of one row, in the order of the statement's columns.
 #[derive(Debug)]
@@ -149,10 +150,17 @@ impl Field for i64 {
     }
 }
 
-impl Field for Jsonb<'_> {
-    /// A version byte, 1, goes before the text.
+impl<T: Serialize> Field for Jsonb<T> {
+    /// A version byte, 1, goes before the text. The text of a value that is no JSON breaks off, so
+    /// that the server refuses it.
     fn encode(&self, out: &mut Vec<u8>) {
-        bytes(out, [&[1], self.0.as_bytes()]);
+        let start = out.len();
+        out.extend_from_slice(&[0, 0, 0, 0, 1]);
+        drop(serde_json::to_writer(&mut *out, &self.0));
+        let length = i32::try_from(out.len() - start - 4).unwrap_or(i32::MAX);
+        if let Some(place) = out.get_mut(start..start + 4) {
+            place.copy_from_slice(&length.to_be_bytes());
+        }
     }
 }
 
@@ -326,7 +334,12 @@ mod tests {
         assert_eq!(field(1_i32), [0, 0, 0, 4, 0, 0, 0, 1]);
         assert_eq!(field("é"), [0, 0, 0, 2, 0xc3, 0xa9]);
         assert_eq!(field(""), [0, 0, 0, 0]);
-        assert_eq!(field(Jsonb("{}")), [0, 0, 0, 3, 1, b'{', b'}']);
+        assert_eq!(
+            field(Jsonb([("a", 1)])),
+            [&[0, 0, 0, 10, 1][..], br#"[["a",1]]"#].concat()
+        );
+        let no_json = std::collections::BTreeMap::from([([1], 2)]);
+        assert_eq!(field(Jsonb(no_json)), [0, 0, 0, 2, 1, b'{']);
         assert_eq!(field(None::<i64>), [255; 4]);
         assert_eq!(field(Some("a")), [0, 0, 0, 1, b'a']);
     }

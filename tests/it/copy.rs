@@ -35,7 +35,8 @@ async fn every_type_arrives_as_it_was() {
             .push("ž\t\\N\n")
             .push(number)
             .push(time);
-        row.push(time.and_utc()).push(Jsonb(r#"{"a": [1, "é"]}"#));
+        row.push(time.and_utc())
+            .push(Jsonb(serde_json::json!({"a": [1, "é"]})));
     })
     .await
     .unwrap();
@@ -46,7 +47,7 @@ async fn every_type_arrives_as_it_was() {
             .push(None::<Decimal>);
         row.push(None::<NaiveDateTime>)
             .push(None::<DateTime<Utc>>)
-            .push(None::<Jsonb<'_>>);
+            .push(None::<Jsonb<()>>);
     })
     .await
     .unwrap();

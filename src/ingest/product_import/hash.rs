@@ -18,6 +18,7 @@
 //!    header's UTF-8: header as text, value as its JSON in text.
 
 use rust_decimal::Decimal;
+use serde_json::Value;
 use twox_hash::XxHash3_64;
 
 use super::attributes::Attributes;
@@ -84,6 +85,16 @@ impl RowHasher {
         self.bytes.extend(text.as_bytes());
     }
 
+    fn json(&mut self, value: &Value) {
+        let start = self.bytes.len();
+        self.bytes.extend([0; 4]);
+        drop(serde_json::to_writer(&mut self.bytes, value)); // a value is JSON, and there is room
+        let len = u32::try_from(self.bytes.len() - start - 4).unwrap_or(u32::MAX);
+        if let Some(place) = self.bytes.get_mut(start..start + 4) {
+            place.copy_from_slice(&len.to_le_bytes());
+        }
+    }
+
     fn decimal(&mut self, value: Option<Decimal>) {
         self.bytes.push(value.is_some().into());
         if let Some(value) = value.map(|value| value.normalize()) {
@@ -106,7 +117,7 @@ impl RowHasher {
         self.bytes.extend(n_pairs.to_le_bytes());
         for (header, value) in attributes.into_iter().flat_map(Attributes::iter) {
             self.bare(header);
-            self.bare(&value.to_string());
+            self.json(value);
         }
     }
 }

@@ -75,8 +75,6 @@ pub(super) async fn write(
             .iter()
             .map(|cell| cell.as_deref().map(storable))
             .collect();
-        let cells =
-            serde_json::to_string(&cells).map_err(|error| sqlx::Error::Encode(error.into()))?;
         copy.row(|row| {
             row.push(target.import_id)
                 .push(&*sheet)

@@ -126,7 +126,6 @@ async fn insert(
         .await?;
     let mut copy = CopyIn::begin(conn, COPY).await?;
     for (id, row) in ids.iter().zip(rows) {
-        let attributes = attributes(row)?;
         copy.row(|fields| {
             fields
                 .push(*id)
@@ -143,7 +142,7 @@ async fn insert(
             fields
                 .push(row.weight)
                 .push(row.updated_at)
-                .push(attributes.as_deref().map(Jsonb));
+                .push(row.attributes.as_ref().map(Jsonb));
             fields.push(row.hash).push(target.import_id);
         })
         .await?;
