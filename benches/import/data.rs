@@ -60,34 +60,32 @@ fn row(i: u32, order: Order) -> ProductRow {
     // An odd factor makes every code once and scatters them over the index.
     let scattered = i.wrapping_mul(2_654_435_761);
     let key = if order == Order::Sorted { i } else { scattered };
-    let pick = |from: &[&str]| {
-        from.get(scattered as usize % from.len())
-            .map(|s| (*s).to_owned())
-    };
+    let pick = |from: &[&'static str]| from.get(scattered as usize % from.len()).copied();
     let brand = pick(&BRANDS).unwrap_or_default();
     ProductRow {
         row_no: i + 2,
-        code: format!("P{key:010}"),
-        name: format!("{brand} part {i}, type {}", scattered % 977),
-        description: Some(format!(
-            "Spare part no. {i} for models {} to {}; with mounting kit, two years of warranty",
-            1990 + scattered % 20,
-            2011 + scattered % 13
-        )),
-        category: pick(&CATEGORIES),
+        code: format!("P{key:010}").into(),
+        name: format!("{brand} part {i}, type {}", scattered % 977).into(),
+        description: Some(
+            format!(
+                "Spare part no. {i} for models {} to {}; with mounting kit, two years of warranty",
+                1990 + scattered % 20,
+                2011 + scattered % 13
+            )
+            .into(),
+        ),
+        category: pick(&CATEGORIES).map(Into::into),
         price: Some(Decimal::new(i64::from(scattered % 1_000_000) + 99, 2)),
-        currency: Some("EUR".to_owned()),
+        currency: Some("EUR".into()),
         stock: Some(i64::from(scattered % 500)),
-        ean: Some(format!("859{scattered:010}")),
-        url: Some(format!(
-            "https://shop.example.com/products/{scattered}-part-{i}"
-        )),
+        ean: Some(format!("859{scattered:010}").into()),
+        url: Some(format!("https://shop.example.com/products/{scattered}-part-{i}").into()),
         weight: Some(Decimal::new(i64::from(scattered % 50_000), 3)),
         updated_at: DateTime::from_timestamp(1_700_000_000, 0)
             .map(|t| (t + TimeDelta::seconds(i.into())).naive_utc()),
         attributes: None,
         hash: i64::from(i).wrapping_mul(0x1656_67B1_9E37_79F9),
-        brand: Some(brand),
+        brand: Some(brand.into()),
     }
 }
 

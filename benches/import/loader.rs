@@ -93,7 +93,7 @@ pub(crate) async fn refusal(rig: &Rig, report: &mut Report) -> anyhow::Result<()
     for (nth, mut chunk) in chunks.into_iter().enumerate() {
         let is_spoilt = nth % 2;
         if let (1, Some(row)) = (is_spoilt, chunk.rows.get_mut(nth * 1_111)) {
-            row.name.push('\0');
+            row.name = format!("{}\0", row.name).into();
         }
         let began = Instant::now();
         let loaded = load(&mut conn, &target, &chunk).await?;

@@ -21,7 +21,7 @@ async fn a_new_row_fills_every_column() {
         name: "Kotouč \"brzdový\"".into(),
         description: Some("two\nlines\tand a \\".into()),
         brand: Some("Ésprit".into()),
-        category: Some(String::new()),
+        category: Some("".into()),
         price: Some("1118.270".parse().unwrap()),
         currency: Some("CZK".into()),
         stock: Some(i64::MAX),

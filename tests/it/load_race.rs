@@ -114,7 +114,7 @@ async fn a_product_deleted_meanwhile_is_not_taken_for_changed() {
         .unwrap();
     let mut rows = many(100);
     for row in &mut rows {
-        row.name.push_str(", changed");
+        row.name = format!("{}, changed", row.name).into();
         row.hash ^= 1;
     }
     let rows = chunk(rows);

@@ -168,7 +168,7 @@ pub(crate) fn row(code: &str, price: &str, stock: i64) -> ProductRow {
     ProductRow {
         row_no: 2,
         code: code.into(),
-        name: format!("name of {code}"),
+        name: format!("name of {code}").into(),
         price: Some(price.parse().unwrap()),
         currency: Some("EUR".into()),
         stock: Some(stock),

@@ -30,7 +30,7 @@ fn codes(path: &Path, options: &Options) -> Result<(Inspection, Vec<String>), Re
     let inspection = sheet::inspect(path, "", options)?;
     let mut codes = Vec::new();
     sheet::read(path, &inspection, options, &mut |chunk| {
-        codes.extend(chunk.rows.into_iter().map(|row| row.code));
+        codes.extend(chunk.rows.into_iter().map(|row| row.code.into()));
         ControlFlow::Continue(())
     })?;
     Ok((inspection, codes))

@@ -5,15 +5,16 @@
 
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
+use smol_str::SmolStr;
 
 /// Values by header, each header once.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Attributes(Vec<(String, Value)>);
+pub struct Attributes(Vec<(SmolStr, Value)>);
 
 impl Attributes {
     /// Makes attributes of pairs in any order; of several with one header the last counts.
     #[must_use]
-    pub fn new(mut pairs: Vec<(String, Value)>) -> Self {
+    pub fn new(mut pairs: Vec<(SmolStr, Value)>) -> Self {
         pairs.sort_by(|(one, _), (other, _)| one.cmp(other)); // keeps the order of equals
         pairs.dedup_by(|later, kept| {
             let is_same = later.0 == kept.0;
@@ -54,13 +55,21 @@ impl Attributes {
 
 impl From<Map<String, Value>> for Attributes {
     fn from(map: Map<String, Value>) -> Self {
-        Self::new(map.into_iter().collect())
+        let pairs = map.into_iter();
+        Self::new(
+            pairs
+                .map(|(header, value)| (header.into(), value))
+                .collect(),
+        )
     }
 }
 
 impl From<Attributes> for Map<String, Value> {
     fn from(attributes: Attributes) -> Self {
-        attributes.0.into_iter().collect()
+        let pairs = attributes.0.into_iter();
+        pairs
+            .map(|(header, value)| (header.into(), value))
+            .collect()
     }
 }
 
@@ -79,9 +88,10 @@ mod tests {
     proptest! {
         #[test]
         fn agrees_with_a_map(pairs in prop::collection::vec(("[a-dé]{0,2}", 0..9_u8), 0..20)) {
-            let pairs: Vec<(String, Value)> =
-                pairs.into_iter().map(|(header, value)| (header, value.into())).collect();
-            let map: Map<String, Value> = pairs.iter().cloned().collect();
+            let pairs: Vec<(SmolStr, Value)> =
+                pairs.into_iter().map(|(header, value)| (header.into(), value.into())).collect();
+            let map: Map<String, Value> =
+                pairs.iter().map(|(header, value)| (header.to_string(), value.clone())).collect();
             let attributes = Attributes::new(pairs);
             for header in ["", "a", "b", "dd", "é", "z"] {
                 prop_assert_eq!(attributes.get(header), map.get(header));

@@ -8,13 +8,13 @@
 //!   is a duplicate that names it. Which of two rows is meant is for people to
 //!   say, and a row must not become right because another one is wrong.
 
-use std::borrow::Cow;
 use std::io;
 use std::path::Path;
 
 use chrono::NaiveDateTime;
 use rust_decimal::Decimal;
 use serde_json::Value;
+use smol_str::SmolStr;
 
 use super::attributes::Attributes;
 use super::cell::{Cell, Epoch, RowBuf};
@@ -41,11 +41,15 @@ const ERROR_BYTES: usize = 1024;
 
 /// What a row turned out to be.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are good, and a box each is what costs"
+)]
 pub enum Outcome {
     /// Nothing in any column that is read.
     Blank,
     /// A product.
-    Good(Box<ProductRow>),
+    Good(ProductRow),
     /// What is wrong, one entry for each thing, and the row as it is.
     Bad(Vec<RowError>, RejectedRow),
 }
@@ -146,11 +150,11 @@ impl Checker {
             ..
         } = draft;
         if !errors.is_empty() {
-            return Outcome::Bad(errors, self.rejected(row, product.code));
+            return Outcome::Bad(errors, self.rejected(row, &product.code));
         }
         product.attributes = (!attributes.is_empty()).then(|| Attributes::new(attributes));
         product.hash = self.hasher.hash(&product);
-        Outcome::Good(Box::new(product))
+        Outcome::Good(product)
     }
 
     /// Returns about how many bytes a row takes that was checked and has so many errors.
@@ -179,14 +183,14 @@ impl Checker {
     }
 
     /// Keeps the cells of a bad row; `code` is empty where it could not be read.
-    fn rejected(&self, row: &RowBuf, code: String) -> RejectedRow {
+    fn rejected(&self, row: &RowBuf, code: &str) -> RejectedRow {
         let cells = self.mapping.kept().map(|column| {
             let shown = value::shown(self.cell(row, column), self.rules.epoch);
             (!shown.is_empty()).then(|| shown.replace('\0', "\u{fffd}"))
         });
         RejectedRow {
             row_no: row.row_no(),
-            code: (!code.is_empty()).then_some(code),
+            code: (!code.is_empty()).then(|| code.to_owned()),
             cells: cells.collect(),
         }
     }
@@ -229,7 +233,7 @@ struct Draft<'r> {
     row: &'r RowBuf,
     rules: Rules,
     product: ProductRow,
-    attributes: Vec<(String, Value)>,
+    attributes: Vec<(SmolStr, Value)>,
     errors: Vec<RowError>,
 }
 
@@ -277,7 +281,7 @@ impl<'r> Draft<'r> {
                 unit: "bytes",
             });
         }
-        self.product.code = code.into_owned();
+        self.product.code = code.into();
         if self.rules.allow_duplicates {
             return Ok(());
         }
@@ -303,7 +307,7 @@ impl<'r> Draft<'r> {
             Field::Stock => self.product.stock = self.count(cell)?,
             Field::Ean => {
                 let ean = value::code(cell, epoch, self.rules.max_cell_chars)?;
-                self.product.ean = ean.map(Cow::into_owned);
+                self.product.ean = ean.map(SmolStr::from);
             }
             Field::Url => self.product.url = self.text(cell)?,
             Field::Weight => self.product.weight = self.amount(cell)?,
@@ -334,15 +338,15 @@ impl<'r> Draft<'r> {
         }
     }
 
-    fn text(&self, cell: Cell<'_>) -> Result<Option<String>, Fault> {
+    fn text(&self, cell: Cell<'_>) -> Result<Option<SmolStr>, Fault> {
         let text = value::text(cell, self.rules.epoch, self.rules.max_cell_chars)?;
-        Ok(text.map(Cow::into_owned))
+        Ok(text.map(SmolStr::from))
     }
 
     fn read_attribute(&mut self, column: &Column, cell: Cell<'_>) -> Result<(), Fault> {
         let value = value::attribute(cell, self.rules.epoch, self.rules.max_cell_chars)?;
         if let Some(value) = value {
-            self.attributes.push((column.header.clone(), value));
+            self.attributes.push((column.header.as_str().into(), value));
         }
         Ok(())
     }

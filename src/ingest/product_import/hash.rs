@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn every_value_counts_and_so_do_the_columns() {
-        let other_text = |text: &str| Some(text.to_owned());
+        let other_text = |text: &str| Some(text.into());
         let variants = [
             row(),
             ProductRow {

@@ -4,6 +4,7 @@
 //! statements below it only carry it out.
 
 use rust_decimal::Decimal;
+use smol_str::SmolStr;
 use sqlx::PgConnection;
 
 use super::{columns::Columns, row::ProductRow};
@@ -13,7 +14,7 @@ use crate::db::copy::CopyIn;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Live {
     /// Price and currency.
-    pub(super) price: Option<(Decimal, Option<String>)>,
+    pub(super) price: Option<(Decimal, Option<SmolStr>)>,
     /// Stock in pieces.
     pub(super) qty: Option<i64>,
 }
@@ -25,7 +26,7 @@ pub(super) struct History {
     /// Products whose live price ends.
     ended_prices: Vec<i64>,
     /// Product, price, currency.
-    new_prices: Vec<(i64, Decimal, Option<String>)>,
+    new_prices: Vec<(i64, Decimal, Option<SmolStr>)>,
     /// Products whose live stock ends.
     ended_stocks: Vec<i64>,
     /// Product, pieces.
@@ -65,7 +66,7 @@ impl History {
         &mut self,
         product_id: i64,
         row: &ProductRow,
-        live: Option<&(Decimal, Option<String>)>,
+        live: Option<&(Decimal, Option<SmolStr>)>,
     ) {
         let live_currency = || live.and_then(|(_, currency)| currency.clone());
         let given = row.price.map(|price| {
@@ -138,7 +139,7 @@ pub(super) fn all_there(n_affected: u64, n_expected: usize) -> sqlx::Result<()> 
 async fn begin_prices(
     conn: &mut PgConnection,
     import_id: i64,
-    prices: &[(i64, Decimal, Option<String>)],
+    prices: &[(i64, Decimal, Option<SmolStr>)],
 ) -> sqlx::Result<()> {
     const COPY: &str = "COPY catalog.product_prices (product_id, price, currency, import_id)
         FROM STDIN (FORMAT binary)";

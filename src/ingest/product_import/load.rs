@@ -375,7 +375,7 @@ fn row_error(row: &ProductRow, message: String) -> RowError {
         column: None,
         code: REFUSED,
         message,
-        value: Some(row.code.clone()),
+        value: Some(row.code.to_string()),
     }
 }
 

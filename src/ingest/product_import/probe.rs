@@ -12,6 +12,7 @@
 //! Every statement has one possible plan under the settings of [`super::load`].
 
 use rust_decimal::Decimal;
+use smol_str::SmolStr;
 use sqlx::PgConnection;
 
 use super::{fault::Fault, history::Live, load::Target, plan::Mode, row::ProductRow};
@@ -223,7 +224,7 @@ async fn part<'a>(
             None => probed.new.push(row),
             Some(product_id) => {
                 let live = Live {
-                    price: price.map(|price| (price, currency)),
+                    price: price.map(|price| (price, currency.map(SmolStr::from))),
                     qty,
                 };
                 probed.changed.push(Changed {

@@ -19,7 +19,7 @@ use crate::db::copy::{CopyIn, Jsonb};
 pub(super) fn of(row: &ProductRow, mapping: &Mapping, locale: Locale) -> RejectedRow {
     RejectedRow {
         row_no: row.row_no,
-        code: Some(row.code.clone()),
+        code: Some(row.code.to_string()),
         cells: mapping
             .kept()
             .map(|column| cell(row, column, locale))
@@ -39,16 +39,16 @@ fn cell(row: &ProductRow, column: &Column, locale: Locale) -> Option<String> {
         }
     };
     match field {
-        Field::Code => Some(row.code.clone()),
-        Field::Name => Some(row.name.clone()),
-        Field::Description => row.description.clone(),
-        Field::Brand => row.brand.clone(),
-        Field::Category => row.category.clone(),
+        Field::Code => Some(row.code.to_string()),
+        Field::Name => Some(row.name.to_string()),
+        Field::Description => row.description.as_ref().map(ToString::to_string),
+        Field::Brand => row.brand.as_ref().map(ToString::to_string),
+        Field::Category => row.category.as_ref().map(ToString::to_string),
         Field::Price => row.price.map(|price| locale.number(&price.to_string())),
-        Field::Currency => row.currency.clone(),
+        Field::Currency => row.currency.as_ref().map(ToString::to_string),
         Field::Stock => row.stock.map(|stock| stock.to_string()),
-        Field::Ean => row.ean.clone(),
-        Field::Url => row.url.clone(),
+        Field::Ean => row.ean.as_ref().map(ToString::to_string),
+        Field::Url => row.url.as_ref().map(ToString::to_string),
         Field::Weight => row.weight.map(|weight| locale.number(&weight.to_string())),
         Field::UpdatedAt => row
             .updated_at

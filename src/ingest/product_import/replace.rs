@@ -30,10 +30,13 @@ impl Scan {
     /// Takes the codes of a chunk, with `spots` at its sheet; `code_at` is the code's place among the
     /// cells of bad rows.
     pub(super) fn take(&mut self, chunk: &Chunk, spots: &Spots, code_at: Option<usize>) {
-        let good = chunk.rows.iter().map(|row| (row.row_no, Some(&row.code)));
+        let good = chunk
+            .rows
+            .iter()
+            .map(|row| (row.row_no, Some(row.code.as_str())));
         let bad = chunk.rejected.iter();
         let mut rows: Vec<_> = good
-            .chain(bad.map(|row| (row.row_no, row.code.as_ref())))
+            .chain(bad.map(|row| (row.row_no, row.code.as_deref())))
             .collect();
         rows.sort_unstable_by_key(|(row_no, _)| *row_no);
         for (row_no, code) in rows {

@@ -6,6 +6,7 @@
 
 use chrono::NaiveDateTime;
 use rust_decimal::Decimal;
+use smol_str::SmolStr;
 
 use super::attributes::Attributes;
 
@@ -16,26 +17,26 @@ pub struct ProductRow {
     pub row_no: u32,
     /// The product's code, text whatever the cell was; never empty, at most 1024 bytes, and unique
     /// in the file.
-    pub code: String,
+    pub code: SmolStr,
     /// The product's name; never empty.
-    pub name: String,
+    pub name: SmolStr,
     /// Free text.
-    pub description: Option<String>,
+    pub description: Option<SmolStr>,
     /// The maker's name.
-    pub brand: Option<String>,
+    pub brand: Option<SmolStr>,
     /// The category as the file names it.
-    pub category: Option<String>,
+    pub category: Option<SmolStr>,
     /// Price in units of `currency`: from 0 to below 10^15, at most 15 significant digits and 12
     /// decimals.
     pub price: Option<Decimal>,
     /// The currency as the file names it, usually an ISO 4217 code.
-    pub currency: Option<String>,
+    pub currency: Option<SmolStr>,
     /// Pieces in stock, at least 0.
     pub stock: Option<i64>,
     /// The article's bar code, digits as text.
-    pub ean: Option<String>,
+    pub ean: Option<SmolStr>,
     /// The product's page.
-    pub url: Option<String>,
+    pub url: Option<SmolStr>,
     /// Weight as the file gives it (the unit is the file's own); bounds as those of `price`.
     pub weight: Option<Decimal>,
     /// When the source last changed the product, to the microsecond: UTC where the file names an

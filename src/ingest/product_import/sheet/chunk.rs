@@ -138,7 +138,7 @@ impl<'s> Reading<'s> {
                     // at once: doubling holds what is outgrown for a while, and room beyond the end
                     self.chunk.rows.reserve_exact(self.room);
                 }
-                self.chunk.rows.push(*product);
+                self.chunk.rows.push(product);
                 0
             }
             Outcome::Bad(errors, row) => {

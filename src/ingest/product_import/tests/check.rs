@@ -40,7 +40,7 @@ fn texts(row_no: u32, cells: &[&str]) -> RowBuf {
 
 fn good(outcome: Outcome) -> ProductRow {
     match outcome {
-        Outcome::Good(product) => *product,
+        Outcome::Good(product) => product,
         other => panic!("not good: {other:?}"),
     }
 }

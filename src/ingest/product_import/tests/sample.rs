@@ -64,11 +64,11 @@ fn every_row_is_the_generators() {
             ref other => panic!("{other:?}"),
         };
         assert_eq!(u64::from(found.row_no), row + 2);
-        assert_eq!((&found.code, &found.name), (&text(0), &text(1)));
-        assert_eq!(found.description.as_ref(), Some(&text(2)));
+        assert_eq!([&found.code, &found.name], [&text(0), &text(1)]);
+        assert_eq!(found.description.as_deref(), Some(&*text(2)));
         assert_eq!(found.price.unwrap().to_string(), number(5));
         assert_eq!(found.stock.unwrap().to_string(), number(7));
-        assert_eq!(found.ean.as_ref(), Some(&text(8)));
+        assert_eq!(found.ean.as_deref(), Some(&*text(8)));
         assert_eq!(found.weight.unwrap().to_string(), number(10));
         let minutes = found.updated_at.unwrap().and_utc().timestamp() / 60;
         assert_eq!(Cell::Date(minutes), cells[11]);

@@ -284,9 +284,9 @@ fn sheets_by_number_and_hidden_ones() {
         sheet_number: Some(number),
         ..Options::default()
     };
-    assert_eq!(codes(Options::default()), Ok("2".to_owned()));
-    assert_eq!(codes(numbered(1)), Ok("1".to_owned()));
-    assert_eq!(codes(numbered(2)), Ok("2".to_owned()));
+    assert_eq!(codes(Options::default()), Ok("2".into()));
+    assert_eq!(codes(numbered(1)), Ok("1".into()));
+    assert_eq!(codes(numbered(2)), Ok("2".into()));
     for number in [0, 3] {
         let refusal = codes(numbered(number)).unwrap_err();
         assert_eq!(refusal.code, Refusal::NO_SUCH_SHEET);
@@ -295,7 +295,7 @@ fn sheets_by_number_and_hidden_ones() {
         include_hidden_sheets: true,
         ..Options::default()
     };
-    assert_eq!(codes(hidden), Ok("1".to_owned()));
+    assert_eq!(codes(hidden), Ok("1".into()));
     let names = list_sheets(&path, &Options::default()).unwrap();
     assert_eq!(names, [("One".to_owned(), false), ("Two".to_owned(), true)]);
 }
