@@ -4,11 +4,9 @@ use std::time::Instant;
 
 use ingestd::{
     ingest::product_import::{
-        columns::Columns,
-        load::{Loaded, Target, Turn, load_chunk, take_turn},
-        locale::Locale,
+        load::{Loaded, Target, Turn, columns::Columns, load_chunk, take_turn},
         plan::{Mode, Plan},
-        row::Chunk,
+        row::{Chunk, locale::Locale},
         store::{self, ImportType, NewImport},
     },
     runs::{self, NewRun},

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::Context as _;
 use ingestd::ingest::product_import::{
-    cell::RowBuf,
+    row::cell::RowBuf,
     sheet::{self, Inspection, Options},
 };
 use nix::sys::resource::{UsageWho, getrusage};

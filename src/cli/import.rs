@@ -24,11 +24,11 @@ use crate::{
     blob,
     ingest::product_import::{
         dealers::{self, DealersError},
+        load::tally::{self, Tally},
         plan::Wish,
         saved_map,
         sheet::SkippedSheet,
         submit::{self, Origin, SubmitError},
-        tally::{self, Tally},
     },
     runs::{Run, RunId},
 };

@@ -11,7 +11,7 @@ use super::{
     output::{Listed, at},
 };
 use crate::ingest::product_import::{
-    header_map::HeaderMap,
+    row::header_map::HeaderMap,
     saved_map::{self, SavedMap},
 };
 

@@ -35,9 +35,8 @@ use api::{
 };
 use route::route;
 
-use crate::ingest::product_import::{
-    routes as product_import, routes_dealers as dealers, routes_export as export,
-    routes_imports as imports, routes_mappings as mappings,
+use crate::ingest::product_import::routes::{
+    self as product_import, dealers, export, imports, mappings,
 };
 
 pub use audit::record;

@@ -104,10 +104,7 @@ fn crates_stay_in_their_rooms() {
     only(&["observe/"], "metrics::");
     only(&["observe/"], "metrics_exporter_prometheus");
     only(&["http/", "ingest/product_import/routes"], "axum");
-    only(
-        &["ingest/product_import/sheet/", "ingest/product_import/cell"],
-        "calamine",
-    );
+    only(&["ingest/product_import/sheet/"], "calamine");
     only(&["http/page/"], "askama");
     only(&["fetch/"], "reqwest");
     only(&["access/"], "use ring::");

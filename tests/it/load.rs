@@ -2,11 +2,9 @@
 
 use chrono::NaiveDate;
 use ingestd::ingest::product_import::{
-    attributes::Attributes,
-    columns::Columns,
-    load::{Loaded, Target, Written},
+    load::{Loaded, Target, Written, columns::Columns},
     plan::Mode,
-    row::{Chunk, ProductRow},
+    row::{Chunk, ProductRow, attributes::Attributes},
     store,
 };
 

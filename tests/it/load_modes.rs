@@ -1,10 +1,8 @@
 //! What the modes make of rows that the catalog has, lacks, or has otherwise.
 
 use ingestd::ingest::product_import::{
-    columns::Columns,
-    load::{Loaded, Target, rehearse_chunk},
+    load::{Loaded, Target, columns::Columns, preview::Preview, rehearse_chunk},
     plan::Mode,
-    preview::Preview,
 };
 
 use super::load_rig::{Rig, chunk, row, row_error};

@@ -4,12 +4,12 @@ use sqlx::{AssertSqlSafe, PgConnection};
 
 use super::load_rig::{Rig, chunk, many};
 
-const PROBE: &str = include_str!("../../src/ingest/product_import/probe.sql");
-const BETWEEN: &str = include_str!("../../src/ingest/product_import/between.sql");
-const NEARBY: &str = include_str!("../../src/ingest/product_import/nearby.sql");
-const CHANGED: &str = include_str!("../../src/ingest/product_import/changed.sql");
-const BEFORE: &str = include_str!("../../src/ingest/product_import/before.sql");
-const UPDATE: &str = include_str!("../../src/ingest/product_import/update.sql");
+const PROBE: &str = include_str!("../../src/ingest/product_import/load/probe.sql");
+const BETWEEN: &str = include_str!("../../src/ingest/product_import/load/between.sql");
+const NEARBY: &str = include_str!("../../src/ingest/product_import/load/nearby.sql");
+const CHANGED: &str = include_str!("../../src/ingest/product_import/load/changed.sql");
+const BEFORE: &str = include_str!("../../src/ingest/product_import/load/before.sql");
+const UPDATE: &str = include_str!("../../src/ingest/product_import/load/update.sql");
 
 /// Empty, one row as ANALYZE saw it, many rows that ANALYZE has not seen, many that it has.
 #[tokio::test]

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use ingestd::ingest::product_import::{
-    columns::Columns,
-    load::{Turn, load_chunk, take_turn},
+    load::{Turn, columns::Columns, load_chunk, take_turn},
     row::ProductRow,
 };
 use tokio::task::JoinSet;

@@ -1,8 +1,7 @@
 //! Rows that the database itself will not have, and failures that are no row's fault.
 
 use ingestd::ingest::product_import::{
-    columns::Columns,
-    load::{Loaded, REFUSED},
+    load::{Loaded, REFUSED, columns::Columns},
     row::ProductRow,
 };
 use sqlx::Connection;

@@ -2,11 +2,9 @@
 
 use ingestd::{
     ingest::product_import::{
-        columns::Columns,
-        load::{Loaded, Target, Turn, load_chunk, take_turn},
-        locale::Locale,
+        load::{Loaded, Target, Turn, columns::Columns, load_chunk, take_turn},
         plan::{Mode, Plan},
-        row::{Chunk, ProductRow, RowError},
+        row::{Chunk, ProductRow, RowError, locale::Locale},
         store::{self, ImportType, NewImport},
     },
     runs::{self, NewRun},

@@ -23,11 +23,10 @@ use super::{
 };
 use crate::{
     ingest::product_import::{
-        routes::{FIELD, Order, Refused},
-        routes_imports as api,
+        load::tally::{self, Tally},
+        routes::{FIELD, Order, Refused, imports as api},
         sheet::SkippedSheet,
         store::{self, Import, ImportType, RowFault},
-        tally::{self, Tally},
         undo::{self, Outcome, UndoError},
     },
     runs::{self, RunId},

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::run::in_words;
-use crate::ingest::product_import::preview::Preview;
+use crate::ingest::product_import::load::preview::Preview;
 
 /// The first rows of each sort, ready to be shown.
 #[derive(Debug)]

@@ -12,18 +12,18 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
 use super::{
-    commit::Book,
-    field::Field,
-    handover::{LoaderEnd, handover},
     kept,
+    load::{
+        commit::Book,
+        handover::{LoaderEnd, handover},
+        tally::Tallies,
+    },
     plan::{Duplicates, Mode, Plan},
     replace::{self, Scan},
-    row::Chunk,
-    seen::Spots,
+    row::{Chunk, field::Field, seen::Spots},
     settle::Settler,
     sheet::{self, Inspection, Refusal, Summary},
     store,
-    tally::Tallies,
 };
 use crate::{
     db,

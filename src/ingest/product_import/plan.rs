@@ -7,8 +7,7 @@ use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
 
 use super::{
-    header_map::HeaderMap,
-    locale::Locale,
+    row::{header_map::HeaderMap, locale::Locale},
     sheet::{Charset, MergedCells, Options, Quote, Sheets},
 };
 use crate::config::{ProductImport, SameFile};
@@ -252,8 +251,8 @@ impl Wish {
 
 /// Returns the option that somebody means.
 pub(super) fn known(name: &str) -> Option<&'static str> {
-    let folded = super::header::fold(name);
-    let is = |known: &&&str| super::header::fold(known) == folded;
+    let folded = super::row::header::fold(name);
+    let is = |known: &&&str| super::row::header::fold(known) == folded;
     NAMES.iter().find(is).copied()
 }
 
@@ -293,7 +292,7 @@ fn number(name: &str, value: &str, max: u8) -> Result<u8, BadOption> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::locale::{DateOrder, DecimalSign};
+    use super::super::row::locale::{DateOrder, DecimalSign};
     use super::*;
 
     fn wish(options: &[(&str, &str)]) -> Result<Wish, BadOption> {

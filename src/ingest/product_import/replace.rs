@@ -7,11 +7,12 @@
 use sqlx::{PgConnection, PgPool};
 
 use super::{
-    load::{self, Turn},
+    load::{self, Turn, preview::Preview},
     plan::Plan,
-    preview::Preview,
-    row::Chunk,
-    seen::{FileCodes, Spots},
+    row::{
+        Chunk,
+        seen::{FileCodes, Spots},
+    },
 };
 
 /// Products looked at by one statement, and archived by one transaction at most.
@@ -167,7 +168,7 @@ pub(super) async fn archive_page(
     }
     let mut ids: Vec<i64> = page.missing.iter().map(|(id, _)| *id).collect();
     ids.sort_unstable();
-    sqlx::query(include_str!("before.sql"))
+    sqlx::query(include_str!("load/before.sql"))
         .bind(&ids)
         .bind(import_id)
         .bind(vec![None::<i64>; ids.len()])

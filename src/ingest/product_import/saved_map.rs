@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::{PgConnection, types::Json};
 
-use super::{header_map::HeaderMap, plan::Wish, sheet::Refusal};
+use super::{plan::Wish, row::header_map::HeaderMap, sheet::Refusal};
 
 /// Mappings of an owner at most.
 pub const MOST: i64 = 1000;

@@ -2,14 +2,16 @@
 //! of the whole file are known. Pure.
 
 use super::{
-    fault::Fault,
-    field::Field,
-    header::{Mapping, cut},
-    locale::Locale,
+    load::rejected,
     plan::Duplicates,
-    rejected,
-    row::{Chunk, ProductRow, RowError},
-    seen::{FileCodes, Spots},
+    row::{
+        Chunk, ProductRow, RowError,
+        fault::Fault,
+        field::Field,
+        header::{Mapping, cut},
+        locale::Locale,
+        seen::{FileCodes, Spots},
+    },
 };
 
 /// A row error shows at most this many characters of a code.

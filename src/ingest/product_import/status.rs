@@ -6,9 +6,9 @@ use serde_json::Value;
 use sqlx::PgConnection;
 
 use super::{
+    load::tally::{self, Tally},
     sheet::SkippedSheet,
     store::{self, RowFault},
-    tally::{self, Tally},
 };
 use crate::runs::{Run, RunState};
 

@@ -11,10 +11,11 @@ use sqlx::{PgConnection, PgPool};
 use tokio::{sync::Semaphore, task::spawn_blocking};
 
 use super::{
-    RunImport, header,
+    RunImport,
     job::Params,
     kept,
     plan::{Mode, Wish},
+    row::header,
     saved_map,
     sheet::{self, Inspection, Opened, Refusal, SkippedSheet},
     store::{self, ImportType},

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use crate::ingest::product_import::{
+use crate::ingest::product_import::row::{
+    ProductRow,
     field::Field,
     header::{Mapping, Target, fold},
-    row::ProductRow,
 };
 
 /// Further headers of the code and the name.

@@ -4,11 +4,9 @@ use sqlx::{Acquire as _, PgConnection};
 
 use super::field::Headers;
 use crate::ingest::product_import::{
-    columns::Columns,
-    load::{Loaded, Rejects, Target, refusal, smaller},
-    locale::Locale,
+    load::{Loaded, Rejects, Target, columns::Columns, refusal, smaller},
     plan::Mode,
-    row::{Chunk, ProductRow},
+    row::{Chunk, ProductRow, locale::Locale},
     sheet::Inspection,
 };
 

@@ -7,8 +7,10 @@
 use std::collections::BTreeMap;
 
 use super::super::{
-    field::Field,
-    header::{Mapping, Target, fold},
+    row::{
+        field::Field,
+        header::{Mapping, Target, fold},
+    },
     sheet::Inspection,
 };
 
@@ -118,8 +120,7 @@ mod tests {
 
     use super::*;
     use crate::ingest::product_import::{
-        field::Aliases,
-        header::map,
+        row::{field::Aliases, header::map},
         sheet::{Format, FurtherSheet},
     };
 

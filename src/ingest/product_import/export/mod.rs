@@ -25,8 +25,8 @@ pub(super) use table::unescaped;
 
 use super::{
     job::{self, Params},
-    load::storable,
-    rejected, retention,
+    load::{rejected, storable},
+    retention,
     sheet::{self, Refusal},
 };
 use crate::{
@@ -322,9 +322,11 @@ mod tests {
 
     use super::*;
     use crate::ingest::product_import::{
-        field::Field,
-        header::{Column, Mapping, Target},
         plan::Plan,
+        row::{
+            field::Field,
+            header::{Column, Mapping, Target},
+        },
         sheet::{Format, Inspection},
     };
     use crate::{runs::Driver, testing::Database};

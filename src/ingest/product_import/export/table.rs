@@ -179,7 +179,7 @@ impl<W: Write> Book<W> {
             let Some(cell) = cell.filter(|cell| !cell.is_empty()) else {
                 continue;
             };
-            let letters = super::super::header::letters(column);
+            let letters = super::super::row::header::letters(column);
             write!(
                 self.text,
                 "<c r=\"{letters}{n_row}\" t=\"inlineStr\"><is><t xml:space=\"preserve\">"
@@ -188,7 +188,7 @@ impl<W: Write> Book<W> {
             let escaped = escaped(cell);
             push_xml(
                 &mut self.text,
-                super::super::header::cut(&escaped, CELL_CHARS),
+                super::super::row::header::cut(&escaped, CELL_CHARS),
             );
             self.text.push_str("</t></is></c>");
         }

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use calamine::{Data, DataRef};
 
-use super::super::cell::{Cell, RowBuf};
+use super::super::row::cell::{Cell, RowBuf};
 use super::refusal::Refusal;
 use super::rows::Rows;
 

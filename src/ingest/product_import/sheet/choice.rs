@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Deserialize;
 
-use super::super::header::cut;
+use super::super::row::header::cut;
 use super::options::Options;
 use super::refusal::Refusal;
 use super::rows::SheetName;

@@ -3,11 +3,11 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use super::super::cell::RowBuf;
-use super::super::check::{Checker, Outcome, Rules};
-use super::super::fault::Fault;
+use super::super::row::cell::RowBuf;
+use super::super::row::check::{Checker, Outcome, Rules};
+use super::super::row::fault::Fault;
+use super::super::row::seen::{LAST_ROW, Spots};
 use super::super::row::{Chunk, RowError};
-use super::super::seen::{LAST_ROW, Spots};
 use super::inspection::{Inspection, Summary};
 use super::options::Options;
 use super::refusal::Refusal;
@@ -205,7 +205,7 @@ impl<'s> Reading<'s> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::cell::{Cell, Epoch};
+    use super::super::super::row::cell::{Cell, Epoch};
     use super::*;
 
     /// Two rows of one code.

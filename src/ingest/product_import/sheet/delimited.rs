@@ -10,7 +10,7 @@ use std::io::{BufReader, Read, Seek, SeekFrom};
 
 use csv_core::{ReadRecordResult, Reader, ReaderBuilder};
 
-use super::super::cell::{Cell, RowBuf};
+use super::super::row::cell::{Cell, RowBuf};
 use super::merged;
 use super::options::Dialect;
 use super::refusal::Refusal;

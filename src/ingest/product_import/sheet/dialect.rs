@@ -3,8 +3,8 @@
 use std::io::{BufReader, Read};
 use std::path::Path;
 
-use super::super::cell::Epoch;
-use super::super::field::Aliases;
+use super::super::row::cell::Epoch;
+use super::super::row::field::Aliases;
 use super::delimited::DelimitedRows;
 use super::head::Head;
 use super::options::{Charset, Dialect, Options, Quote};

@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 
-use super::super::cell::{Epoch, RowBuf};
-use super::super::field::Aliases;
-use super::super::header::{HeaderFault, Mapping, cut, explain_missing, map};
-use super::super::value;
+use super::super::row::cell::{Epoch, RowBuf};
+use super::super::row::field::Aliases;
+use super::super::row::header::{HeaderFault, Mapping, cut, explain_missing, map};
+use super::super::row::value;
 use super::refusal::Refusal;
 use super::rows::Rows;
 

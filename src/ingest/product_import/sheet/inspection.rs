@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
 
-use super::super::hash::FORMAT_VERSION;
-use super::super::header::Mapping;
+use super::super::row::hash::FORMAT_VERSION;
+use super::super::row::header::Mapping;
 use super::merged::MergedCells;
 use super::options::{Format, Options};
 

@@ -39,11 +39,11 @@ use std::fs::File;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use super::cell::{Epoch, RowBuf};
-use super::check::Rules;
-use super::field::Aliases;
-use super::header::cut;
 use super::row::Chunk;
+use super::row::cell::{Epoch, RowBuf};
+use super::row::check::Rules;
+use super::row::field::Aliases;
+use super::row::header::cut;
 pub use child::{read_in_children, serve_if_asked};
 pub use choice::{SheetRef, Sheets};
 use chunk::{Reading, refuse_unknown_hidden};

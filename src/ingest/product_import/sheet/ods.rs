@@ -12,7 +12,7 @@ use std::path::Path;
 use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
 
-use super::super::cell::{Cell, RowBuf};
+use super::super::row::cell::{Cell, RowBuf};
 use super::archive::{self, Archive};
 use super::merged;
 use super::package::{ShortRuns, attribute};

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::header_map::HeaderMap;
-use super::super::locale::Locale;
+use super::super::row::header_map::HeaderMap;
+use super::super::row::locale::Locale;
 use super::choice::Sheets;
 use super::merged::MergedCells;
 use crate::config::ProductImport;

@@ -12,7 +12,7 @@ use quick_xml::XmlVersion;
 use quick_xml::events::attributes::Attribute;
 use quick_xml::events::{BytesStart, Event};
 
-use super::super::cell::Epoch;
+use super::super::row::cell::Epoch;
 use super::archive::{self, Archive};
 use super::refusal::Refusal;
 use super::rows::SheetName;

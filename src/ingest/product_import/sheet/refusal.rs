@@ -83,7 +83,7 @@ impl Refusal {
     /// Says that a part of the file cannot be parsed.
     pub(super) fn damaged(what: &str, why: &dyn std::fmt::Display) -> Self {
         let why = why.to_string();
-        let why = super::super::header::cut(&why, 300);
+        let why = super::super::row::header::cut(&why, 300);
         Self::format(format!("{what} is damaged: {why}"))
     }
 

@@ -11,7 +11,7 @@ use std::panic::resume_unwind;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
-use super::super::cell::RowBuf;
+use super::super::row::cell::RowBuf;
 use super::refusal::Refusal;
 use super::rows::Rows;
 

@@ -8,7 +8,7 @@
 use std::fs::File;
 use std::path::Path;
 
-use super::super::cell::{Epoch, RowBuf};
+use super::super::row::cell::{Epoch, RowBuf};
 use super::options::{Format, Options};
 use super::refusal::Refusal;
 use super::{child, delimited, merged, ods, scan, xls, xlsb, xlsx};

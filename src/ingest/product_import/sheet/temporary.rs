@@ -12,7 +12,7 @@ use nix::fcntl::OFlag;
 /// # Errors
 ///
 /// When there is no room in either.
-pub(in super::super) fn file(beside: &Path) -> io::Result<File> {
+pub(in super::super::super) fn file(beside: &Path) -> io::Result<File> {
     let folder = beside.parent().filter(|it| !it.as_os_str().is_empty());
     let other = std::env::temp_dir();
     nameless(folder.unwrap_or(Path::new(".")))

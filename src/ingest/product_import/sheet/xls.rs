@@ -15,7 +15,7 @@ use std::path::Path;
 
 use calamine::{Dimensions, Reader, SheetType, SheetVisible};
 
-use super::super::cell::{Epoch, RowBuf};
+use super::super::row::cell::{Epoch, RowBuf};
 use super::calamine_cell::{borrowed, contain, put};
 use super::merged;
 use super::ole::{self, Compound, u16_at, u32_at};

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use calamine::{Reader, SheetType, SheetVisible, XlsbError};
 
-use super::super::cell::Epoch;
+use super::super::row::cell::Epoch;
 use super::archive::{self, Archive};
 use super::calamine_cell::{CellRows, Found, contain};
 use super::merged;

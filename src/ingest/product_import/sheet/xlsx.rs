@@ -13,7 +13,7 @@ use std::path::Path;
 use calamine::{Reader, XlsxError};
 use memchr::memmem;
 
-use super::super::cell::Epoch;
+use super::super::row::cell::Epoch;
 use super::archive::{self, Archive};
 use super::calamine_cell::{CellRows, Found, contain};
 use super::merged;

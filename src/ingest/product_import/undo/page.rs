@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
-use crate::ingest::product_import::history::all_there;
+use crate::ingest::product_import::load::history::all_there;
 
 /// Products of one transaction.
 const PAGE: i64 = 2_000;

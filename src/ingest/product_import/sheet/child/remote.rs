@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 use std::process::Command;
 
-use super::super::super::cell::{Epoch, RowBuf};
+use super::super::super::row::cell::{Epoch, RowBuf};
 use super::super::merged;
 use super::super::options::{ChildLimits, StopFlag};
 use super::super::refusal::Refusal;

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 
-use super::super::super::cell::{Epoch, RowBuf};
+use super::super::super::row::cell::{Epoch, RowBuf};
 use super::super::refusal::Refusal;
 use super::super::rows::{Rows, Workbook};
 use super::wire::{self, Answer, MAX_ROW_BYTES, Question};

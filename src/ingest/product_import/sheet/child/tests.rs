@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::thread;
 
-use super::super::super::cell::RowBuf;
+use super::super::super::row::cell::RowBuf;
 use super::super::rows::Rows;
 use super::wire::{Answer, Frame, Packed, Question};
 use super::*;

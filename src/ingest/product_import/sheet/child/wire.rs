@@ -10,7 +10,7 @@ use std::io::{self, Read, Write};
 
 use serde::{Deserialize, Serialize};
 
-use super::super::super::cell::{Cell, RowBuf};
+use super::super::super::row::cell::{Cell, RowBuf};
 use super::super::merged::Range;
 
 /// Longest frame: one row of the longest that is read, and what came before it.

@@ -19,8 +19,8 @@ pub(super) mod xlsx;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::cell::{Cell, RowBuf};
-use super::super::header::{letters, trim};
+use super::super::row::cell::{Cell, RowBuf};
+use super::super::row::header::{letters, trim};
 use super::refusal::Refusal;
 use super::rows::Rows;
 

@@ -17,7 +17,7 @@ const LONGEST: u64 = 2048;
 /// # Errors
 ///
 /// [`Refusal::MERGED_CELLS`] for too many; [`Refusal::INVALID_FILE_FORMAT`] when the part is damaged.
-pub(in super::super) fn read(part: impl Read) -> Result<Vec<Range>, Refusal> {
+pub(in super::super::super::sheet) fn read(part: impl Read) -> Result<Vec<Range>, Refusal> {
     let mut ranges = Vec::new();
     each(part, MERGE_CELL, |data| {
         let [first_row, last_row, first_column, last_column] =
@@ -41,7 +41,7 @@ pub(in super::super) fn read(part: impl Read) -> Result<Vec<Range>, Refusal> {
 /// # Errors
 ///
 /// [`Refusal::INVALID_FILE_FORMAT`] when the part is damaged.
-pub(in super::super) fn relationship(
+pub(in super::super::super::sheet) fn relationship(
     workbook: impl Read,
     sheet: &str,
 ) -> Result<Option<String>, Refusal> {

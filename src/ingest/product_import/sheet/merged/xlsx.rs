@@ -22,7 +22,7 @@ const NAME: &[u8] = b"mergeCell";
 ///
 /// [`Refusal::MERGED_CELLS`] for too many, or one of unknown form;
 /// [`Refusal::INVALID_FILE_FORMAT`] when the part is damaged.
-pub(in super::super) fn read(mut part: impl Read) -> Result<Vec<Range>, Refusal> {
+pub(in super::super::super::sheet) fn read(mut part: impl Read) -> Result<Vec<Range>, Refusal> {
     let finder = Finder::new(NAME);
     let mut ranges = Vec::new();
     let mut buffer = vec![0; BUFFER];
@@ -75,7 +75,7 @@ fn named(attributes: &[u8]) -> Result<Range, Refusal> {
 }
 
 /// Reads a range: `A2:B7`, or one cell.
-pub(in super::super) fn range(text: &[u8]) -> Option<Range> {
+pub(in super::super::super::sheet) fn range(text: &[u8]) -> Option<Range> {
     let colon = memchr(b':', text);
     let (from, to) = match colon {
         Some(at) => (text.get(..at)?, text.get(at + 1..)?),

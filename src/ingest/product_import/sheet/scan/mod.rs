@@ -22,7 +22,7 @@ mod window;
 
 use std::path::{Path, PathBuf};
 
-use super::super::cell::{Epoch, RowBuf};
+use super::super::row::cell::{Epoch, RowBuf};
 use super::ahead::Ahead;
 use super::archive::{self, Archive};
 use super::choice;

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use super::super::super::cell::{Cell, RowBuf};
+use super::super::super::row::cell::{Cell, RowBuf};
 use super::super::refusal::Refusal;
 use super::super::rows::Rows;
 use super::cell::{Found, Value, cell};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::super::super::cell::{Cell, RowBuf};
+use super::super::super::row::cell::{Cell, RowBuf};
 use super::super::merged::Range;
 use super::super::rows::{Rows, Workbook as _};
 use super::super::{scan, xlsx};

@@ -1,7 +1,7 @@
 use std::panic::catch_unwind;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
-use super::super::super::cell::Cell;
+use super::super::super::row::cell::Cell;
 use super::*;
 
 /// What comes behind the last row.

@@ -16,18 +16,18 @@ use rust_decimal::Decimal;
 use serde_json::Value;
 use smol_str::SmolStr;
 
+use super::super::export::unescaped;
 use super::attributes::Attributes;
 use super::cell::{Cell, Epoch, RowBuf};
-use super::export::unescaped;
 use super::fault::Fault;
 use super::field::Field;
 use super::hash::{HAS_ATTRIBUTES, RowHasher};
 use super::header::{Column, Mapping, Target, cut, trim};
 use super::locale::Locale;
-use super::row::{ProductRow, RejectedRow, RowError};
 use super::seen::Spots;
 use super::seen_codes::SeenCodes;
 use super::value;
+use super::{ProductRow, RejectedRow, RowError};
 
 /// Codes are keys of an index and no longer than this many bytes of UTF-8.
 const MAX_CODE_BYTES: usize = 1024;
@@ -122,7 +122,7 @@ impl Checker {
 
     /// Fails as a full disk makes it fail.
     #[cfg(test)]
-    pub(super) fn fail(&mut self) {
+    pub(crate) fn fail(&mut self) {
         self.seen.fail(io::ErrorKind::StorageFull.into());
     }
 

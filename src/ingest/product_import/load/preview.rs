@@ -4,11 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sqlx::PgConnection;
 
-use super::{
-    columns::Columns,
-    load::{Target, Written},
-    row::{Chunk, ProductRow, RowError},
-};
+use super::super::row::{Chunk, ProductRow, RowError};
+use super::{Target, Written, columns::Columns};
 
 /// As many rows of each sort are shown.
 const N_SHOWN: usize = 10;
@@ -108,7 +105,7 @@ impl Preview {
     }
 
     /// Takes products that would be archived.
-    pub(super) fn archive(&mut self, codes: impl Iterator<Item = String>) {
+    pub(crate) fn archive(&mut self, codes: impl Iterator<Item = String>) {
         let room = N_SHOWN.saturating_sub(self.would_archive.len());
         let shown = codes.take(room).map(|code| json!({ "code": code }));
         self.would_archive.extend(shown);

@@ -1,6 +1,12 @@
 //! The import's endpoints: upload a file, ask how far it is. Paths and JSON are those of the
 //! product import's document; its four words stand for the run's six states.
 
+pub(crate) mod dealers;
+pub(crate) mod export;
+pub(crate) mod imports;
+pub(crate) mod mappings;
+mod turns;
+
 use std::{io, sync::Arc};
 
 use axum::{

@@ -4,7 +4,7 @@
 //! empty cell of a column that it has clears the value. `code` and `name` are
 //! always there and have no bit.
 
-use super::{field::Field, header::Mapping};
+use super::super::row::{field::Field, header::Mapping};
 
 /// A set of optional columns.
 ///

@@ -6,8 +6,8 @@ use axum::{Extension, Json, extract::State, http::StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{
-    header_map::HeaderMap,
+use super::super::{
+    row::header_map::HeaderMap,
     saved_map::{self, SavedMap},
 };
 use crate::{

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use twox_hash::XxHash3_64;
 
-use super::sheet::nameless_file;
+use super::super::sheet::nameless_file;
 
 const SHARDS: usize = 64;
 /// Places of the smallest table of a shard.

@@ -4,7 +4,7 @@
 
 use twox_hash::XxHash3_128;
 
-use super::sheet::Inspection;
+use super::super::sheet::Inspection;
 
 const SHARDS: usize = 64;
 /// Places of the smallest table of a shard.

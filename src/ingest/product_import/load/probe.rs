@@ -9,13 +9,17 @@
 //!   that came in one file lie side by side,
 //! * and what is left after that by a look-up for each code.
 //!
-//! Every statement has one possible plan under the settings of [`super::load`].
+//! Every statement has one possible plan under the settings of [`super::super::load`].
 
 use rust_decimal::Decimal;
 use smol_str::SmolStr;
 use sqlx::PgConnection;
 
-use super::{fault::Fault, history::Live, load::Target, plan::Mode, row::ProductRow};
+use super::super::{
+    plan::Mode,
+    row::{ProductRow, fault::Fault},
+};
+use super::{Target, history::Live};
 
 /// How many codes the catalog may have for one of the rows, that looking through all between the
 /// first and the last of them is still the cheaper way.

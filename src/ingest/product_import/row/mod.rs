@@ -1,14 +1,29 @@
-//! What the reader hands to the loader: product rows, row errors, and chunks of both.
+//! From rows of cells to what the reader hands to the loader: product rows, row errors, and chunks
+//! of both. Pure.
 //!
-//! Plain data, no behaviour. The words: a *row* is one data row of the sheet
+//! [`header`] says what the columns mean, and [`check`] makes products or row errors of [`cell`]s
+//! with the help of [`value`], [`seen`] and [`hash`]. Here is the plain data. The words: a *row* is one data row of the sheet
 //! that is not wholly empty; a row is *bad* when it has at least one
 //! [`RowError`], and a bad row is never among [`Chunk::rows`].
+
+pub mod attributes;
+pub mod cell;
+pub mod check;
+pub mod fault;
+pub mod field;
+pub mod hash;
+pub mod header;
+pub mod header_map;
+pub mod locale;
+pub mod seen;
+mod seen_codes;
+pub mod value;
 
 use chrono::NaiveDateTime;
 use rust_decimal::Decimal;
 use smol_str::SmolStr;
 
-use super::attributes::Attributes;
+use attributes::Attributes;
 
 /// One good row of the sheet, every value checked and converted.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -45,7 +60,7 @@ pub struct ProductRow {
     /// Values of the extra columns by header as in the file; `None` when there are none.
     pub attributes: Option<Attributes>,
     /// 64-bit hash of every value above but `row_no`, of which columns the file has, and of the
-    /// hash's format version; `super::hash` writes the algorithm down.
+    /// hash's format version; `hash` writes the algorithm down.
     pub hash: i64,
 }
 

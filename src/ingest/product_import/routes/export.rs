@@ -24,10 +24,8 @@ use tokio::{
     time::timeout,
 };
 
-use super::{
-    export::{Db, Download, ExportError, Part, TableFormat},
-    turns::Turns,
-};
+use super::super::export::{Db, Download, ExportError, Part, TableFormat};
+use super::turns::Turns;
 use crate::{
     http::{AppState, Caller, Path, Problem, Trouble},
     runs::RunId,

@@ -12,23 +12,23 @@ use tokio::{
     sync::mpsc::{self, error::SendError},
 };
 
-use super::row::Chunk;
+use super::super::row::Chunk;
 
 /// The end of the thread that makes chunks.
-pub(super) struct MakerEnd {
+pub(crate) struct MakerEnd {
     runtime: Handle,
     chunks: mpsc::Sender<Chunk>,
     spent: std_mpsc::Receiver<Chunk>,
 }
 
 /// The end of the task that loads them.
-pub(super) struct LoaderEnd {
+pub(crate) struct LoaderEnd {
     chunks: mpsc::Receiver<Chunk>,
     spent: std_mpsc::Sender<Chunk>,
 }
 
 /// Makes both ends, within a runtime.
-pub(super) fn handover() -> (MakerEnd, LoaderEnd) {
+pub(crate) fn handover() -> (MakerEnd, LoaderEnd) {
     let (give, take) = mpsc::channel(1);
     let (give_back, spent) = std_mpsc::channel();
     let maker = MakerEnd {
@@ -46,7 +46,7 @@ pub(super) fn handover() -> (MakerEnd, LoaderEnd) {
 impl MakerEnd {
     /// Hands a chunk over, waits until it is taken, and frees what is spent. Not for a runtime's own
     /// threads, since it blocks. Breaks once nobody takes chunks any more.
-    pub(super) fn give(&mut self, chunk: Chunk) -> ControlFlow<()> {
+    pub(crate) fn give(&mut self, chunk: Chunk) -> ControlFlow<()> {
         let given = self.runtime.block_on(async {
             self.chunks.reserve().await?.send(chunk);
             let is_taken = self.chunks.reserve().await?;
@@ -63,12 +63,12 @@ impl MakerEnd {
 
 impl LoaderEnd {
     /// Waits for the next chunk; `None` behind the last one. Cancel safe.
-    pub(super) async fn take(&mut self) -> Option<Chunk> {
+    pub(crate) async fn take(&mut self) -> Option<Chunk> {
         self.chunks.recv().await
     }
 
     /// Returns the way back for spent chunks; one that finds nobody there any more is freed.
-    pub(super) fn way_back(&self) -> std_mpsc::Sender<Chunk> {
+    pub(crate) fn way_back(&self) -> std_mpsc::Sender<Chunk> {
         self.spent.clone()
     }
 }

@@ -28,16 +28,10 @@ use futures::{
 use sqlx::{PgConnection, Postgres, Transaction, error::DatabaseError};
 use tokio::sync::oneshot;
 
+use super::super::{job::Import, plan::Plan, row::Chunk, store};
 use super::{
-    columns::Columns,
-    handover::LoaderEnd,
-    job::Import,
-    load::{self, Loaded, Target, Turn, Written},
-    plan::Plan,
-    preview::Preview,
-    row::Chunk,
-    store,
-    tally::Tallies,
+    Loaded, Target, Turn, Written, columns::Columns, handover::LoaderEnd, load_chunk,
+    preview::Preview, rehearse_chunk, take_turn, tally::Tallies,
 };
 use crate::{
     observe::{RowResult, RowsIngested},
@@ -66,15 +60,15 @@ const DO_NOT_WAIT: &str = "SET LOCAL synchronous_commit = off";
 
 /// What is known of a run at the end of its last committed chunk.
 #[derive(Debug, Default)]
-pub(super) struct Book {
-    pub(super) place: Place,
-    pub(super) preview: Preview,
-    pub(super) tallies: Tallies,
+pub(crate) struct Book {
+    pub(crate) place: Place,
+    pub(crate) preview: Preview,
+    pub(crate) tallies: Tallies,
 }
 
 impl Book {
     /// Returns what a dry run and an import of several sheets show, for the run's details.
-    pub(super) fn details(&self, plan: Plan) -> serde_json::Result<Option<serde_json::Value>> {
+    pub(crate) fn details(&self, plan: Plan) -> serde_json::Result<Option<serde_json::Value>> {
         let mut details = serde_json::Map::new();
         if plan.dry_run {
             details.insert("preview".to_owned(), serde_json::to_value(&self.preview)?);
@@ -140,7 +134,7 @@ fn left_behind() -> JobError {
 impl Import<'_> {
     /// Commits the chunks. Once the attempt is cancelled no other is begun, and those that are
     /// being loaded are committed.
-    pub(super) async fn load(&mut self, chunks: LoaderEnd) -> Result<(), JobError> {
+    pub(crate) async fn load(&mut self, chunks: LoaderEnd) -> Result<(), JobError> {
         let (After { go, book }, first) = link();
         _ = go.send(());
         _ = book.send(std::mem::take(&mut self.book));
@@ -260,7 +254,7 @@ impl Import<'_> {
         load: &Load<'_>,
         mut waits: Waits<'_>,
     ) -> Result<(Tx, Book, Written), JobError> {
-        let mut loaded = load::load_chunk(&mut tx, &load.target, load.chunk).await;
+        let mut loaded = load_chunk(&mut tx, &load.target, load.chunk).await;
         let lets_go = match &loaded {
             Ok(_) => is_in_the_way(&mut tx, waits.as_mut()).await?,
             Err(error) => is_deadlock(error),
@@ -270,7 +264,7 @@ impl Import<'_> {
             tx.rollback().await?;
             waits.as_mut().await;
             tx = self.open(load).await?;
-            loaded = load::load_chunk(&mut tx, &load.target, load.chunk).await;
+            loaded = load_chunk(&mut tx, &load.target, load.chunk).await;
         }
         let (written, rejects) = loaded?;
         let book = book(waits).await?;
@@ -300,7 +294,7 @@ impl Import<'_> {
             // else the search server might be told what a crash takes back
             sqlx::query(DO_NOT_WAIT).execute(&mut *tx).await?;
         }
-        load::take_turn(&mut tx, &self.tenant, load.way.turn).await?;
+        take_turn(&mut tx, &self.tenant, load.way.turn).await?;
         Ok(tx)
     }
 
@@ -346,7 +340,7 @@ async fn rehearse(
 ) -> Result<(Tx, Book, Written), JobError> {
     let mut book = book(waits).await?;
     let preview = &mut book.preview;
-    let written = load::rehearse_chunk(&mut tx, &load.target, load.chunk, preview).await?;
+    let written = rehearse_chunk(&mut tx, &load.target, load.chunk, preview).await?;
     Ok((tx, book, written))
 }
 
@@ -380,7 +374,7 @@ fn report(loaded: &Loaded) {
         (RowResult::Rejected, loaded.n_failed()),
     ] {
         RowsIngested {
-            kind: super::RunImport::KIND,
+            kind: super::super::RunImport::KIND,
             result,
             n: n.into(),
         }

@@ -1,16 +1,15 @@
 //! One slice of a chunk into the tables: probe, let the mode choose, keep what was, insert and update.
 //!
-//! Every statement has one possible plan under the settings of [`super::load`].
+//! Every statement has one possible plan under the settings of [`super::super::load`].
 //! What prices and stocks become is settled in [`super::history`].
 
 use sqlx::PgConnection;
 
+use super::super::row::{ProductRow, fault::Fault};
 use super::{
-    fault::Fault,
+    Loaded, Target, Written,
     history::{self, History},
-    load::{Loaded, Target, Written},
     probe::{Changed, Probed, probe},
-    row::ProductRow,
 };
 use crate::{
     db::copy::{CopyIn, Jsonb},

@@ -21,8 +21,8 @@ use rust_decimal::Decimal;
 use serde_json::Value;
 use twox_hash::XxHash3_64;
 
+use super::ProductRow;
 use super::attributes::Attributes;
-use super::row::ProductRow;
 
 /// Version of the bytes that are hashed; raising it makes the next import write every product once.
 pub const FORMAT_VERSION: u8 = 1;

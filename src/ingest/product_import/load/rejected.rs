@@ -6,17 +6,17 @@
 use serde_json::Value;
 use sqlx::PgConnection;
 
-use super::{
+use super::super::row::{
+    ProductRow, RejectedRow,
     field::Field,
     header::{Column, Mapping, Target as Meaning},
-    load::{Target, storable},
     locale::Locale,
-    row::{ProductRow, RejectedRow},
 };
+use super::{Target, storable};
 use crate::db::copy::{CopyIn, Jsonb};
 
 /// Makes the cells of a row that was good.
-pub(super) fn of(row: &ProductRow, mapping: &Mapping, locale: Locale) -> RejectedRow {
+pub(crate) fn of(row: &ProductRow, mapping: &Mapping, locale: Locale) -> RejectedRow {
     RejectedRow {
         row_no: row.row_no,
         code: Some(row.code.to_string()),

@@ -8,12 +8,12 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use super::{
+use super::super::{
     dealers::{self, DealersError},
     plan::Wish,
-    routes::{Refused, asked, bad_option, of_form, owner, refuse_dropped},
     submit::{Origin, SubmitError},
 };
+use super::{Refused, asked, bad_option, of_form, owner, refuse_dropped};
 use crate::http::{self, AppState, Caller};
 
 /// The field of the form that holds the file.

@@ -4,12 +4,11 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{
-    header::cut,
-    load::Loaded,
-    row::Chunk,
+use super::super::{
+    row::{Chunk, header::cut},
     sheet::{Inspection, SkippedSheet},
 };
+use super::Loaded;
 
 /// Members of a run's details.
 const SHEETS: &str = "sheets";
@@ -33,14 +32,14 @@ pub struct Tally {
 
 /// What came of the sheets; nothing where one sheet was asked for.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Tallies {
+pub(crate) struct Tallies {
     sheets: Vec<Tally>,
     skipped: Vec<SkippedSheet>,
 }
 
 impl Tallies {
     /// Goes on from the details of the run.
-    pub(super) fn of(inspection: &Inspection, details: &Value) -> Self {
+    pub(crate) fn of(inspection: &Inspection, details: &Value) -> Self {
         if !inspection.is_of_several() {
             return Self::default();
         }
@@ -56,7 +55,7 @@ impl Tallies {
     }
 
     /// Counts the rows of a chunk.
-    pub(super) fn count(&mut self, chunk: &Chunk, loaded: &Loaded) {
+    pub(crate) fn count(&mut self, chunk: &Chunk, loaded: &Loaded) {
         if let Some(tally) = self.sheets.get_mut(chunk.sheet) {
             tally.total_rows += i64::from(loaded.n_ok() + loaded.n_failed());
             tally.success_count += i64::from(loaded.n_ok());
@@ -65,14 +64,14 @@ impl Tallies {
     }
 
     /// Says which sheet is being read.
-    pub(super) fn stage(&self, sheet: usize) -> Option<String> {
+    pub(crate) fn stage(&self, sheet: usize) -> Option<String> {
         let tally = self.sheets.get(sheet)?;
         let (name, n) = (cut(&tally.sheet, 100), self.sheets.len());
         Some(format!("sheet {} of {n}: {name}", sheet + 1))
     }
 
     /// Adds them to the details of the run.
-    pub(super) fn show(&self, details: &mut Map<String, Value>) -> serde_json::Result<()> {
+    pub(crate) fn show(&self, details: &mut Map<String, Value>) -> serde_json::Result<()> {
         if !self.sheets.is_empty() {
             details.insert(SHEETS.to_owned(), serde_json::to_value(&self.sheets)?);
             details.insert(SKIPPED.to_owned(), serde_json::to_value(&self.skipped)?);

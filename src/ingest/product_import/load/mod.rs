@@ -15,23 +15,34 @@
 //!   differ. Where the file has no currency column the live currency stays.
 //!   Stocks likewise.
 
+pub mod columns;
+pub(super) mod commit;
+pub(super) mod handover;
+pub(super) mod history;
+pub mod preview;
+mod probe;
+pub(super) mod rejected;
+mod slice;
+pub mod tally;
+
 use std::borrow::Cow;
 
 use sqlx::{Acquire, PgConnection, postgres::PgDatabaseError};
 
 use super::{
-    columns::Columns,
-    fault::Fault,
-    field::Field,
-    header::{self, Mapping},
-    locale::Locale,
     plan::Mode,
-    preview::Preview,
-    rejected,
-    row::{Chunk, ProductRow, RejectedRow, RowError},
-    slice::{self, Slice},
+    row::{
+        Chunk, ProductRow, RejectedRow, RowError,
+        fault::Fault,
+        field::Field,
+        header::{self, Mapping},
+        locale::Locale,
+    },
 };
 use crate::db::copy::CopyIn;
+use columns::Columns;
+use preview::Preview;
+use slice::Slice;
 
 /// The code of the row error that stands for a refused row.
 pub const REFUSED: &str = "refused_by_database";

@@ -7,7 +7,8 @@ use rust_decimal::Decimal;
 use smol_str::SmolStr;
 use sqlx::PgConnection;
 
-use super::{columns::Columns, row::ProductRow};
+use super::super::row::ProductRow;
+use super::columns::Columns;
 use crate::db::copy::CopyIn;
 
 /// What is live of a product.
@@ -128,7 +129,7 @@ async fn end(
 }
 
 /// Makes an error of a row that is gone since the probe, by a writer that takes no turns.
-pub(super) fn all_there(n_affected: u64, n_expected: usize) -> sqlx::Result<()> {
+pub(crate) fn all_there(n_affected: u64, n_expected: usize) -> sqlx::Result<()> {
     if usize::try_from(n_affected) == Ok(n_expected) {
         Ok(())
     } else {

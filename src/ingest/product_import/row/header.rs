@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde::{Deserialize, Serialize};
 use unicode_normalization::{UnicodeNormalization, char::is_combining_mark};
 
-use super::export::{ERROR_COLUMNS, SHEET_COLUMN};
+use super::super::export::{ERROR_COLUMNS, SHEET_COLUMN};
 use super::field::{Aliases, Field, FieldSet, Rank};
 
 /// Returns a header as it is compared: letters and digits only, lower case, no accents.

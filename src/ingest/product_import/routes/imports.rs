@@ -6,7 +6,7 @@ use axum::{Extension, Json, extract::State, http::StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{
+use super::super::{
     store::{self, Import},
     undo::{self, UndoError},
 };
