@@ -14,8 +14,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use memchr::memmem::{self, Finder};
-use zip::ZipArchive;
+use zip::read::ZipFile;
 use zip::result::ZipError;
+use zip::{CompressionMethod, ZipArchive};
 
 use super::refusal::Refusal;
 
@@ -37,7 +38,8 @@ pub(super) const MAX_RATIO: u64 = 200;
 const MAX_RUN_BYTES: usize = 16 << 20;
 
 /// An archive whose directory is within the limits.
-pub(super) type Archive = ZipArchive<BufReader<Metered>>;
+pub(super) type Archive = ZipArchive<Source>;
+type Source = BufReader<Metered>;
 
 /// A file of which only so many bytes are read before it is said that there may be more.
 pub(super) struct Metered {
@@ -241,7 +243,7 @@ pub(super) fn read_part(
     name: &str,
     max_bytes: u64,
 ) -> Result<Vec<u8>, Refusal> {
-    let entry = archive.by_name(name).map_err(|error| damaged(&error))?;
+    let entry = entry(archive, name)?;
     if entry.size() > max_bytes {
         return Err(Refusal::archive(format!(
             "{name} is bigger than {max_bytes} bytes"
@@ -258,7 +260,37 @@ pub(super) fn read_part(
 ///
 /// [`Refusal::INVALID_FILE_FORMAT`] when it is not there or damaged.
 pub(super) fn part<'a>(archive: &'a mut Archive, name: &str) -> Result<impl Read + 'a, Refusal> {
-    archive.by_name(name).map_err(|error| damaged(&error))
+    entry(archive, name)
+}
+
+/// Returns an entry, which is stored or deflated.
+fn entry<'a>(archive: &'a mut Archive, name: &str) -> Result<ZipFile<'a, Source>, Refusal> {
+    let entry = archive.by_name(name).map_err(|error| damaged(&error))?;
+    match entry.compression() {
+        CompressionMethod::Stored | CompressionMethod::Deflated => Ok(entry),
+        other => Err(Refusal::format(format!(
+            "{name:.100} is compressed by {}, which is not read; save the file anew, or pack it with \
+             deflate, the usual way of zip",
+            method_name(other)
+        ))),
+    }
+}
+
+/// Returns what a way to compress is called (APPNOTE.TXT 4.4.5).
+fn method_name(method: CompressionMethod) -> String {
+    let known = [
+        (CompressionMethod::DEFLATE64, "Deflate64"),
+        (CompressionMethod::BZIP2, "BZip2"),
+        (CompressionMethod::LZMA, "LZMA"),
+        (CompressionMethod::ZSTD, "Zstandard"),
+        (CompressionMethod::XZ, "XZ"),
+        (CompressionMethod::PPMD, "PPMd"),
+    ];
+    let name = known.iter().find(|(known, _)| *known == method);
+    name.map_or_else(
+        || "an unknown method".to_owned(),
+        |(_, name)| (*name).to_owned(),
+    )
 }
 
 /// What one pass over a part found.
@@ -301,7 +333,7 @@ pub(super) fn scan_part(name: &str, part: impl Read) -> Result<Scan, Refusal> {
 ///
 /// [`Refusal::INVALID_FILE_FORMAT`] when the part is damaged.
 pub(super) fn verify(archive: &mut Archive, name: &str) -> Result<u64, Refusal> {
-    let mut entry = archive.by_name(name).map_err(|error| damaged(&error))?;
+    let mut entry = entry(archive, name)?;
     Ok(io::copy(&mut entry, &mut io::sink())?)
 }
 

@@ -202,6 +202,27 @@ fn a_part_whose_checksum_is_wrong() {
 }
 
 #[test]
+fn parts_that_are_packed_in_a_way_that_is_not_read() {
+    let csv = zipped(&[("products.csv", b"code,name\nA,x\n")]);
+    for bytes in [workbook(), csv] {
+        for (method, name) in [(9_u16, "Deflate64"), (14, "LZMA"), (7, "unknown")] {
+            let mut bytes = bytes.clone();
+            for (signature, place) in [(b"PK\x03\x04", 8), (b"PK\x01\x02", 10)] {
+                for at in positions(&bytes, signature) {
+                    bytes[at + place..at + place + 2].copy_from_slice(&method.to_le_bytes());
+                }
+            }
+            let (code, message) = refusal_of(&bytes);
+            assert_eq!(code, Refusal::INVALID_FILE_FORMAT, "{message}");
+            assert!(
+                message.contains(name) && message.contains("deflate"),
+                "{message}"
+            );
+        }
+    }
+}
+
+#[test]
 fn encrypted_archives() {
     let mut bytes = workbook();
     for at in positions(&bytes, b"PK\x01\x02") {
