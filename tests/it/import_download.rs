@@ -144,6 +144,28 @@ async fn rejected_rows_are_a_workbook_that_can_be_imported() {
 }
 
 #[tokio::test]
+async fn what_was_rejected_is_no_other_value_on_its_way_back() {
+    let (_db, _storage, daemon) = world(&[]).await;
+    let long = "x".repeat(40_000);
+    let file = format!(
+        "code,name,description,price\nA1,long,{long},1\nA2,quoted,\'=1+1,x\nA3,sign,_x0041_,x\n"
+    );
+    let job = accepted_as(&daemon, "odd.csv", file.into(), "").await;
+    assert_eq!(finished(&daemon, job).await["results"]["errorCount"], 3);
+    let path = format!("/api/v1/import/{job}/errors.xlsx");
+    let (_, _, bytes) = download(&daemon, &path).await;
+    let again = accepted_as(&daemon, "odd.errors.xlsx", bytes, "").await;
+    assert_eq!(finished(&daemon, again).await["results"]["errorCount"], 3);
+    let path = format!("/api/v1/import/{again}/errors.csv");
+    let (_, _, bytes) = download(&daemon, &path).await;
+    let text = String::from_utf8(bytes).unwrap();
+    let rows: Vec<&str> = text.split("\r\n").skip(1).collect();
+    assert!(rows[0].starts_with("A1,long,#VALUE!,1,"), "{}", rows[0]);
+    assert!(rows[1].starts_with("A2,quoted,\'\'=1+1,x,"), "{}", rows[1]);
+    assert!(rows[2].starts_with("A3,sign,_x0041_,x,"), "{}", rows[2]);
+}
+
+#[tokio::test]
 async fn rows_that_a_mode_rejects_can_be_imported_by_another() {
     let (db, _storage, daemon) = world(&[]).await;
     let first = "code,name,price,updated_at,size\nA,a,1,2024-01-28,1\nB,b,2,2024-01-28,2\n";

@@ -100,9 +100,10 @@ impl<W: Write> Table<W> {
 const FORMULA_SIGNS: [char; 6] = ['=', '+', '-', '@', '\t', '\r'];
 
 /// Puts an apostrophe before a text that a spreadsheet program would take for a formula (OWASP, CSV
-/// injection); a number stays a number, negative or not.
+/// injection), and before one that has such an apostrophe of its own; a number stays a number,
+/// negative or not.
 fn escaped(text: &str) -> std::borrow::Cow<'_, str> {
-    if text.starts_with(FORMULA_SIGNS) && !is_number(text) {
+    if is_formula(text) {
         format!("'{text}").into()
     } else {
         text.into()
@@ -112,9 +113,15 @@ fn escaped(text: &str) -> std::borrow::Cow<'_, str> {
 /// Takes off the apostrophe of [`escaped`].
 pub(in crate::ingest::product_import) fn unescaped(text: &str) -> &str {
     match text.strip_prefix('\'') {
-        Some(rest) if rest.starts_with(FORMULA_SIGNS) && !is_number(rest) => rest,
+        Some(rest) if is_formula(rest) => rest,
         _ => text,
     }
+}
+
+/// Whether a text would be taken for a formula, or is escaped so that it is not.
+fn is_formula(text: &str) -> bool {
+    let bare = text.trim_start_matches('\'');
+    bare.starts_with(FORMULA_SIGNS) && !is_number(bare)
 }
 
 fn is_number(text: &str) -> bool {
@@ -180,16 +187,22 @@ impl<W: Write> Book<W> {
                 continue;
             };
             let letters = super::super::row::header::letters(column);
+            let escaped = escaped(cell);
+            if escaped.chars().nth(CELL_CHARS).is_some() {
+                // not its beginning, which would be imported as if it were the whole
+                write!(
+                    self.text,
+                    "<c r=\"{letters}{n_row}\" t=\"e\"><v>#VALUE!</v></c>"
+                )
+                .ok();
+                continue;
+            }
             write!(
                 self.text,
                 "<c r=\"{letters}{n_row}\" t=\"inlineStr\"><is><t xml:space=\"preserve\">"
             )
             .ok();
-            let escaped = escaped(cell);
-            push_xml(
-                &mut self.text,
-                super::super::row::header::cut(&escaped, CELL_CHARS),
-            );
+            push_xml(&mut self.text, &escaped);
             self.text.push_str("</t></is></c>");
         }
         self.text.push_str("</row>");
@@ -233,10 +246,12 @@ fn zip_error(error: ZipError) -> io::Error {
     }
 }
 
-/// Appends a text as XML has it; signs that XML cannot hold are replaced.
+/// Appends a text as XML has it; signs that XML cannot hold are replaced. What reads like a sign in
+/// Excel's own way of escaping, `_x000D_`, is escaped in that way.
 fn push_xml(out: &mut String, text: &str) {
-    for c in text.chars() {
+    for (at, c) in text.char_indices() {
         match c {
+            '_' if text.get(at..).is_some_and(is_escape) => out.push_str("_x005F_"),
             '&' => out.push_str("&amp;"),
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),
@@ -246,6 +261,16 @@ fn push_xml(out: &mut String, text: &str) {
             c => out.push(c),
         }
     }
+}
+
+fn is_escape(text: &str) -> bool {
+    let digits = text
+        .strip_prefix("_x")
+        .and_then(|rest| rest.as_bytes().first_chunk::<5>());
+    digits.is_some_and(|digits| {
+        let (end, digits) = (digits.last(), digits.get(..4).unwrap_or_default());
+        end == Some(&b'_') && digits.iter().all(u8::is_ascii_hexdigit)
+    })
 }
 
 #[cfg(test)]
@@ -266,9 +291,26 @@ mod tests {
             ("\tx", "'\tx"),
             ("plain", "plain"),
             ("'quoted", "'quoted"),
+            ("'=A", "''=A"),
+            ("''@A", "'''@A"),
+            ("'-5", "'-5"),
         ] {
             assert_eq!(escaped(text), expected);
             assert_eq!(unescaped(&escaped(text)), text);
+        }
+    }
+
+    #[test]
+    fn what_reads_like_an_escape_is_escaped() {
+        for (text, expected) in [
+            ("a_x000D_b", "a_x005F_x000D_b"),
+            ("_x0041_", "_x005F_x0041_"),
+            ("_x005F_x0041_", "_x005F_x005F_x005F_x0041_"),
+            ("_x41_ _xyz12_ _x0041 _", "_x41_ _xyz12_ _x0041 _"),
+        ] {
+            let mut out = String::new();
+            push_xml(&mut out, text);
+            assert_eq!(out, expected);
         }
     }
 }
