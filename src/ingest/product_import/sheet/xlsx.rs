@@ -21,6 +21,7 @@ use super::ole;
 use super::package::{self, Package};
 use super::refusal::Refusal;
 use super::rows::{SheetName, Visitor, Workbook};
+use super::scan;
 
 /// Biggest table of shared strings, inflated. It is held in memory.
 pub(super) const MAX_STRINGS_BYTES: u64 = 1 << 30;
@@ -78,7 +79,7 @@ impl Workbook for Xlsx {
         let damaged = |error: XlsxError| Refusal::damaged("the sheet", &error);
         let opened = contain("the sheet", || self.workbook.worksheet_cells_reader(sheet));
         let mut cells = opened?.map_err(damaged)?;
-        let digits: Vec<u8> = cells.styles().iter().map(least_digits).collect();
+        let digits: Vec<u8> = cells.styles().iter().map(digits_of).collect();
         // A formula gives its last result; one that was never calculated gives an empty cell,
         // which cannot be told from an empty one this way.
         f(&mut CellRows::new(|| {
@@ -104,15 +105,9 @@ impl Workbook for Xlsx {
     }
 }
 
-/// Returns how many digits a number format such as `00000` asks for, 0 for any other format.
-fn least_digits(style: &calamine::Style) -> u8 {
+fn digits_of(style: &calamine::Style) -> u8 {
     let format = style.number_format.as_ref();
-    let code = format.map_or("", |format| format.format_code.as_str());
-    let is_digits = code.len() > 1 && code.bytes().all(|b| b == b'0');
-    u8::try_from(code.len())
-        .ok()
-        .filter(|_| is_digits)
-        .unwrap_or(0)
+    format.map_or(0, |format| scan::least_digits(&format.format_code))
 }
 
 fn check_strings(archive: &mut Archive) -> Result<(), Refusal> {

@@ -128,12 +128,27 @@ fn built_in(id: &[u8]) -> Meaning {
 }
 
 fn style(code: &str) -> Style {
-    let is_digits = code.len() > 1 && code.bytes().all(|b| b == b'0');
-    let digits = u8::try_from(code.len()).ok().filter(|_| is_digits);
     Style {
         meaning: meaning(code),
-        digits: digits.unwrap_or(0),
+        digits: least_digits(code),
     }
+}
+
+/// Returns how many digits a format such as `00000` asks for at least, 0 for any other one. Colours,
+/// locales and gaps change nothing of what is shown, and the first section decides.
+pub(in super::super) fn least_digits(code: &str) -> u8 {
+    let mut chars = code.chars();
+    let mut n_digits = 0_u8;
+    while let Some(c) = chars.next() {
+        match c {
+            '0' => n_digits = n_digits.saturating_add(1),
+            '_' | '*' => drop(chars.next()),
+            '[' => drop(chars.find(|c| *c == ']')),
+            ';' => break,
+            _ => return 0,
+        }
+    }
+    if n_digits > 1 { n_digits } else { 0 }
 }
 
 /// Returns what a format code makes of a positive number: its first section decides.
@@ -205,6 +220,36 @@ mod tests {
     }
 
     use Meaning::{Length, Moment, Number};
+
+    #[test]
+    fn formats_of_nothing_but_digits() {
+        for code in [
+            "00000",
+            "[$-407]00000",
+            "[Red]00000",
+            "00000;-00000",
+            "00000;;",
+            "00000;@",
+            "00000_)",
+            "*x00000",
+        ] {
+            assert_eq!(least_digits(code), 5, "{code}");
+        }
+        for code in [
+            "0",
+            "0.00",
+            "#,##0",
+            "000-000",
+            "\"SKU-\"0000",
+            "\\A0",
+            "General",
+            "",
+            ";00",
+        ] {
+            assert_eq!(least_digits(code), 0, "{code}");
+        }
+        assert_eq!(least_digits(&"0".repeat(1_000)), u8::MAX);
+    }
 
     #[test]
     fn cells_name_formats_that_are_written_down_or_built_in() {
