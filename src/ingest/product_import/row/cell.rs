@@ -30,6 +30,8 @@ pub enum Cell<'r> {
     Duration(&'r str),
     /// An error value such as `#N/A`.
     Error(&'r str),
+    /// A formula of which nobody has calculated the value.
+    Uncalculated,
 }
 
 impl Cell<'_> {
@@ -37,7 +39,11 @@ impl Cell<'_> {
     #[must_use]
     pub fn text_bytes(&self) -> usize {
         match self {
-            Self::Empty | Self::Number { .. } | Self::Bool(_) | Self::Serial(_) => 0,
+            Self::Empty
+            | Self::Number { .. }
+            | Self::Bool(_)
+            | Self::Serial(_)
+            | Self::Uncalculated => 0,
             Self::Text(text)
             | Self::LongText(text)
             | Self::IsoDate(text)
@@ -83,6 +89,7 @@ enum Slot {
     IsoDate(Span),
     Duration(Span),
     Error(Span),
+    Uncalculated,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -136,6 +143,7 @@ impl RowBuf {
             Cell::IsoDate(text) => Slot::IsoDate(self.keep(text)),
             Cell::Duration(text) => Slot::Duration(self.keep(text)),
             Cell::Error(text) => Slot::Error(self.keep(text)),
+            Cell::Uncalculated => Slot::Uncalculated,
         };
         if column >= self.slots.len() {
             self.slots.resize(column + 1, Slot::Empty);
@@ -229,6 +237,7 @@ impl RowBuf {
             Slot::IsoDate(span) => Cell::IsoDate(self.slice(span)),
             Slot::Duration(span) => Cell::Duration(self.slice(span)),
             Slot::Error(span) => Cell::Error(self.slice(span)),
+            Slot::Uncalculated => Cell::Uncalculated,
         }
     }
 

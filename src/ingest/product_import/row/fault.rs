@@ -48,6 +48,8 @@ pub enum Fault {
     DateInCode,
     /// The cell holds an error such as `#N/A`.
     CellError,
+    /// The cell holds a formula without a value.
+    Uncalculated,
     /// Longer than allowed.
     TooLong {
         /// The most that is allowed.
@@ -83,6 +85,7 @@ impl Fault {
             Self::PrecisionLost => "precision_lost",
             Self::DateInCode => "date_in_code",
             Self::CellError => "cell_error",
+            Self::Uncalculated => "formula_without_value",
             Self::TooLong { .. } => "too_long",
             Self::InvalidCharacter => "invalid_character",
             Self::TooManyCells => "too_many_cells",
@@ -139,6 +142,10 @@ impl Fault {
                 format!("{column} was turned into the date {value}; store the column as text")
             }
             Self::CellError => format!("{column} holds the error {value}"),
+            Self::Uncalculated => format!(
+                "{column} holds a formula that was never calculated; open the file in a \
+                 spreadsheet program, save it, and import it again"
+            ),
             Self::TooLong { max, unit } => format!("{column} is longer than {max} {unit}"),
             Self::InvalidCharacter => format!("{column} holds the character U+0000"),
             Self::TooManyCells => format!(

@@ -38,6 +38,7 @@ pub fn text(cell: Cell<'_>, epoch: Epoch, max_chars: usize) -> Result<Option<Cow
     let text = match cell {
         Cell::Empty => return Ok(None),
         Cell::Error(_) => return Err(Fault::CellError),
+        Cell::Uncalculated => return Err(Fault::Uncalculated),
         Cell::LongText(_) => return Err(too_long(max_chars)),
         Cell::Text(text) if is_error(text) => return Err(Fault::CellError),
         Cell::Text(text) | Cell::IsoDate(text) | Cell::Duration(text) => Cow::Borrowed(trim(text)),
@@ -189,6 +190,7 @@ fn decimal(cell: Cell<'_>) -> Result<Option<Decimal>, Fault> {
     match cell {
         Cell::Empty => Ok(None),
         Cell::Error(_) => Err(Fault::CellError),
+        Cell::Uncalculated => Err(Fault::Uncalculated),
         Cell::Text(text) if is_error(text) => Err(Fault::CellError),
         Cell::Number { value, .. } => decimal_of_number(value).map(Some),
         Cell::Text(text) => match trim(text) {
@@ -258,6 +260,7 @@ pub fn datetime(cell: Cell<'_>, epoch: Epoch) -> Result<Option<NaiveDateTime>, F
     match cell {
         Cell::Empty => Ok(None),
         Cell::Error(_) => Err(Fault::CellError),
+        Cell::Uncalculated => Err(Fault::Uncalculated),
         Cell::Text(text) if is_error(text) => Err(Fault::CellError),
         Cell::Serial(days) | Cell::Number { value: days, .. } => {
             serial(days, epoch).ok_or(Fault::InvalidDate).map(Some)
@@ -380,6 +383,8 @@ pub fn shown(cell: Cell<'_>, epoch: Epoch) -> Cow<'_, str> {
     match cell {
         Cell::Error(text) | Cell::LongText(text) | Cell::Text(text) => Cow::Borrowed(trim(text)),
         Cell::Number { value, digits } => Cow::Owned(number_text(value, digits)),
+        // an error to who imports the report as it is
+        Cell::Uncalculated => Cow::Borrowed("#N/A"),
         cell => text(cell, epoch, usize::MAX)
             .ok()
             .flatten()

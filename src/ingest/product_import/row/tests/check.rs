@@ -83,7 +83,16 @@ fn a_good_row_becomes_a_product() {
 
 #[test]
 fn every_error_of_a_row_is_listed_in_the_order_of_columns() {
-    let mut checker = checker(&["code", "name", "price", "stock", "updated_at", "note"]);
+    let mut checker = checker(&[
+        "code",
+        "name",
+        "price",
+        "stock",
+        "updated_at",
+        "note",
+        "weight",
+        "brand",
+    ]);
     let cells = [
         Cell::Text("7.92E+12"),
         Cell::Text(" "),
@@ -91,6 +100,8 @@ fn every_error_of_a_row_is_listed_in_the_order_of_columns() {
         Cell::Text("1.5"),
         Cell::Text("2026-02-30"),
         Cell::Error("#N/A"),
+        Cell::Uncalculated,
+        Cell::Uncalculated,
     ];
     let Outcome::Bad(errors, _) = checker.check(&row(9, &cells)) else {
         panic!("not bad");
@@ -108,12 +119,15 @@ fn every_error_of_a_row_is_listed_in_the_order_of_columns() {
             ("stock", "not_whole_number"),
             ("updated_at", "invalid_date"),
             ("note", "cell_error"),
+            ("weight", "formula_without_value"),
+            ("brand", "formula_without_value"),
         ]
     );
     assert!(errors.iter().all(|e| e.row_no == 9));
     assert_eq!(errors[1].value, None);
     assert_eq!(errors[2].value.as_deref(), Some("1.234,56 €"));
     assert_eq!(errors[5].value.as_deref(), Some("#N/A"));
+    assert_eq!(errors[6].value.as_deref(), Some("#N/A"));
     assert_eq!(
         errors[2].message,
         "price \"1.234,56 €\" is not a plain number such as 1234.56"

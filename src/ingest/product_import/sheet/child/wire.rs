@@ -170,6 +170,7 @@ fn pack_cell(cell: Cell<'_>, out: &mut Vec<u8>) {
         Cell::IsoDate(text) => pack_text(b'i', text, out),
         Cell::Duration(text) => pack_text(b'd', text, out),
         Cell::Error(text) => pack_text(b'e', text, out),
+        Cell::Uncalculated => out.push(b'u'),
     }
 }
 
@@ -241,6 +242,7 @@ impl<'b> Reader<'b> {
             b'i' => Cell::IsoDate(self.text()?),
             b'd' => Cell::Duration(self.text()?),
             b'e' => Cell::Error(self.text()?),
+            b'u' => Cell::Uncalculated,
             _ => return None,
         })
     }
@@ -270,7 +272,7 @@ mod tests {
     use super::*;
 
     fn cells() -> impl Strategy<Value = Vec<(usize, u8, String, f64)>> {
-        prop::collection::vec((0_usize..30, 0_u8..9, "\\PC{0,12}", any::<f64>()), 0..20)
+        prop::collection::vec((0_usize..30, 0_u8..10, "\\PC{0,12}", any::<f64>()), 0..20)
     }
 
     fn fill(row: &mut RowBuf, cells: &[(usize, u8, String, f64)]) {
@@ -287,6 +289,7 @@ mod tests {
                 5 => Cell::Duration(text),
                 6 => Cell::Error(text),
                 7 => Cell::Empty,
+                8 => Cell::Uncalculated,
                 _ => Cell::Text(text),
             };
             row.set(*column, cell);

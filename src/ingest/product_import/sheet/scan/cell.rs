@@ -14,8 +14,10 @@ pub(super) enum Value {
     Number(f64),
     /// True or false.
     Bool(bool),
-    /// An error value as it is shown.
-    Error(&'static str),
+    /// An error value as it is shown, in the buffer.
+    Error,
+    /// A formula without a value.
+    Uncalculated,
     /// The text in the buffer.
     Text,
     /// A date in ISO 8601, in the buffer.
@@ -181,7 +183,7 @@ fn content(cursor: &mut Cursor<'_>, kind: Kind, text: &mut Vec<u8>) -> Parsed<Va
     {
         return Ok(Value::Shared(number));
     }
-    let mut value = None;
+    let (mut value, mut is_formula) = (None, false);
     loop {
         if cursor.eat(b"<v>") {
             value = Some(only(value, cached(cursor.text()?, kind, text)?)?);
@@ -197,9 +199,13 @@ fn content(cursor: &mut Cursor<'_>, kind: Kind, text: &mut Vec<u8>) -> Parsed<Va
         let tag = cursor.tag()?;
         match (tag.name, tag.place) {
             (b"c", Place::End) => break,
-            (b"f", Place::Empty) if value.is_none() => tag.check()?,
+            (b"f", Place::Empty) if value.is_none() => {
+                tag.check()?;
+                is_formula = true;
+            }
             (b"f", Place::Start) if value.is_none() => {
                 tag.check()?;
+                is_formula = true;
                 cursor.text()?;
                 cursor.end(b"f")?;
             }
@@ -217,7 +223,13 @@ fn content(cursor: &mut Cursor<'_>, kind: Kind, text: &mut Vec<u8>) -> Parsed<Va
             _ => return Err(Stop::Foreign("an unknown element in a cell")),
         }
     }
-    Ok(value.unwrap_or(Value::Empty))
+    Ok(match value {
+        // an empty text is a value, too
+        None if is_formula => Value::Uncalculated,
+        Some(Value::Empty) if is_formula && kind != Kind::Formula => Value::Uncalculated,
+        None => Value::Empty,
+        Some(value) => value,
+    })
 }
 
 /// Reads the content of a cell with a shared string and the cell's end, as programs write them.
@@ -237,7 +249,7 @@ fn only(before: Option<Value>, value: Value) -> Parsed<Value> {
 /// Returns what an element `v` says.
 #[inline]
 fn cached(raw: &[u8], kind: Kind, text: &mut Vec<u8>) -> Parsed<Value> {
-    if raw.is_empty() && kind != Kind::Inline {
+    if raw.is_empty() && !matches!(kind, Kind::Inline | Kind::Error) {
         return Ok(Value::Empty);
     }
     Ok(match kind {
@@ -255,7 +267,11 @@ fn cached(raw: &[u8], kind: Kind, text: &mut Vec<u8>) -> Parsed<Value> {
             b"1" => Value::Bool(true),
             _ => return Err(Stop::Foreign("a truth value that is neither 0 nor 1")),
         },
-        Kind::Error => Value::Error(error(raw)?),
+        Kind::Error => {
+            text.clear();
+            decode(if raw.is_empty() { b"#ERROR!" } else { raw }, text)?;
+            Value::Error
+        }
         Kind::IsoDate => {
             text.clear();
             decode(raw, text)?;
@@ -263,16 +279,6 @@ fn cached(raw: &[u8], kind: Kind, text: &mut Vec<u8>) -> Parsed<Value> {
         }
         Kind::Inline => return Err(Stop::Foreign("a text beside an inline one")),
     })
-}
-
-fn error(raw: &[u8]) -> Parsed<&'static str> {
-    const KNOWN: [&str; 7] = [
-        "#N/A", "#REF!", "#VALUE!", "#DIV/0!", "#NAME?", "#NULL!", "#NUM!",
-    ];
-    let known = KNOWN.iter().find(|known| known.as_bytes() == raw);
-    known
-        .copied()
-        .ok_or(Stop::Foreign("an unknown error value"))
 }
 
 /// Returns the number nearest to what is written.
@@ -351,16 +357,33 @@ mod tests {
         assert_eq!(value("<c r=\"A12\"><v>-0.25</v></c>"), Value::Number(-0.25));
         assert_eq!(value("<c><f>1/2</f><v>5E-1</v></c>"), Value::Number(0.5));
         assert_eq!(value("<c t=\"b\"><v>1</v></c>"), Value::Bool(true));
-        assert_eq!(
-            value("<c t=\"e\"><f/><v>#N/A</v></c>"),
-            Value::Error("#N/A")
-        );
+        assert_eq!(value("<c t=\"e\"><f/><v>#N/A</v></c>"), Value::Error);
         assert_eq!(value("<c s=\"1\"/>"), Value::Empty);
-        assert_eq!(value("<c t=\"str\"><f>A1</f></c>"), Value::Empty);
-        let text = |xml| found(xml).unwrap().3;
+        let text = |xml: &str| found(xml).unwrap().3;
+        for name in ["#N/A", "#SPILL!", "#GETTING_DATA", "Err:502"] {
+            assert_eq!(text(&format!("<c t=\"e\"><v>{name}</v></c>")), name);
+        }
+        assert_eq!(value("<c t=\"e\"><v></v></c>"), Value::Error);
         assert_eq!(text("<c t=\"str\"><v> a&amp;b </v></c>"), " a&b ");
         assert_eq!(text("<c t=\"inlineStr\"><is><t>a</t></is></c>"), "a");
         assert_eq!(text("<c t=\"d\"><v>2026-01-31</v></c>"), "2026-01-31");
+    }
+
+    #[test]
+    fn a_formula_without_a_value_is_no_empty_cell() {
+        for xml in [
+            "<c><f>2+3</f></c>",
+            "<c><f>2+3</f><v></v></c>",
+            "<c><f>2+3</f><v/></c>",
+            "<c><f t=\"shared\" si=\"0\"/></c>",
+            "<c t=\"str\"><f>A1</f></c>",
+            "<c r=\"A12\" s=\"1\"><f>2+3</f><v /></c>",
+        ] {
+            assert_eq!(value(xml), Value::Uncalculated, "{xml}");
+        }
+        // the value is an empty text
+        assert_eq!(value("<c t=\"str\"><f>A1</f><v></v></c>"), Value::Empty);
+        assert_eq!(value("<c><v></v></c>"), Value::Empty);
     }
 
     #[test]
@@ -376,7 +399,6 @@ mod tests {
             "<c><v> 1</v></c>",
             "<c><v>1.</v></c>",
             "<c t=\"b\"><v>true</v></c>",
-            "<c t=\"e\"><v>#SPILL!</v></c>",
             "<c t=\"z\"><v>1</v></c>",
             "<c s=\"x\"><v>1</v></c>",
             "<c t=\"s\"><v>x</v></c>",

@@ -158,7 +158,8 @@ impl<'w, R: Read> SheetRows<'w, R> {
                 }
             }
             Value::Bool(value) => Cell::Bool(value),
-            Value::Error(name) => Cell::Error(name),
+            Value::Error => Cell::Error(utf8(&self.text)?),
+            Value::Uncalculated => Cell::Uncalculated,
             Value::Text => Cell::Text(utf8(&self.text)?),
             Value::IsoDate => Cell::IsoDate(utf8(&self.text)?),
         };
