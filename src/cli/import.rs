@@ -220,10 +220,14 @@ pub(super) struct Summary {
     #[sqlx(skip)]
     #[serde(skip_serializing_if = "Option::is_none")]
     sheets: Option<Vec<Tally>>,
-    /// The sheets that are not read although several are, and why.
+    /// The sheets that are not read, and why, unless one was asked for.
     #[sqlx(skip)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     skipped_sheets: Vec<SkippedSheet>,
+    /// How many rows are hidden in the file.
+    #[sqlx(skip)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hidden_rows: Option<u64>,
     /// The first reasons.
     #[sqlx(skip)]
     first_errors: Vec<RowError>,
@@ -420,6 +424,7 @@ pub(super) async fn follow(id: RunId, session: &mut Session) -> Result<Exit, Fai
     summary.preview = run.details.get("preview").cloned();
     summary.sheets = tally::sheets(&run.details);
     summary.skipped_sheets = tally::skipped(&run.details);
+    summary.hidden_rows = tally::hidden(&run.details);
     summary.print(&session.output, &run)?;
     let lost = run
         .error
@@ -502,19 +507,23 @@ impl Summary {
 impl Summary {
     /// Prints what came of each sheet, and why others were not read.
     fn print_sheets(&self, output: &Output) -> std::io::Result<()> {
-        let Some(sheets) = &self.sheets else {
-            return Ok(());
-        };
-        output.line("")?;
-        let count = |n: i64| n.to_string();
-        let rows = sheets.iter().map(|sheet| {
-            let counts = [sheet.total_rows, sheet.success_count, sheet.error_count];
-            let name = std::iter::once(brief(&sheet.sheet));
-            name.chain(counts.map(count)).collect()
-        });
-        output.table(&["sheet", "rows", "good", "bad"], rows.collect())?;
+        if let Some(sheets) = &self.sheets {
+            output.line("")?;
+            let count = |n: i64| n.to_string();
+            let rows = sheets.iter().map(|sheet| {
+                let counts = [sheet.total_rows, sheet.success_count, sheet.error_count];
+                let name = std::iter::once(brief(&sheet.sheet));
+                name.chain(counts.map(count)).collect()
+            });
+            output.table(&["sheet", "rows", "good", "bad"], rows.collect())?;
+        }
         for SkippedSheet { sheet, message, .. } in &self.skipped_sheets {
             output.remark(&format!("sheet {} was not read: {message}", brief(sheet)));
+        }
+        if let Some(n_rows) = self.hidden_rows {
+            output.remark(&format!(
+                "rows hidden in the file: {n_rows}; they are imported unless --skip-hidden-rows is given"
+            ));
         }
         Ok(())
     }

@@ -134,6 +134,55 @@ async fn every_sheet_is_imported_and_told_by_name() {
 }
 
 #[tokio::test]
+async fn what_is_passed_over_is_told_unless_it_was_asked_for() {
+    let (_db, _storage, daemon) = world(&[]).await;
+    let mut lamps = sheet("Lamps", &[&["code", "name"], &["L1", "Lamp"], &["L2", "B"]]);
+    lamps.set_row_hidden(2).unwrap();
+    let mut old = sheet("Old", &[&["code", "name"], &["O1", "old"]]);
+    old.set_hidden(true);
+    let notes = sheet("Read me", &[&["Prices without VAT"]]);
+    let cables = sheet("Kabel", &[&["code", "name"], &["C1", "Cable"]]);
+    let file = book(vec![notes, old, lamps, cables]);
+    let (code, body) = upload_as(&daemon, "some.xlsx", file.clone(), "").await;
+    assert_eq!(code, 202, "{body}");
+    assert_eq!(body["data"]["sheets"], json!(["Lamps"]));
+    let codes = |of: &Value| {
+        let sheets = of["skippedSheets"].as_array().cloned().unwrap_or_default();
+        let code = |it: &Value| format!("{} {}", it["sheet"], it["code"]).replace('"', "");
+        sheets.iter().map(code).collect::<Vec<_>>()
+    };
+    let expected = [
+        "Read me missing_headers",
+        "Kabel further_sheet",
+        "Old hidden_sheet",
+    ];
+    assert_eq!(codes(&body["data"]), expected);
+    let job = body["data"]["jobId"].as_i64().unwrap();
+    let done = finished(&daemon, job).await;
+    assert_eq!(codes(&done), expected);
+    assert!(
+        done.get("sheets").is_none(),
+        "one sheet is no several: {done}"
+    );
+    assert_eq!(done["results"]["totalRows"], 2);
+    assert_eq!(done["results"]["hiddenRows"], 1, "{done}");
+    let page = reqwest::get(daemon.url(&format!("/imports/{job}"))).await;
+    let page = page.unwrap().text().await.unwrap();
+    for words in [
+        "Sheet Kabel was not read: only the first",
+        "Rows hidden in the file: 1",
+    ] {
+        assert!(page.contains(words), "{words}: {page}");
+    }
+    let (_, body) = upload_as(&daemon, "one.xlsx", file.clone(), "sheet=Kabel").await;
+    let done = finished(&daemon, body["data"]["jobId"].as_i64().unwrap()).await;
+    assert!(codes(&done).is_empty() && done["results"].get("hiddenRows").is_none());
+    // what was left out by nobody's wish is no reason against archiving what the sheet lacks
+    let query = "mode=replace_all&max_drop_percent=100";
+    assert_eq!(upload_as(&daemon, "all.xlsx", file, query).await.0, 202);
+}
+
+#[tokio::test]
 async fn rejected_rows_of_all_sheets_come_back_as_one_table() {
     let (db, _storage, daemon) = world(&[]).await;
     let job = accepted_as(&daemon, "all.xlsx", catalogue(), "sheets=all").await;

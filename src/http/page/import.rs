@@ -185,8 +185,9 @@ struct ImportPage {
     preview: Option<preview::Shown>,
     /// What came of each sheet; empty where one is read.
     sheets: Vec<Tally>,
-    /// Sheets that are not read although several are.
+    /// Sheets that are not read, unless one was asked for.
     skipped: Vec<SkippedSheet>,
+    hidden_rows: Option<u64>,
     faults: Vec<RowFault>,
     faults_cut: bool,
 }
@@ -216,6 +217,7 @@ pub(in crate::http) async fn show(
         preview: preview::Shown::of(&run.details),
         sheets: tally::sheets(&run.details).unwrap_or_default(),
         skipped: tally::skipped(&run.details),
+        hidden_rows: tally::hidden(&run.details),
         faults_cut: i64::try_from(faults.len()).is_ok_and(|n| n >= N_FAULTS),
         faults,
         import: import.into(),

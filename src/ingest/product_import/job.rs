@@ -319,6 +319,7 @@ impl<'a> Import<'a> {
             .await
             .context("the reader broke off")?
             .map_err(refused)?;
+        self.book.tallies.hide(summary.n_hidden);
         Ok(summary.n_rows)
     }
 

@@ -94,6 +94,10 @@ pub struct Results {
     pub archived_count: i64,
     /// What became of rows that the catalog had, lacked, or had otherwise.
     pub mode: String,
+    /// How many rows are hidden in the file: imported like others, or passed over where
+    /// `skip_hidden_rows` was asked for. Left out where there are none, or it cannot be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hidden_rows: Option<u64>,
     /// Whether nothing was written and the counts say what would have been.
     pub dry_run: bool,
     /// The first rows of each sort; of a dry run only.
@@ -117,7 +121,7 @@ pub struct Shown {
     /// What came of each sheet so far, where several are read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sheets: Option<Vec<Tally>>,
-    /// The sheets that are not read although several are, and why.
+    /// The sheets that are not read, and why, unless one was asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub skipped_sheets: Vec<SkippedSheet>,
     /// When it first began: ISO 8601, UTC.
@@ -192,6 +196,7 @@ async fn results(conn: &mut PgConnection, run: &Run) -> sqlx::Result<Results> {
         archived_count: of(|import| import.archived_count),
         dry_run: import.as_ref().is_some_and(|import| import.dry_run),
         mode: import.map_or_else(String::new, |import| import.mode),
+        hidden_rows: tally::hidden(&run.details),
         preview: run.details.get("preview").cloned(),
     })
 }

@@ -143,6 +143,7 @@ mod tests {
             rows_at_most: None,
             more: sheets.iter().enumerate().skip(1).map(further).collect(),
             skipped: Vec::new(),
+            left_out: Vec::new(),
         })
     }
 

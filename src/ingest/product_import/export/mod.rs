@@ -371,6 +371,7 @@ mod tests {
             rows_at_most: None,
             more: Vec::new(),
             skipped: Vec::new(),
+            left_out: Vec::new(),
         };
         let download = Download {
             id: RunId(7),

@@ -79,11 +79,11 @@ pub(crate) struct Taken {
     pub(crate) id: RunId,
     /// The import that the same file was before.
     pub(crate) same: Option<RunId>,
-    /// Which sheets are read, where several were asked for.
+    /// Which sheets are read, where it was not one that was asked for of several.
     sheets: Option<TakenSheets>,
 }
 
-/// The sheets of an import of several.
+/// The sheets of a workbook of several.
 #[derive(Debug)]
 struct TakenSheets {
     read: Vec<String>,
@@ -93,9 +93,11 @@ struct TakenSheets {
 impl TakenSheets {
     fn of(inspection: &Inspection) -> Option<Self> {
         let names = inspection.heads().filter_map(|head| head.sheet);
-        inspection.is_of_several().then(|| Self {
+        let skipped = inspection.skipped.iter().chain(&inspection.left_out);
+        let is_told = inspection.is_of_several() || !inspection.left_out.is_empty();
+        is_told.then(|| Self {
             read: names.map(str::to_owned).collect(),
-            skipped: inspection.skipped.clone(),
+            skipped: skipped.cloned().collect(),
         })
     }
 }

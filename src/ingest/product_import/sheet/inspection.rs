@@ -31,6 +31,9 @@ pub struct Inspection {
     /// The sheets that are not read although several are, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<SkippedSheet>,
+    /// The other sheets where nobody said which one to read, and why they are not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<SkippedSheet>,
 }
 
 /// A sheet that is read after the first.
@@ -44,7 +47,7 @@ pub struct FurtherSheet {
     pub mapping: Mapping,
 }
 
-/// A sheet that is not read although several are.
+/// A sheet that is not read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SkippedSheet {
     /// Its name.
@@ -61,6 +64,8 @@ impl SkippedSheet {
     pub const HIDDEN: &'static str = "hidden_sheet";
     /// A sheet before it has the same name.
     pub const REPEATED: &'static str = "repeated_name";
+    /// Nobody asked for it, and one before it has the required columns.
+    pub const FURTHER: &'static str = "further_sheet";
 }
 
 /// One of the sheets that are read.
@@ -122,6 +127,7 @@ impl Inspection {
             rows_at_most: _,
             more,
             skipped: _,
+            left_out: _,
         } = self;
         let file = serde_json::json!([format, sheet, header_row, mapping]);
         // as it was before there could be several, where there is one

@@ -110,8 +110,8 @@ fn look(path: &Path, options: &Options) -> Result<(Inspection, Option<Opened>), 
         return look_at_text(path, &aliases, options).map(|inspection| (inspection, None));
     };
     let mut workbook = rows::open_to_look(path, format, options)?;
-    let (found, skipped) = find_sheets(workbook.as_mut(), &aliases, options)?;
-    let inspection = inspection(format, found, skipped);
+    let (found, others) = find_sheets(workbook.as_mut(), &aliases, options)?;
+    let inspection = inspection(format, found, others, options);
     refuse_unused(&inspection, options)?;
     Ok((inspection, Opened::keep(workbook, source)))
 }
@@ -145,8 +145,8 @@ fn look_at_text(path: &Path, aliases: &Aliases, options: &Options) -> Result<Ins
     let dialect = dialect::detect(path, charset, aliases, options)?;
     let format = Format::Csv(dialect);
     let mut workbook = rows::open(path, format, options)?;
-    let (found, skipped) = find_sheets(workbook.as_mut(), aliases, options)?;
-    let mut inspection = inspection(format, found, skipped);
+    let (found, others) = find_sheets(workbook.as_mut(), aliases, options)?;
+    let mut inspection = inspection(format, found, others, options);
     let n_rows = scan.n_lines.saturating_sub(inspection.header_row.into());
     inspection.rows_at_most = Some(n_rows);
     inspection.sheet = None;
@@ -154,7 +154,16 @@ fn look_at_text(path: &Path, aliases: &Aliases, options: &Options) -> Result<Ins
     Ok(inspection)
 }
 
-fn inspection(format: Format, found: Found, skipped: Vec<SkippedSheet>) -> Inspection {
+fn inspection(
+    format: Format,
+    found: Found,
+    others: Vec<SkippedSheet>,
+    options: &Options,
+) -> Inspection {
+    let (skipped, left_out) = match options.sheets {
+        Some(_) => (others, Vec::new()),
+        None => (Vec::new(), others),
+    };
     let FurtherSheet {
         sheet,
         header_row,
@@ -168,6 +177,7 @@ fn inspection(format: Format, found: Found, skipped: Vec<SkippedSheet>) -> Inspe
         rows_at_most: found.rows_at_most,
         more: found.more,
         skipped,
+        left_out,
     }
 }
 
@@ -210,7 +220,8 @@ fn find_sheets(
     let chosen = choice::choose(workbook.sheets(), options)?;
     let mut found: Option<Found> = None;
     let mut without: Vec<(String, NoHeader)> = Vec::new();
-    for sheet in chosen.names {
+    let mut names = chosen.names.into_iter();
+    for sheet in names.by_ref() {
         let rows_at_most = workbook.verify(&sheet)?;
         // the header row is one of them
         let rows_at_most = rows_at_most.map(|n_rows| n_rows.saturating_sub(1));
@@ -240,8 +251,11 @@ fn find_sheets(
     }
     match found {
         None => Err(no_header(without)),
-        Some(found) if options.sheets.is_none() => Ok((found, Vec::new())),
-        Some(found) => Ok((found, passed_over(without, chosen.hidden, chosen.repeated))),
+        Some(found) => {
+            let further = names.collect();
+            let others = passed_over(without, further, chosen.hidden, chosen.repeated);
+            Ok((found, others))
+        }
     }
 }
 
@@ -260,27 +274,40 @@ fn no_header(without: Vec<(String, NoHeader)>) -> Refusal {
 
 fn passed_over(
     without: Vec<(String, NoHeader)>,
+    further: Vec<String>,
     hidden: Vec<String>,
     repeated: Vec<String>,
 ) -> Vec<SkippedSheet> {
+    let named = |names: Vec<String>, code: &'static str, message: &'static str| {
+        let names = names.into_iter().take(choice::MAX_SHEETS);
+        names.map(move |sheet| SkippedSheet {
+            sheet,
+            code: code.to_owned(),
+            message: message.to_owned(),
+        })
+    };
+    let further = named(
+        further,
+        SkippedSheet::FURTHER,
+        "only the first sheet with the required columns is read; sheets=all reads this one, too",
+    );
+    let hidden = named(
+        hidden,
+        SkippedSheet::HIDDEN,
+        "the sheet is hidden; include_hidden_sheets reads it",
+    );
+    let repeated = named(
+        repeated,
+        SkippedSheet::REPEATED,
+        "another sheet has the same name; rename one of them",
+    );
     let without = without.into_iter().map(|(sheet, none)| SkippedSheet {
         sheet,
         code: none.refusal.code.to_owned(),
         message: none.refusal.message,
     });
-    let hidden = hidden.into_iter().take(choice::MAX_SHEETS);
-    let hidden = hidden.map(|sheet| SkippedSheet {
-        sheet,
-        code: SkippedSheet::HIDDEN.to_owned(),
-        message: "the sheet is hidden; include_hidden_sheets reads it".to_owned(),
-    });
-    let repeated = repeated.into_iter().take(choice::MAX_SHEETS);
-    let repeated = repeated.map(|sheet| SkippedSheet {
-        sheet,
-        code: SkippedSheet::REPEATED.to_owned(),
-        message: "another sheet has the same name; rename one of them".to_owned(),
-    });
-    without.chain(hidden).chain(repeated).collect()
+    let others = without.chain(further).chain(hidden);
+    others.chain(repeated).collect()
 }
 
 fn read_head(workbook: &mut dyn Workbook, sheet: &str, options: &Options) -> Result<Head, Refusal> {
