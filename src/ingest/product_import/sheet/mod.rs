@@ -31,6 +31,7 @@ mod scan;
 mod temporary;
 mod text;
 mod unpack;
+mod well_formed;
 mod xls;
 mod xlsb;
 mod xlsx;

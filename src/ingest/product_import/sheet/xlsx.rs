@@ -22,6 +22,7 @@ use super::package::{self, Package};
 use super::refusal::Refusal;
 use super::rows::{SheetName, Visitor, Workbook};
 use super::scan;
+use super::well_formed;
 
 /// Biggest table of shared strings, inflated. It is held in memory.
 pub(super) const MAX_STRINGS_BYTES: u64 = 1 << 30;
@@ -76,6 +77,7 @@ impl Workbook for Xlsx {
     }
 
     fn with_rows(&mut self, sheet: &str, f: Visitor<'_>) -> Result<(), Refusal> {
+        well_formed::check(archive::part(&mut self.archive, self.package.part(sheet)?)?)?;
         let damaged = |error: XlsxError| Refusal::damaged("the sheet", &error);
         let opened = contain("the sheet", || self.workbook.worksheet_cells_reader(sheet));
         let mut cells = opened?.map_err(damaged)?;

@@ -103,6 +103,35 @@ pub(super) fn with_parts_changed(archive: &[u8], changes: &[(prop::sample::Index
     bytes
 }
 
+/// Rows that other readers take for a part of an attribute.
+#[test]
+fn a_tag_within_a_tag_is_no_xml() {
+    let mut workbook = Workbook::new();
+    let sheet = workbook.add_worksheet();
+    sheet.write_row(0, 0, ["code", "name"]).unwrap();
+    for row in 1..60 {
+        let code = format!("C{row}");
+        sheet.write_row(row, 0, [code.as_str(), "x"]).unwrap();
+    }
+    let good = workbook.save_to_buffer().unwrap();
+    for (whole, broken) in [
+        ("<row r=\"30\"", "<row r=\"30"),
+        ("<c r=\"A30\"", "<c r=\"A30"),
+    ] {
+        let bytes = with_part(&good, "xl/worksheets/sheet1.xml", |part| {
+            let text = String::from_utf8(part).unwrap();
+            assert!(text.contains(whole));
+            text.replace(whole, broken).into_bytes()
+        });
+        let refusal = read_all(&Files::new().bytes(bytes), &Options::default()).unwrap_err();
+        assert_eq!(refusal.code, Refusal::INVALID_FILE_FORMAT);
+        assert!(
+            refusal.message.contains("a tag begins within another"),
+            "{refusal}"
+        );
+    }
+}
+
 pub(super) type Changes = Vec<(prop::sample::Index, u8)>;
 
 pub(super) fn changes() -> impl Strategy<Value = Changes> {
