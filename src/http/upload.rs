@@ -64,6 +64,9 @@ pub enum UploadError {
     /// No part has the name asked for.
     #[error("there is no field \"{0}\" with a file")]
     NoFile(&'static str),
+    /// Several parts have the name asked for.
+    #[error("there are several fields \"{0}\"; send one file at a time")]
+    SeveralFiles(&'static str),
     /// The file is larger than `http.max_upload_bytes`.
     #[error("the file is larger than {max_bytes} bytes")]
     TooLarge {
@@ -110,7 +113,10 @@ pub async fn receive(
     let (mut fields, mut dropped) = (Vec::new(), Vec::new());
     while let Some(mut part) = pace.wait(parts.next_field()).await? {
         let mut wanted = match part.name() {
-            Some(name) if name == field && found.is_none() => Some(Upload {
+            Some(name) if name == field && found.is_some() => {
+                return Err(UploadError::SeveralFiles(field));
+            }
+            Some(name) if name == field => Some(Upload {
                 file_name: clean(part.file_name().unwrap_or_default()),
                 file: app.blobs.create().await?,
                 fields: Vec::new(),

@@ -333,6 +333,9 @@ async fn an_upload_without_a_file_is_refused() {
     let other = Form::new().text("files", PRODUCTS);
     let other = server.post(path).multipart(other).send().await.unwrap();
     refused(other, 400, "no_file").await;
+    let two = form("one.csv", PRODUCTS.as_bytes()).part("file", Part::bytes(PRODUCTS.as_bytes()));
+    let two = server.post(path).multipart(two).send().await.unwrap();
+    refused(two, 400, "several_files").await;
     let torn = server
         .post(path)
         .header("content-type", "multipart/form-data; boundary=b");

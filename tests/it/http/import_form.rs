@@ -64,22 +64,6 @@ async fn a_long_mapping_counts_in_the_form_as_well() {
     assert_eq!(answer.status(), 202);
 }
 
-/// Another part of the file's name is another field.
-#[tokio::test]
-async fn the_first_file_is_the_one_that_is_imported() {
-    let server = Server::start().await;
-    let second = Part::bytes("no,headers\n1,2\n".as_bytes()).file_name("second.csv");
-    let both = form("first.csv", PRODUCTS).part("file", second);
-    assert_eq!(sent(&server, PATHS[0], both).await.status(), 202);
-    let taken: (String, i64) =
-        sqlx::query_as("SELECT file_name, file_size_bytes FROM catalog.imports")
-            .fetch_one(server.pool())
-            .await
-            .unwrap();
-    assert_eq!(taken.0, "first.csv");
-    assert_eq!(usize::try_from(taken.1), Ok(PRODUCTS.len()));
-}
-
 #[tokio::test]
 async fn whose_data_it_is_has_a_tenants_name() {
     let server = Server::start().await;

@@ -362,6 +362,7 @@ impl From<UploadError> for Refused {
         let (status, code) = match error {
             UploadError::NotMultipart => (StatusCode::BAD_REQUEST, "not_multipart"),
             UploadError::NoFile(_) => (StatusCode::BAD_REQUEST, "no_file"),
+            UploadError::SeveralFiles(_) => (StatusCode::BAD_REQUEST, "several_files"),
             UploadError::TooLarge { .. } => (StatusCode::BAD_REQUEST, Refusal::FILE_TOO_LARGE),
             UploadError::Broken(_) => (StatusCode::BAD_REQUEST, "broken_upload"),
             UploadError::Stalled => (StatusCode::REQUEST_TIMEOUT, "too_slow"),
