@@ -76,6 +76,7 @@ pub struct RowBuf {
     max_cell_bytes: usize,
     unclosed_quote: bool,
     is_hidden: bool,
+    is_cut: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -110,6 +111,7 @@ impl RowBuf {
             max_cell_bytes,
             unclosed_quote: false,
             is_hidden: false,
+            is_cut: false,
         }
     }
 
@@ -126,11 +128,16 @@ impl RowBuf {
         self.slots.clear();
         self.unclosed_quote = false;
         self.is_hidden = false;
+        self.is_cut = false;
     }
 
     /// Puts a cell in a column, from 0.
     pub fn set(&mut self, column: usize, cell: Cell<'_>) {
-        if column >= self.max_columns || matches!(cell, Cell::Empty | Cell::Text("")) {
+        if matches!(cell, Cell::Empty | Cell::Text("")) {
+            return;
+        }
+        if column >= self.max_columns {
+            self.is_cut = true;
             return;
         }
         let slot = match cell {
@@ -193,6 +200,12 @@ impl RowBuf {
     #[must_use]
     pub fn is_hidden(&self) -> bool {
         self.is_hidden
+    }
+
+    /// Whether it has cells beyond the columns that are kept.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.is_cut
     }
 
     /// Says that the last cell begins with a quote that is never closed.

@@ -63,7 +63,7 @@ impl Head {
     ) -> Result<(), Refusal> {
         let mut row = RowBuf::new(max_columns + 1, MAX_HEADER_CHARS * 4);
         while rows.next_row(&mut row)? && row.row_no() <= LAST_ROW {
-            let cells: Vec<String> = (0..row.width())
+            let mut cells: Vec<String> = (0..row.width())
                 .map(|column| {
                     let text = value::text(row.cell(column), epoch, MAX_HEADER_CHARS);
                     text.ok()
@@ -71,6 +71,9 @@ impl Head {
                         .map_or_else(String::new, Cow::into_owned)
                 })
                 .collect();
+            if row.is_cut() {
+                cells.resize(max_columns + 1, String::new());
+            }
             if cells.iter().any(|cell| !cell.is_empty()) {
                 self.rows.push((row.row_no(), cells));
             }

@@ -100,6 +100,20 @@ fn sizes() {
         Refusal::TOO_MANY_COLUMNS
     );
     assert_eq!(code_of("x,".repeat(70_000)), Refusal::TOO_MANY_COLUMNS);
+    let far = format!("code,name{}note\n1,x\n", ",".repeat(5_000));
+    assert_eq!(code_of(far), Refusal::TOO_MANY_COLUMNS);
+    let mut workbook = Workbook::new();
+    let sheet = workbook.add_worksheet();
+    sheet.write_row(0, 0, ["code", "name"]).unwrap();
+    sheet.write_row(1, 0, ["A", "x"]).unwrap();
+    sheet.write(1, 16_383, "a note").unwrap();
+    assert_eq!(read_ok(&files.xlsx(&mut workbook)).codes(), ["A"]);
+    let mut workbook = Workbook::new();
+    let sheet = workbook.add_worksheet();
+    sheet.write_row(0, 0, ["code", "name"]).unwrap();
+    sheet.write(0, 16_383, "note").unwrap();
+    let refusal = refused(&files.xlsx(&mut workbook));
+    assert_eq!(refusal.code, Refusal::TOO_MANY_COLUMNS);
 }
 
 #[test]
