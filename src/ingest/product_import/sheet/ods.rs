@@ -4,7 +4,7 @@
 //! `text:c` asks for, copies a cell as often as it is repeated, and waits
 //! forever for a table that never ends. Here the rows are streamed, and what
 //! is held is one row and one piece of XML of at most 16 MiB. A row that is
-//! repeated is given that often, a blank one is passed over.
+//! repeated is given that often, within limits, and a blank one is passed over.
 
 use std::io::{BufReader, Read};
 use std::path::Path;
@@ -23,6 +23,12 @@ const CONTENT: &str = "content.xml";
 const MAX_RUN_BYTES: usize = 16 << 20;
 /// Columns that a spreadsheet has at most; a value is repeated no further.
 const MAX_COLUMNS: usize = 16_384;
+/// Rows that are no more than repeats, in a sheet; no table of products has so many.
+const MAX_REPEATED_ROWS: u64 = 10_000;
+/// Bytes of what is repeated, as if it were written out, in a sheet.
+const MAX_REPEATED_BYTES: u64 = archive::FREE_BYTES;
+/// What a cell takes besides its text, written out.
+const CELL_BYTES: usize = 64;
 /// Text of a cell beyond this is not kept; cells are cut shorter later.
 const MAX_TEXT_BYTES: usize = 4 << 20;
 
@@ -179,30 +185,35 @@ struct OdsRows<R> {
     n_repeats: u32,
     cells: Vec<(usize, Owned)>,
     is_done: bool,
+    /// Rows so far that are repeats, and bytes of all that is.
+    n_repeated_rows: u64,
+    n_repeated_bytes: u64,
 }
 
 /// A cell kept while its row is repeated.
 enum Owned {
     Text(String),
-    Number(f64),
+    Number(f64, u8),
     Bool(bool),
     IsoDate(String),
     Duration(String),
     Error(String),
+    Uncalculated,
 }
 
 impl Owned {
     fn cell(&self) -> Cell<'_> {
         match self {
             Self::Text(text) => Cell::Text(text),
-            Self::Number(value) => Cell::Number {
+            Self::Number(value, digits) => Cell::Number {
                 value: *value,
-                digits: 0,
+                digits: *digits,
             },
             Self::Bool(value) => Cell::Bool(*value),
             Self::IsoDate(text) => Cell::IsoDate(text),
             Self::Duration(text) => Cell::Duration(text),
             Self::Error(text) => Cell::Error(text),
+            Self::Uncalculated => Cell::Uncalculated,
         }
     }
 }
@@ -232,6 +243,8 @@ impl<R: Read> OdsRows<R> {
             n_repeats: 0,
             cells: Vec::new(),
             is_done: false,
+            n_repeated_rows: 0,
+            n_repeated_bytes: 0,
         }
     }
 
@@ -243,7 +256,11 @@ impl<R: Read> OdsRows<R> {
                     let n_repeats = count(&element, "number-rows-repeated");
                     self.row_no = self.row_no.saturating_add(n_repeats);
                     self.read_cells()?;
-                    self.n_repeats = if self.cells.is_empty() { 0 } else { n_repeats };
+                    let is_blank =
+                        |cell: &Owned| matches!(cell, Owned::Text(text) if text.is_empty());
+                    let is_blank = self.cells.iter().all(|(_, cell)| is_blank(cell));
+                    self.n_repeats = if is_blank { 0 } else { n_repeats };
+                    self.bound_repeats()?;
                     return Ok(true);
                 }
                 Event::End(element) if element.name().as_ref() == "table:table" => {
@@ -253,6 +270,31 @@ impl<R: Read> OdsRows<R> {
                 _ => {}
             }
         }
+    }
+
+    /// Counts the repeats of the row in `cells`: a few bytes must not become millions of rows, each
+    /// with its errors.
+    fn bound_repeats(&mut self) -> Result<(), Refusal> {
+        let n_more = u64::from(self.n_repeats.saturating_sub(1));
+        let bytes = self
+            .cells
+            .iter()
+            .map(|(_, cell)| cell.cell().text_bytes() + CELL_BYTES);
+        let bytes = u64::try_from(bytes.sum::<usize>()).unwrap_or(u64::MAX);
+        self.n_repeated_rows = self.n_repeated_rows.saturating_add(n_more);
+        self.n_repeated_bytes = self
+            .n_repeated_bytes
+            .saturating_add(n_more.saturating_mul(bytes));
+        if self.n_repeated_rows > MAX_REPEATED_ROWS || self.n_repeated_bytes > MAX_REPEATED_BYTES {
+            let n_row = self.row_no.saturating_sub(self.n_repeats.saturating_sub(1));
+            return Err(Refusal::archive(format!(
+                "row {n_row} is there {} times over; with those before it more than \
+                 {MAX_REPEATED_ROWS} repeated rows, or {MAX_REPEATED_BYTES} bytes of them, are not \
+                 read",
+                self.n_repeats
+            )));
+        }
+        Ok(())
     }
 
     fn read_cells(&mut self) -> Result<(), Refusal> {
@@ -278,6 +320,9 @@ impl<R: Read> OdsRows<R> {
                 let last = end
                     .min(MAX_COLUMNS)
                     .min(column + 1 + MAX_TEXT_BYTES / (text.len() + 1));
+                let n_more = last.saturating_sub(column + 1) * (text.len() + CELL_BYTES);
+                let n_more = u64::try_from(n_more).unwrap_or(u64::MAX);
+                self.n_repeated_bytes = self.n_repeated_bytes.saturating_add(n_more);
                 for at in column..last {
                     if let Some(cell) = said.cell(&text) {
                         self.cells.push((at, cell));
@@ -360,6 +405,7 @@ fn count(element: &BytesStart<'_>, name: &str) -> u32 {
 struct Said {
     kind: String,
     is_error: bool,
+    is_formula: bool,
     value: Option<String>,
 }
 
@@ -375,6 +421,7 @@ impl Said {
             };
             match key {
                 "office:value-type" => found.kind = text().unwrap_or_default(),
+                "table:formula" => found.is_formula = true,
                 "calcext:value-type" => found.is_error = text().as_deref() == Some("error"),
                 "office:value"
                 | "office:date-value"
@@ -388,7 +435,12 @@ impl Said {
     }
 
     fn is_empty(&self, text: &str) -> bool {
-        self.kind.is_empty() && self.value.is_none() && text.is_empty()
+        self.kind.is_empty() && self.value.is_none() && text.is_empty() && !self.is_formula
+    }
+
+    /// Whether it is a formula without a value; an empty text is one.
+    fn is_uncalculated(&self, text: &str) -> bool {
+        self.is_formula && self.kind != "string" && self.value.is_none() && text.is_empty()
     }
 
     fn cell(&self, text: &str) -> Option<Owned> {
@@ -396,9 +448,12 @@ impl Said {
         if self.is_error {
             return Some(Owned::Error(text.to_owned()));
         }
+        if self.is_uncalculated(text) {
+            return Some(Owned::Uncalculated);
+        }
         match self.kind.as_str() {
             "float" | "percentage" | "currency" => match value().parse::<f64>() {
-                Ok(number) => Some(Owned::Number(number)),
+                Ok(number) => Some(Owned::Number(number, leading_zeros(number, text))),
                 Err(_) => Some(Owned::Text(value())),
             },
             "boolean" => Some(Owned::Bool(value() == "true")),
@@ -413,6 +468,19 @@ impl Said {
             _ => Some(Owned::Text(text.to_owned())),
         }
     }
+}
+
+/// Returns how many digits a whole number is shown with where zeros lead it, as the format `00000`
+/// has them; else 0.
+fn leading_zeros(number: f64, shown: &str) -> u8 {
+    let is_it = shown.len() > 1
+        && shown.starts_with('0')
+        && shown.bytes().all(|byte| byte.is_ascii_digit())
+        && shown.parse() == Ok(number);
+    u8::try_from(shown.len())
+        .ok()
+        .filter(|_| is_it)
+        .unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -453,6 +521,49 @@ mod tests {
             n_cells > 1 && n_bytes < 2 * MAX_TEXT_BYTES,
             "{n_cells}: {n_bytes}"
         );
+    }
+
+    #[test]
+    fn what_is_repeated_counts_as_if_it_were_written_out() {
+        let read = |xml: String| {
+            let text = BufReader::new(ShortRuns::new(xml.as_bytes(), MAX_RUN_BYTES));
+            let mut reader = Reader::from_reader(text);
+            reader.config_mut().expand_empty_elements = true;
+            reader.config_mut().check_end_names = false;
+            let mut rows = OdsRows::new(Content {
+                reader,
+                buffer: Vec::new(),
+            });
+            let (mut row, mut n_rows) = (RowBuf::new(2_000, 100), 0);
+            while rows.next_row(&mut row)? {
+                n_rows += 1;
+            }
+            Ok(n_rows)
+        };
+        let table = |rows: &[(u32, String)]| {
+            let rows = rows.iter().map(|(n, cells)| {
+                format!(
+                    "<table:table-row table:number-rows-repeated=\"{n}\">{cells}</table:table-row>"
+                )
+            });
+            format!("<table:table>{}</table:table>", rows.collect::<String>())
+        };
+        let code = |result: Result<i32, Refusal>| result.map_err(|refusal| refusal.code);
+        let empty = "<table:table-cell/>".to_owned();
+        let no_text = repeated(3, "");
+        assert_eq!(code(read(table(&[(5_000, repeated(2, "x"))]))), Ok(5_000));
+        let blanks = table(&[(1_048_000, empty), (500, no_text), (1, repeated(1, "x"))]);
+        assert_eq!(code(read(blanks)), Ok(1));
+        let refused = Err(Refusal::ARCHIVE_LIMITS);
+        assert_eq!(code(read(table(&[(1_048_570, repeated(2, "x"))]))), refused);
+        assert_eq!(
+            code(read(table(&[(5_000, repeated(1_002, "#N/A"))]))),
+            refused
+        );
+        let often = vec![(900, repeated(1, "x")); 12];
+        assert_eq!(code(read(table(&often))), refused);
+        let wide = vec![(1, repeated(1_002, "#N/A")); 2_000];
+        assert_eq!(code(read(table(&wide))), refused);
     }
 
     #[test]

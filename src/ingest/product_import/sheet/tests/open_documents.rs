@@ -138,7 +138,45 @@ fn counts_that_would_fill_the_memory_do_not() {
     };
     let path = Files::new();
     let refusal = read_all(&path.bytes(document(&(headers + &many))), &options).unwrap_err();
-    assert_eq!(refusal.code, Refusal::TOO_MANY_ROWS);
+    assert_eq!(refusal.code, Refusal::ARCHIVE_LIMITS);
+}
+
+#[test]
+fn numbers_as_they_are_shown_and_formulas_that_are_not() {
+    let number = |value: &str, shown: &str| {
+        format!(
+            "<table:table-cell office:value-type=\"float\" office:value=\"{value}\">\
+             <text:p>{shown}</text:p></table:table-cell>"
+        )
+    };
+    let formula = |rest: &str| format!("<table:table-cell table:formula=\"of:=2+3\"{rest}/>");
+    let empty = " office:value-type=\"string\" office:string-value=\"\"";
+    let found = read_sheet(
+        &[
+            row(&[
+                number("123", "00123"),
+                text("a"),
+                text(""),
+                number("7", "7"),
+            ]),
+            row(&[number("12", "012.0"), text("b"), text(""), formula(empty)]),
+            row(&[
+                text("C"),
+                text("c"),
+                formula(""),
+                formula(" office:value-type=\"float\""),
+            ]),
+            row(&[text("D"), formula(""), text(""), text("")]),
+        ]
+        .concat(),
+    );
+    assert_eq!(found.codes(), ["00123", "12"]);
+    let faults = [
+        (4, "price", "formula_without_value"),
+        (4, "note", "formula_without_value"),
+        (5, "name", "formula_without_value"),
+    ];
+    assert_eq!(found.faults(), faults);
 }
 
 #[test]
