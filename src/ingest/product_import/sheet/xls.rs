@@ -13,7 +13,7 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
-use calamine::{Dimensions, Reader, SheetType, SheetVisible};
+use calamine::{Dimensions, Reader, SheetType, SheetVisible, XlsOptions};
 
 use super::super::row::cell::{Epoch, RowBuf};
 use super::calamine_cell::{borrowed, contain, put};
@@ -24,6 +24,9 @@ use super::rows::{Rows, SheetName, Visitor, Workbook};
 
 /// Most cells of the rectangles of all sheets together.
 const MAX_CELLS: u64 = 65_536 * 128;
+
+/// The code page of UTF-16.
+const UTF_16: u16 = 1200;
 
 /// An Excel 97–2003 workbook, read into memory.
 pub(super) struct Xls {
@@ -38,9 +41,18 @@ impl Xls {
     /// [`Refusal::PASSWORD_PROTECTED`]; [`Refusal::FILE_TOO_LARGE`] when the sheets' rectangles are
     /// too big; [`Refusal::INVALID_FILE_FORMAT`] when it is damaged.
     pub(super) fn open(path: &Path) -> Result<Self, Refusal> {
-        check_stream(&Compound::open(path)?.workbook()?)?;
+        let stream = Compound::open(path)?.workbook()?;
+        check_stream(&stream)?;
+        let mut options = XlsOptions::default();
+        if is_unicode(&stream) {
+            // whatever code page is named: calamine would take it for that of UTF-16
+            options.force_codepage = Some(UTF_16);
+        }
+        drop(stream);
         let file = BufReader::new(File::open(path)?);
-        match contain("the workbook", || calamine::Xls::new(file))? {
+        match contain("the workbook", || {
+            calamine::Xls::new_with_options(file, options)
+        })? {
             Ok(workbook) => Ok(Self { workbook }),
             Err(calamine::XlsError::Password) => Err(ole::password_protected()),
             Err(error) => Err(Refusal::damaged("the workbook", &error)),
@@ -122,6 +134,12 @@ impl Rows for DenseRows<'_> {
     }
 }
 
+/// Whether the workbook is of Excel 97 or later, whose texts are UTF-16; those before have a code
+/// page.
+fn is_unicode(stream: &[u8]) -> bool {
+    u16_at(stream, 0) == Some(0x0809) && u16_at(stream, 4) == Some(0x0600)
+}
+
 /// Refuses what would make calamine allocate more than the file deserves, by walking over the
 /// records of the workbook and its sheets (\[MS-XLS\] 2.3) as it will.
 fn check_stream(stream: &[u8]) -> Result<(), Refusal> {
@@ -135,7 +153,8 @@ fn check_stream(stream: &[u8]) -> Result<(), Refusal> {
                 let at = u32_at(data, 0).and_then(|at| usize::try_from(at).ok());
                 let sheet = at.and_then(|at| stream.get(at..));
                 let sheet = sheet.ok_or_else(|| Refusal::format("the workbook is damaged"))?;
-                n_cells = n_cells.saturating_add(rectangle(sheet));
+                let n_more = rectangle(sheet).ok_or_else(broken_off)?;
+                n_cells = n_cells.saturating_add(n_more);
             }
             _ => {}
         }
@@ -164,10 +183,15 @@ fn records(stream: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     })
 }
 
-/// Returns the cells of the rectangle around a sheet's cells, or of the one it declares.
+fn broken_off() -> Refusal {
+    Refusal::format("a sheet of the workbook is damaged: its records break off before its end")
+}
+
+/// Returns the cells of the rectangle around a sheet's cells, or of the one it declares; `None` where
+/// its records do not lead to the one that ends it, so that rows may be missing.
 ///
 /// Cells of charts inside the sheet are counted too, which calamine passes over: rather too much.
-fn rectangle(sheet: &[u8]) -> u64 {
+fn rectangle(sheet: &[u8]) -> Option<u64> {
     let mut declared = 0;
     let mut rows = Extent::default();
     let mut columns = Extent::default();
@@ -175,11 +199,11 @@ fn rectangle(sheet: &[u8]) -> u64 {
     let mut depth = 0_u32;
     while let (Some(kind), Some(len)) = (u16_at(rest, 0), u16_at(rest, 2)) {
         let end = 4 + usize::from(len);
-        let Some(data) = rest.get(4..end) else { break };
+        let data = rest.get(4..end)?;
         rest = rest.get(end..).unwrap_or_default();
         match kind {
             0x0809 => depth += 1,
-            0x000a if depth <= 1 => break,
+            0x000a if depth <= 1 => return Some(declared.max(rows.len() * columns.len())),
             0x000a => depth -= 1,
             0x0200 => declared = declared.max(declared_cells(data)),
             // a formula's text; without a formula before it calamine takes it for cell A1
@@ -201,7 +225,7 @@ fn rectangle(sheet: &[u8]) -> u64 {
             _ => {}
         }
     }
-    declared.max(rows.len() * columns.len())
+    None
 }
 
 #[derive(Default)]

@@ -44,6 +44,20 @@ impl Xlsb {
             Err(error) => Err(Refusal::damaged("the workbook", &error)),
         }
     }
+
+    /// Returns the name of a sheet's part.
+    fn part(&mut self, sheet: &str) -> Result<String, Refusal> {
+        const BOOK: &str = "xl/workbook.bin";
+        let id = archive::part(&mut self.archive, BOOK)?;
+        let id = merged::xlsb::relationship(id, sheet)?;
+        let parts = package::relationships(&mut self.archive, "xl/_rels/workbook.bin.rels")?;
+        let part = parts
+            .into_iter()
+            .rfind(|part| Some(&part.id) == id.as_ref());
+        let part =
+            part.and_then(|it| archive::find(&self.archive, &package::join("xl", &it.target)));
+        part.ok_or_else(|| Refusal::format(format!("the sheet {sheet:.100} has no part")))
+    }
 }
 
 /// Inflates everything that will be read once, so that damage shows before the first row.
@@ -86,6 +100,8 @@ impl Workbook for Xlsb {
     }
 
     fn with_rows(&mut self, sheet: &str, f: Visitor<'_>) -> Result<(), Refusal> {
+        let part = self.part(sheet)?;
+        merged::xlsb::check(archive::part(&mut self.archive, &part)?)?;
         let damaged = |error: XlsbError| Refusal::damaged("the sheet", &error);
         let opened = contain("the sheet", || self.workbook.worksheet_cells_reader(sheet));
         let mut cells = opened?.map_err(damaged)?;
@@ -96,17 +112,7 @@ impl Workbook for Xlsb {
     }
 
     fn merged(&mut self, sheet: &str) -> Result<Vec<merged::Range>, Refusal> {
-        const BOOK: &str = "xl/workbook.bin";
-        let id = archive::part(&mut self.archive, BOOK)?;
-        let id = merged::xlsb::relationship(id, sheet)?;
-        let parts = package::relationships(&mut self.archive, "xl/_rels/workbook.bin.rels")?;
-        let part = parts
-            .into_iter()
-            .rfind(|part| Some(&part.id) == id.as_ref());
-        let part =
-            part.and_then(|it| archive::find(&self.archive, &package::join("xl", &it.target)));
-        let part =
-            part.ok_or_else(|| Refusal::format(format!("the sheet {sheet:.100} has no part")))?;
+        let part = self.part(sheet)?;
         merged::xlsb::read(archive::part(&mut self.archive, &part)?)
     }
 

@@ -1,6 +1,7 @@
 //! The merged ranges of an xlsb, by its records (\[MS-XLSB\] 2.1.4 and 2.4.675).
 
 use std::io::{self, BufReader, Read};
+use std::ops::RangeInclusive;
 
 use super::super::refusal::Refusal;
 use super::{Range, add, refusal};
@@ -9,6 +10,10 @@ use super::{Range, add, refusal};
 const MERGE_CELL: u16 = 176;
 /// A sheet of the workbook: its state, its number, its relationship, its name.
 const BUNDLE_SHEET: u16 = 156;
+/// The end of a sheet's rows.
+const END_SHEET_DATA: u16 = 146;
+/// Cells that do not name their column, from blanks to shared strings.
+const SHORT_CELLS: RangeInclusive<u16> = 12..=18;
 /// Bytes of a record that are kept: a name has 31 characters, a relationship 255.
 const LONGEST: u64 = 2048;
 
@@ -57,6 +62,32 @@ pub(in super::super::super::sheet) fn relationship(
         Ok(())
     })?;
     Ok(found)
+}
+
+/// Refuses a sheet's part of which calamine would read some of the cells.
+///
+/// # Errors
+///
+/// [`Refusal::INVALID_FILE_FORMAT`] where its rows do not end, or cells are of a kind that is not
+/// read.
+pub(in super::super::super::sheet) fn check(part: impl Read) -> Result<(), Refusal> {
+    let mut part = BufReader::new(part);
+    while let Some((found, len)) = head(&mut part)? {
+        if SHORT_CELLS.contains(&found) {
+            return Err(Refusal::format(
+                "the sheet is written with short records, which are not read; save it as xlsx",
+            ));
+        }
+        if found == END_SHEET_DATA {
+            return Ok(());
+        }
+        if io::copy(&mut part.by_ref().take(len), &mut io::sink())? < len {
+            break;
+        }
+    }
+    Err(Refusal::format(
+        "the sheet is damaged: its records break off before the end of its rows",
+    ))
 }
 
 /// Calls `f` with the first bytes of each record of a kind.

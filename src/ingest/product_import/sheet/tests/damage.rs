@@ -132,6 +132,51 @@ fn a_tag_within_a_tag_is_no_xml() {
     }
 }
 
+fn replaced(bytes: &[u8], what: &[u8], with: &[u8]) -> Vec<u8> {
+    let at = memchr::memmem::rfind(bytes, what).unwrap();
+    let (before, behind) = (&bytes[..at], &bytes[at + what.len()..]);
+    [before, with, behind].concat()
+}
+
+/// Rows behind the damage would be missing, of which nobody would hear.
+#[test]
+fn binary_sheets_that_do_not_end_are_refused() {
+    let sheet = |what: &[u8], with: &[u8]| {
+        let part = "xl/worksheets/sheet1.bin";
+        with_part(&xlsb::workbook(), part, |part| replaced(&part, what, with))
+    };
+    let end = [0x92, 0x01, 0];
+    let short = [&[0x0d, 8, 0, 0, 0, 0, 0, 0, 0, 0][..], &end].concat();
+    let xls = include_bytes!("../../fixtures/products.xls");
+    for (bytes, words) in [
+        (sheet(&end, &[0x99, 0x01, 0]), "break off"),
+        (sheet(&end, &short), "short records"),
+        (
+            replaced(xls, &[0x0a, 0, 0, 0], &[0x0b, 0, 0, 0]),
+            "break off",
+        ),
+    ] {
+        let refusal = read_all(&Files::new().bytes(bytes), &Options::default()).unwrap_err();
+        assert_eq!(refusal.code, Refusal::INVALID_FILE_FORMAT);
+        assert!(refusal.message.contains(words), "{refusal}");
+    }
+}
+
+/// Some programs name the code page of their own system, and write UTF-16 all the same.
+#[test]
+fn a_code_page_beside_utf_16_is_not_believed() {
+    let xls = include_bytes!("../../fixtures/products.xls");
+    let other = replaced(
+        xls,
+        &[0x42, 0, 2, 0, 0xb0, 0x04],
+        &[0x42, 0, 2, 0, 0xe4, 0x04],
+    );
+    let files = Files::new();
+    let expected = read_ok(&files.bytes(xls));
+    assert!(!expected.rows.is_empty());
+    assert_eq!(read_ok(&files.bytes(other)), expected);
+}
+
 pub(super) type Changes = Vec<(prop::sample::Index, u8)>;
 
 pub(super) fn changes() -> impl Strategy<Value = Changes> {
