@@ -75,6 +75,8 @@ pub struct RowBuf {
     max_columns: usize,
     max_cell_bytes: usize,
     unclosed_quote: bool,
+    /// Lines that a quote swallowed; 0 where none did.
+    n_swallowed: u32,
     is_hidden: bool,
     is_cut: bool,
 }
@@ -110,6 +112,7 @@ impl RowBuf {
             max_columns,
             max_cell_bytes,
             unclosed_quote: false,
+            n_swallowed: 0,
             is_hidden: false,
             is_cut: false,
         }
@@ -127,6 +130,7 @@ impl RowBuf {
         self.text.clear();
         self.slots.clear();
         self.unclosed_quote = false;
+        self.n_swallowed = 0;
         self.is_hidden = false;
         self.is_cut = false;
     }
@@ -217,6 +221,17 @@ impl RowBuf {
     #[must_use]
     pub fn has_unclosed_quote(&self) -> bool {
         self.unclosed_quote
+    }
+
+    /// Says that a quote made so many lines a part of one cell, and text follows where it closes.
+    pub fn mark_stray_quote(&mut self, n_lines: u32) {
+        self.n_swallowed = n_lines;
+    }
+
+    /// Returns how many lines a stray quote made a part of one cell; `None` where there is no such.
+    #[must_use]
+    pub fn stray_quote(&self) -> Option<u32> {
+        (self.n_swallowed > 0).then_some(self.n_swallowed)
     }
 
     /// Returns the row's number as the user sees it, from 1.

@@ -139,6 +139,9 @@ impl Checker {
         if row.has_unclosed_quote() {
             draft.fault(None, Cell::Empty, &Fault::UnclosedQuote);
         }
+        if let Some(n_lines) = row.stray_quote() {
+            draft.fault(None, Cell::Empty, &Fault::StrayQuote { n_lines });
+        }
         for column in &self.mapping.columns {
             let cell = self.cell(row, column);
             draft.read(column, cell, &mut self.seen, &self.spots);
@@ -197,7 +200,9 @@ impl Checker {
 
     fn is_blank(&self, row: &RowBuf) -> bool {
         let mut columns = self.mapping.kept();
-        columns.all(|column| is_blank(row.cell(column.index))) && !row.has_unclosed_quote()
+        columns.all(|column| is_blank(row.cell(column.index)))
+            && !row.has_unclosed_quote()
+            && row.stray_quote().is_none()
     }
 
     fn extra_cell<'r>(&self, row: &'r RowBuf) -> Option<Cell<'r>> {

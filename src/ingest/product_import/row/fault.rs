@@ -57,12 +57,17 @@ pub enum Fault {
         /// What is counted: `characters` or `bytes`.
         unit: &'static str,
     },
-    /// Holds a character that no text may have (U+0000).
+    /// Holds a character that no text may have (U+0000), or bytes that are none of the encoding.
     InvalidCharacter,
     /// There are values beyond the last header, as after a delimiter that was not quoted.
     TooManyCells,
     /// A quote is opened and never closed, so that the rest of the file is in one cell.
     UnclosedQuote,
+    /// A quote is opened, and text follows where the next one closes it, lines below.
+    StrayQuote {
+        /// The lines that so became part of one cell.
+        n_lines: u32,
+    },
 }
 
 impl Fault {
@@ -89,7 +94,7 @@ impl Fault {
             Self::TooLong { .. } => "too_long",
             Self::InvalidCharacter => "invalid_character",
             Self::TooManyCells => "too_many_cells",
-            Self::UnclosedQuote => "unclosed_quote",
+            Self::UnclosedQuote | Self::StrayQuote { .. } => "unclosed_quote",
         }
     }
 
@@ -147,7 +152,10 @@ impl Fault {
                  spreadsheet program, save it, and import it again"
             ),
             Self::TooLong { max, unit } => format!("{column} is longer than {max} {unit}"),
-            Self::InvalidCharacter => format!("{column} holds the character U+0000"),
+            Self::InvalidCharacter => format!(
+                "{column} holds the character U+0000, or bytes that are no text of the file's \
+                 encoding; correct it, or name the encoding"
+            ),
             Self::TooManyCells => format!(
                 "there is a value (\"{value}\") beyond the last header; is a delimiter not quoted?"
             ),
@@ -155,6 +163,11 @@ impl Fault {
                 "a quote opened in this row is never closed; the rest of the file is part of it"
                     .to_owned()
             }
+            Self::StrayQuote { n_lines } => format!(
+                "a quote opened in this row closes {n_lines} lines below in the middle of a text, \
+                 and none of these lines was imported; take the stray quote away, or double it in a \
+                 quoted cell"
+            ),
         }
     }
 }

@@ -15,6 +15,7 @@ use super::merged;
 use super::options::Dialect;
 use super::refusal::Refusal;
 use super::rows::{Rows, SheetName, Visitor, Workbook};
+use super::stray_quote::StrayQuote;
 use super::text::Utf8Text;
 
 /// Biggest row: 1,024 cells of 32,767 letters. A quote that is never closed runs into it.
@@ -53,7 +54,11 @@ impl Workbook for Delimited {
 
     fn with_rows(&mut self, _sheet: &str, f: Visitor<'_>) -> Result<(), Refusal> {
         self.file.seek(SeekFrom::Start(0))?;
-        let text = Utf8Text::new(BufReader::new(&self.file), self.dialect.charset);
+        let text = Utf8Text::new(
+            BufReader::new(&self.file),
+            self.dialect.charset,
+            self.dialect.is_strict,
+        );
         f(&mut DelimitedRows::new(text, self.dialect)?)
     }
 }
@@ -68,11 +73,23 @@ fn parser(dialect: Dialect) -> Reader {
     builder.build()
 }
 
+/// What is wrong with the quotes of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Quotes {
+    Closed,
+    /// The last one is open at the end of the text.
+    Open,
+    /// One swallowed so many lines and closes in the middle of a text.
+    Stray(u32),
+}
+
 /// The rows of a delimited text.
 pub(super) struct DelimitedRows<R> {
     text: R,
     parser: Reader,
     quote: Option<u8>,
+    /// Looks for stray quotes; `None`: nobody does.
+    stray: Option<StrayQuote>,
     input: Vec<u8>,
     start: usize,
     end: usize,
@@ -93,6 +110,9 @@ impl<R: Read> DelimitedRows<R> {
             text,
             parser: parser(dialect),
             quote: dialect.quote.byte(),
+            stray: (dialect.quote.byte())
+                .filter(|_| dialect.is_strict)
+                .map(|quote| StrayQuote::new(quote, dialect.delimiter)),
             input: vec![0; Self::BUFFER],
             start: 0,
             end: 0,
@@ -146,13 +166,17 @@ impl<R: Read> DelimitedRows<R> {
         Ok(false)
     }
 
-    /// Parses one row into `fields` and `ends`; returns its number of cells and whether its last
-    /// quote is open.
-    fn parse(&mut self) -> Result<(usize, bool), Refusal> {
+    /// Parses one row into `fields` and `ends`; returns its number of cells and what is wrong with
+    /// its quotes.
+    fn parse(&mut self) -> Result<(usize, Quotes), Refusal> {
         let (mut n_bytes, mut n_ends, mut n_quotes) = (0, 0, 0);
         let mut last = 0;
+        let mut stray = self.stray.clone();
+        // where the bytes begin that `stray` has not looked at
+        let mut unseen;
         loop {
             self.fill()?;
+            unseen = self.start;
             let input = self.input.get(self.start..self.end).unwrap_or_default();
             let fields = self.fields.get_mut(n_bytes..).unwrap_or_default();
             let ends = self.ends.get_mut(n_ends..).unwrap_or_default();
@@ -171,12 +195,35 @@ impl<R: Read> DelimitedRows<R> {
                 ReadRecordResult::OutputEndsFull => self.grow_ends()?,
                 ReadRecordResult::Record | ReadRecordResult::End => break,
             }
+            // few rows are parsed in pieces; the others are looked at where they have to be
+            if let Some(stray) = &mut stray {
+                stray.look(self.input.get(unseen..self.start).unwrap_or_default());
+            }
         }
         self.after_return = last == b'\r';
         // An odd quote alone may be an inch (`12" pipe`). At the end of the text, in a row that goes
         // over lines, it was opened and never closed.
         let is_open = self.is_end && n_quotes % 2 == 1 && self.has_line_end(n_bytes);
-        Ok((n_ends, is_open))
+        let is_long = n_quotes > 0 && self.stray.is_some() && self.has_line_end(n_bytes);
+        if let Some(stray) = stray.as_mut().filter(|_| is_long && !is_open) {
+            stray.look(self.input.get(unseen..self.start).unwrap_or_default());
+            if stray.is_found() {
+                return Ok((n_ends, Quotes::Stray(self.n_line_ends(n_bytes))));
+            }
+        }
+        let quotes = if is_open {
+            Quotes::Open
+        } else {
+            Quotes::Closed
+        };
+        Ok((n_ends, quotes))
+    }
+
+    fn n_line_ends(&self, n_bytes: usize) -> u32 {
+        let fields = self.fields.get(..n_bytes).unwrap_or_default();
+        let count = |sign| memchr::memchr_iter(sign, fields).count();
+        let n_ends = count(b'\n').max(count(b'\r'));
+        u32::try_from(n_ends).unwrap_or(u32::MAX)
     }
 
     fn has_line_end(&self, n_bytes: usize) -> bool {
@@ -217,7 +264,7 @@ impl<R: Read> Rows for DelimitedRows<R> {
             return Ok(false);
         }
         self.row_no = self.row_no.saturating_add(1);
-        let (n_cells, is_open) = self.parse()?;
+        let (n_cells, quotes) = self.parse()?;
         row.start(self.row_no);
         let ends = self.ends.get(..n_cells).unwrap_or_default();
         let fields = self.fields.get(..ends.last().copied().unwrap_or(0));
@@ -229,8 +276,10 @@ impl<R: Read> Rows for DelimitedRows<R> {
             row.set(column, Cell::Text(text));
             start = *end;
         }
-        if is_open {
-            row.mark_unclosed_quote();
+        match quotes {
+            Quotes::Closed => {}
+            Quotes::Open => row.mark_unclosed_quote(),
+            Quotes::Stray(n_lines) => row.mark_stray_quote(n_lines),
         }
         Ok(true)
     }

@@ -31,7 +31,7 @@ pub(super) fn detect(
 ) -> Result<Dialect, Refusal> {
     let file = std::fs::File::open(path)?;
     let mut sample = Vec::new();
-    Utf8Text::new(BufReader::new(file), charset)
+    Utf8Text::new(BufReader::new(file), charset, true)
         .take(SAMPLE_BYTES)
         .read_to_end(&mut sample)?;
     let named = sep_line(&sample);
@@ -48,6 +48,7 @@ pub(super) fn detect(
             quote: options
                 .csv_quote
                 .unwrap_or_else(|| quote(&sample, delimiter)),
+            is_strict: true,
         };
         let mut rows = DelimitedRows::new(sample.as_slice(), candidate)?;
         // a delimiter with which the sample is one endless row is not the one

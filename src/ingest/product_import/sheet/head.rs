@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::super::row::cell::{Epoch, RowBuf};
+use super::super::row::cell::{Cell, Epoch, RowBuf};
 use super::super::row::field::Aliases;
 use super::super::row::header::{HeaderFault, Mapping, cut, explain_missing, map};
 use super::super::row::value;
@@ -63,9 +63,11 @@ impl Head {
     ) -> Result<(), Refusal> {
         let mut row = RowBuf::new(max_columns + 1, MAX_HEADER_CHARS * 4);
         while rows.next_row(&mut row)? && row.row_no() <= LAST_ROW {
+            let mut mended = String::new();
             let mut cells: Vec<String> = (0..row.width())
                 .map(|column| {
-                    let text = value::text(row.cell(column), epoch, MAX_HEADER_CHARS);
+                    let header = shown(row.cell(column), &mut mended);
+                    let text = value::text(header, epoch, MAX_HEADER_CHARS);
                     text.ok()
                         .flatten()
                         .map_or_else(String::new, Cow::into_owned)
@@ -134,6 +136,17 @@ impl Head {
                 Err(fault) => (false, fault.n_known(), cells.len()),
             });
         fits.max().unwrap_or_default()
+    }
+}
+
+/// Shows what could not be decoded in a header: its column must not be lost.
+fn shown<'c>(cell: Cell<'c>, mended: &'c mut String) -> Cell<'c> {
+    match cell {
+        Cell::Text(text) if text.contains('\0') => {
+            *mended = text.replace('\0', "\u{fffd}");
+            Cell::Text(mended)
+        }
+        cell => cell,
     }
 }
 

@@ -6,7 +6,7 @@ use twox_hash::XxHash3_64;
 use super::super::row::hash::FORMAT_VERSION;
 use super::super::row::header::Mapping;
 use super::merged::MergedCells;
-use super::options::{Format, Options};
+use super::options::{Dialect, Format, Options};
 
 /// Version of the rules of `check` and `value`: raised when the same file gives other rows.
 const RULES_VERSION: u32 = 1;
@@ -129,6 +129,14 @@ impl Inspection {
             skipped: _,
             left_out: _,
         } = self;
+        // as it was before texts were strict: whether this one is, is kept with it
+        let format = match *format {
+            Format::Csv(dialect) => Format::Csv(Dialect {
+                is_strict: false,
+                ..dialect
+            }),
+            format => format,
+        };
         let file = serde_json::json!([format, sheet, header_row, mapping]);
         // as it was before there could be several, where there is one
         let more = match more.as_slice() {

@@ -28,6 +28,7 @@ mod refusal;
 mod relay;
 mod rows;
 mod scan;
+mod stray_quote;
 mod temporary;
 mod text;
 mod unpack;

@@ -185,6 +185,10 @@ pub struct Dialect {
     /// Around cells in which delimiters and line ends are text.
     #[serde(default, skip_serializing_if = "Quote::is_double")]
     pub quote: Quote,
+    /// Whether bytes that are no text of the encoding, and quotes that swallow lines, are row errors;
+    /// imports that began before they were go on as they began.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_strict: bool,
 }
 
 /// What stands around cells of delimited text in which delimiters and line ends are text; inside,

@@ -3,7 +3,8 @@
 use std::io::{self, Read};
 
 use encoding_rs::{
-    CoderResult, Decoder, Encoding, UTF_8, UTF_16BE, UTF_16LE, WINDOWS_1250, WINDOWS_1252,
+    CoderResult, Decoder, DecoderResult, Encoding, UTF_8, UTF_16BE, UTF_16LE, WINDOWS_1250,
+    WINDOWS_1252,
 };
 
 use super::options::Charset;
@@ -44,8 +45,8 @@ pub(super) struct TextScan {
 
 /// Reads a text once: tells its encoding and counts its lines.
 ///
-/// The whole text is looked at, because one accented letter in row 400,000 decides. What is no
-/// UTF-8 is taken for windows-1252 or, by the letters in it, for windows-1250; other code pages
+/// The whole text is looked at, because one accented letter in row 400,000 decides. A few broken
+/// characters make no other encoding of UTF-8, and none do behind its mark. What is no UTF-8 is taken for windows-1252 or, by the letters in it, for windows-1250; other code pages
 /// (1251, 1253) cannot be told from these without guessing and have to be named.
 ///
 /// # Errors
@@ -55,7 +56,8 @@ pub(super) fn scan(mut text: impl Read) -> io::Result<TextScan> {
     let mut buffer = vec![0; 256 * 1024];
     let mut kept = 0;
     let mut utf16 = None;
-    let mut is_utf8 = true;
+    let mut sequences = Sequences::default();
+    let mut has_mark = false;
     let mut is_first = true;
     let (mut n_feeds, mut n_returns) = (0, 0);
     let mut last = None;
@@ -65,33 +67,30 @@ pub(super) fn scan(mut text: impl Read) -> io::Result<TextScan> {
         let filled = buffer.get(..kept + n_read).unwrap_or_default();
         if is_first {
             utf16 = utf16_of(filled);
+            has_mark = filled.starts_with(b"\xef\xbb\xbf");
             is_first = false;
         }
         let new = filled.get(kept..).unwrap_or_default();
         last = new.last().copied().or(last);
         n_feeds += memchr::memchr_iter(b'\n', new).count() as u64;
         n_returns += memchr::memchr_iter(b'\r', new).count() as u64;
-        // a character that is cut by the end of the buffer is looked at again with the next
-        let valid = if is_utf8 {
-            Encoding::utf8_valid_up_to(filled)
-        } else {
-            filled.len()
-        };
-        let rest = filled.len() - valid;
-        is_utf8 &= rest == 0 || (rest < 4 && n_read > 0);
-        if !is_utf8 {
-            letters.add(filled);
+        // a character that is cut by the end of the buffer is looked at with the next
+        let rest = if n_read > 0 { cut_bytes(filled) } else { 0 };
+        let whole = filled.get(..filled.len() - rest).unwrap_or_default();
+        sequences.add(whole);
+        if sequences.n_invalid > 0 {
+            letters.add(whole);
         }
         if n_read == 0 {
             break;
         }
         let n_filled = filled.len();
-        kept = if is_utf8 { rest } else { 0 };
+        kept = rest;
         buffer.copy_within(n_filled - kept..n_filled, 0);
     }
     let charset = match utf16 {
         Some(charset) => charset,
-        None if is_utf8 => Charset::Utf8,
+        None if has_mark || sequences.is_utf8() => Charset::Utf8,
         None => letters.charset(),
     };
     // `\r` alone ends lines only where there is no `\n` at all; in UTF-16 both are counted by a
@@ -103,6 +102,45 @@ pub(super) fn scan(mut text: impl Read) -> io::Result<TextScan> {
         charset,
         n_lines: n_ends + u64::from(!is_ended),
     })
+}
+
+/// The characters beyond ASCII of a text, as UTF-8.
+#[derive(Debug, Default)]
+struct Sequences {
+    n_valid: u64,
+    n_invalid: u64,
+}
+
+impl Sequences {
+    /// Adds bytes that end with a whole character.
+    fn add(&mut self, bytes: &[u8]) {
+        let n_valid = |bytes: &[u8]| bytes.iter().filter(|b| **b >= 0xc0).count() as u64;
+        let (valid, rest) = bytes.split_at(Encoding::utf8_valid_up_to(bytes));
+        self.n_valid += n_valid(valid);
+        for chunk in rest.utf8_chunks() {
+            self.n_valid += n_valid(chunk.valid().as_bytes());
+            self.n_invalid += u64::from(!chunk.invalid().is_empty());
+        }
+    }
+
+    /// Whether it is UTF-8, but perhaps for a few characters that were cut: bytes of other encodings
+    /// hardly ever make a sequence, and never four of five.
+    fn is_utf8(&self) -> bool {
+        self.n_valid >= self.n_invalid * 4
+    }
+}
+
+/// Returns how many bytes at the end are the begin of a character.
+fn cut_bytes(bytes: &[u8]) -> usize {
+    let is_cut = |n_bytes: &usize| {
+        let start = bytes.len().checked_sub(*n_bytes);
+        let tail = start
+            .and_then(|start| bytes.get(start..))
+            .unwrap_or_default();
+        std::str::from_utf8(tail)
+            .is_err_and(|error| error.valid_up_to() == 0 && error.error_len().is_none())
+    };
+    (1..=3).find(is_cut).unwrap_or(0)
 }
 
 /// How often the bytes occur by which two code pages that share most letters are told apart.
@@ -163,12 +201,14 @@ fn fill(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(n_filled)
 }
 
-/// A text in UTF-8, without byte order mark; what cannot be decoded becomes U+FFFD.
+/// A text in UTF-8, without byte order mark; what cannot be decoded becomes U+0000, which no cell may
+/// have, or U+FFFD where it is not to be told.
 pub(super) struct Utf8Text<R> {
     from: R,
     decoder: Decoder,
     input: Piece,
     output: Piece,
+    is_strict: bool,
     is_done: bool,
 }
 
@@ -195,7 +235,7 @@ impl Piece {
 
 impl<R: Read> Utf8Text<R> {
     /// Reads `from` as text of an encoding.
-    pub(super) fn new(from: R, charset: Charset) -> Self {
+    pub(super) fn new(from: R, charset: Charset, is_strict: bool) -> Self {
         let encoding = match charset {
             Charset::Utf8 => UTF_8,
             Charset::Utf16Le => UTF_16LE,
@@ -208,6 +248,7 @@ impl<R: Read> Utf8Text<R> {
             decoder: encoding.new_decoder_with_bom_removal(),
             input: Piece::new(),
             output: Piece::new(),
+            is_strict,
             is_done: false,
         }
     }
@@ -224,15 +265,46 @@ impl<R: Read> Utf8Text<R> {
                 (self.input.start, self.input.end) = (0, n_read);
                 is_last = n_read == 0;
             }
-            let output = &mut self.output.bytes;
-            let (result, n_in, n_out, _) =
-                self.decoder
-                    .decode_to_utf8(self.input.rest(), output, is_last);
+            let (is_empty, n_in, n_out) = if self.is_strict {
+                self.decode_strictly(is_last)
+            } else {
+                let output = &mut self.output.bytes;
+                let (result, n_in, n_out, _) =
+                    self.decoder
+                        .decode_to_utf8(self.input.rest(), output, is_last);
+                (result == CoderResult::InputEmpty, n_in, n_out)
+            };
             self.input.start += n_in;
             (self.output.start, self.output.end) = (0, n_out);
-            self.is_done = is_last && result == CoderResult::InputEmpty;
+            self.is_done = is_last && is_empty;
         }
         Ok(())
+    }
+
+    /// Decodes up to the next bytes that cannot be, with U+0000 in their place. Returns whether the
+    /// input is used up, and how many bytes were read and written.
+    fn decode_strictly(&mut self, is_last: bool) -> (bool, usize, usize) {
+        let output = &mut self.output.bytes;
+        // there is room for the U+0000 behind what is decoded
+        let (n_room, input) = (
+            output.len() - 1,
+            self.input.bytes.get(self.input.start..self.input.end),
+        );
+        let room = output.get_mut(..n_room).unwrap_or_default();
+        let input = input.unwrap_or_default();
+        let (result, n_in, n_out) = self
+            .decoder
+            .decode_to_utf8_without_replacement(input, room, is_last);
+        match result {
+            DecoderResult::InputEmpty => (true, n_in, n_out),
+            DecoderResult::OutputFull => (false, n_in, n_out),
+            DecoderResult::Malformed(..) => {
+                if let Some(place) = output.get_mut(n_out) {
+                    *place = 0;
+                }
+                (false, n_in, n_out + 1)
+            }
+        }
     }
 }
 
@@ -258,7 +330,7 @@ mod tests {
     fn decoded(bytes: &[u8]) -> String {
         let mut text = String::new();
         let charset = charset(bytes);
-        Utf8Text::new(bytes, charset)
+        Utf8Text::new(bytes, charset, true)
             .read_to_string(&mut text)
             .unwrap();
         text
@@ -346,7 +418,7 @@ mod tests {
         #[test]
         fn small_reads_give_the_same_text(text in "\\PC{0,80}", big in any::<bool>()) {
             let bytes = utf16(&text, true, big);
-            let mut small = Utf8Text::new(bytes.as_slice(), charset(&bytes));
+            let mut small = Utf8Text::new(bytes.as_slice(), charset(&bytes), true);
             let mut out = Vec::new();
             let mut one = [0; 1];
             while let n @ 1.. = small.read(&mut one).unwrap() {

@@ -132,6 +132,74 @@ fn a_quote_that_is_never_closed_is_told() {
 }
 
 #[test]
+fn a_stray_quote_that_swallows_rows_is_told() {
+    let line = |n: u32| match n {
+        30 => "30,\"24 inch\n".to_owned(),
+        9_000 => "9000,\"24 inch\" wheel\n".to_owned(),
+        n => format!("{n},name {n}\n"),
+    };
+    // more than one buffer of input
+    let text: String = (1..10_000).map(line).collect();
+    let found = read_text(&format!("code,name\n{text}"));
+    assert_eq!(found.codes().len(), 29 + 999);
+    let error = found.errors.iter().find(|it| it.code == "unclosed_quote");
+    let error = error.unwrap();
+    assert_eq!(error.row_no, 31);
+    assert!(error.message.contains("8970 lines below"), "{error:?}");
+    // nothing is swallowed within a line, nor by lines that are meant
+    let found = read_text("code,name\n1,\"12\" pipe\n2,\"a\nb\" \n3,\"a\n\"\"b\"\"\"\n");
+    assert_eq!(
+        (found.codes(), found.faults()),
+        (vec!["1", "2", "3"], vec![])
+    );
+}
+
+#[test]
+fn an_import_that_began_before_texts_were_strict_goes_on_as_it_began() {
+    let path = Files::new();
+    let path = path.bytes(b"code,name\n1,\"a\nb\" c\n2,\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\n");
+    let options = Options::default();
+    let now = inspect(&path, "", &options).unwrap();
+    let mut json = serde_json::to_value(&now).unwrap();
+    let dialect = json["format"]["csv"].as_object_mut().unwrap();
+    assert_eq!(dialect.remove("is_strict"), Some(true.into()));
+    let before: Inspection = serde_json::from_value(json).unwrap();
+    assert_eq!(before.fingerprint(&options), now.fingerprint(&options));
+    let n_bad = |inspection| {
+        let read = read(&path, inspection, &options, &mut |_| {
+            ControlFlow::Continue(())
+        });
+        read.unwrap().n_bad
+    };
+    assert_eq!((n_bad(&before), n_bad(&now)), (0, 2));
+}
+
+#[test]
+fn a_few_bad_bytes_are_errors_of_their_cells() {
+    let rows = "1,Größe žluťoučký 日本\n".as_bytes().to_vec();
+    let bad = b"code,name\n".iter().chain(&rows).copied();
+    let bad: Vec<u8> = bad.chain(*b"2,x \xf0\x9f\x98\n3,y\n").collect();
+    let marked = [b"\xef\xbb\xbfcode,name\n2,\xff\n3,y\n".as_slice()].concat();
+    for (bytes, row_no) in [(bad, 3), (marked, 2)] {
+        assert_eq!(dialect(&bytes).charset, Charset::Utf8);
+        let found = read_ok(&Files::new().bytes(&bytes));
+        assert_eq!(found.codes().last(), Some(&"3"));
+        assert_eq!(found.faults(), [(row_no, "name", "invalid_character")]);
+        let value = found.errors[0].value.as_deref().unwrap();
+        assert!(value.ends_with('\u{fffd}'), "{value}");
+    }
+    let named = Options {
+        csv_charset: Some(Charset::Utf8),
+        ..Options::default()
+    };
+    let files = Files::new();
+    let path = files.bytes(b"code,name,\xfcber\n1,\xff,2\n");
+    let (inspection, found) = read_all(&path, &named).unwrap();
+    assert_eq!(found.faults(), [(2, "name", "invalid_character")]);
+    assert_eq!(inspection.mapping.columns[2].header, "\u{fffd}ber");
+}
+
+#[test]
 fn a_row_without_end_does_not_fill_the_memory() {
     let mut text = format!("code,name\n{}9,\"", "1,x\n".repeat(25));
     text.push_str(&"never closed\n".repeat(3_000_000));
