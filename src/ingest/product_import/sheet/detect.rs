@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::archive::{self, Archive};
 use super::ole;
-use super::options::Format;
+use super::options::{Charset, Format};
 use super::refusal::Refusal;
 
 /// The kinds of files that are read; a text is looked at more closely by `text.rs`.
@@ -54,15 +54,31 @@ const OTHERS: &[(&[u8], &str)] = &[
     (b"PAR1", "a Parquet file"),
     (b"\x7fELF", "a program"),
     (b"MZ", "a program"),
+    (
+        b"{\\rtf",
+        "an RTF document; open it and save its table as xlsx",
+    ),
+    (b"\xff\xfe\0\0", "UTF-32 text; save it as UTF-8"),
+    (b"\0\0\xfe\xff", "UTF-32 text; save it as UTF-8"),
+    (b"\x09\0\x04\0", OLD_EXCEL),
+    (b"\x09\x02\x06\0", OLD_EXCEL),
+    (b"\x09\x04\x06\0", OLD_EXCEL),
+    (
+        b"TABLE\r\n0,1\r\n",
+        "a DIF file; open it and save it as xlsx",
+    ),
+    (b"TABLE\n0,1\n", "a DIF file; open it and save it as xlsx"),
 ];
 
-/// Finds out what kind of file it is.
+const OLD_EXCEL: &str = "a workbook of Excel 2 to 4; open it and save it as xlsx";
+
+/// Finds out what kind of file it is; `named` is the encoding that somebody says it has, if it is text.
 ///
 /// # Errors
 ///
 /// [`Refusal::EMPTY_FILE`]; [`Refusal::PASSWORD_PROTECTED`]; [`Refusal::ARCHIVE_LIMITS`];
 /// [`Refusal::INVALID_FILE_FORMAT`] for every other kind of file, naming it where it is known.
-pub(super) fn detect(path: &Path) -> Result<Kind, Refusal> {
+pub(super) fn detect(path: &Path, named: Option<Charset>) -> Result<Kind, Refusal> {
     let mut head = Vec::new();
     File::open(path)?.take(HEAD_BYTES).read_to_end(&mut head)?;
     if head.iter().all(u8::is_ascii_whitespace) {
@@ -74,7 +90,7 @@ pub(super) fn detect(path: &Path) -> Result<Kind, Refusal> {
     if head.starts_with(ole::MAGIC) {
         return ole::check_contents(path).map(|()| Kind::Xls);
     }
-    of_text(&head)
+    of_text(&head, named)
 }
 
 /// Returns an archive that holds one file and is no workbook, and that file's name.
@@ -150,22 +166,21 @@ fn not_a_sheet(what: &str) -> Refusal {
     ))
 }
 
-fn of_text(head: &[u8]) -> Result<Kind, Refusal> {
+fn of_text(head: &[u8], named: Option<Charset>) -> Result<Kind, Refusal> {
     if let Some((_, what)) = OTHERS.iter().find(|(magic, _)| head.starts_with(magic)) {
         return Err(not_a_sheet(what));
     }
-    if super::text::utf16_of(head).is_some() {
+    let is_named_utf16 = matches!(named, Some(Charset::Utf16Le | Charset::Utf16Be));
+    if is_named_utf16 || super::text::utf16_of(head).is_some() {
         return Ok(Kind::Text);
     }
-    let is_control = |b: &&u8| matches!(b, 0..=8 | 14..=26 | 28..=31);
-    let n_control = head.iter().filter(is_control).count();
-    if head.contains(&0) || n_control * 100 > head.len() {
-        return Err(not_a_sheet("neither a workbook nor text"));
+    refuse_binary(head)?;
+    if is_sylk(head) {
+        return Err(not_a_sheet("a SYLK file; open it and save it as xlsx"));
     }
     let start = String::from_utf8_lossy(head)
-        .trim_start_matches('\u{feff}')
+        .trim_start_matches(|c: char| c == '\u{feff}' || c.is_whitespace())
         .to_lowercase();
-    let start = start.trim_start();
     let begins = |with: &[&str]| with.iter().any(|with| start.starts_with(with));
     if begins(&[
         "<!doctype html",
@@ -185,10 +200,57 @@ fn of_text(head: &[u8]) -> Result<Kind, Refusal> {
         ));
     }
     if begins(&["<?xml"]) {
-        return Err(not_a_sheet("an XML file"));
+        let what = if start.contains("urn:oasis:names:tc:opendocument") {
+            "a flat OpenDocument file; open it and save it as xlsx or ods"
+        } else {
+            "an XML file"
+        };
+        return Err(not_a_sheet(what));
+    }
+    if begins(&["mime-version:"]) {
+        return Err(not_a_sheet(
+            "a web archive (MHT); open it and save it as xlsx",
+        ));
     }
     if begins(&["{", "["]) {
         return Err(not_a_sheet("a JSON file"));
     }
     Ok(Kind::Text)
+}
+
+/// Refuses what has characters that no text has, saying which.
+fn refuse_binary(head: &[u8]) -> Result<(), Refusal> {
+    // DOS wrote it at the end of a text
+    let text = head.strip_suffix(b"\x1a").unwrap_or(head);
+    let is_control = |b: &&u8| matches!(b, 0..=8 | 14..=26 | 28..=31);
+    let n_control = text.iter().filter(is_control).count();
+    let is_dbase = matches!(
+        text,
+        [
+            0x03 | 0x30 | 0x31 | 0x83 | 0x8b | 0xf5,
+            _,
+            1..=12,
+            1..=31,
+            ..
+        ]
+    );
+    match memchr::memchr(0, text) {
+        Some(_) if is_dbase => Err(not_a_sheet("a dBase table; open it and save it as xlsx")),
+        _ if n_control * 100 > text.len() => Err(not_a_sheet("neither a workbook nor text")),
+        Some(at) => {
+            let before = text.get(..at).unwrap_or_default();
+            let n_line = memchr::memchr_iter(b'\n', before).count() + 1;
+            Err(Refusal::format(format!(
+                "the file holds the character U+0000 (NUL) in line {n_line}, which no text has; take \
+                 it away, or name the encoding if it is utf16_le or utf16_be"
+            )))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Whether it has the records of SYLK: a header `ID;Preis` alone is no sign.
+fn is_sylk(head: &[u8]) -> bool {
+    let has = |record: &[u8]| memchr::memmem::find(head, record).is_some();
+    head.starts_with(b"ID;P") && (has(b"\nC;Y") || has(b"\nC;X")) && (has(b"\nP;") || has(b"\nF;"))
 }

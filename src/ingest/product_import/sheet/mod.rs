@@ -108,7 +108,7 @@ fn look(path: &Path, options: &Options) -> Result<(Inspection, Option<Opened>), 
     let source = unpack::open(path)?;
     let path = source.path();
     let aliases = Aliases::new(&options.aliases).with(&options.mapping);
-    let Some(format) = detect::detect(path)?.workbook() else {
+    let Some(format) = detect::detect(path, options.csv_charset)?.workbook() else {
         return look_at_text(path, &aliases, options).map(|inspection| (inspection, None));
     };
     let mut workbook = rows::open_to_look(path, format, options)?;
@@ -143,6 +143,11 @@ fn refuse_unused(inspection: &Inspection, options: &Options) -> Result<(), Refus
 
 fn look_at_text(path: &Path, aliases: &Aliases, options: &Options) -> Result<Inspection, Refusal> {
     let scan = text::scan(File::open(path)?)?;
+    if options.csv_charset.is_none() && scan.is_unlikely {
+        return Err(Refusal::format(
+            "the encoding of the text cannot be told; save it as UTF-8, or name its encoding",
+        ));
+    }
     let charset = options.csv_charset.unwrap_or(scan.charset);
     let dialect = dialect::detect(path, charset, aliases, options)?;
     let format = Format::Csv(dialect);
@@ -330,7 +335,7 @@ fn read_head(workbook: &mut dyn Workbook, sheet: &str, options: &Options) -> Res
 /// As [`inspect`], but for what only a look at the rows shows.
 pub fn list_sheets(path: &Path, options: &Options) -> Result<Vec<(String, bool)>, Refusal> {
     let source = unpack::open(path)?;
-    let Some(format) = detect::detect(source.path())?.workbook() else {
+    let Some(format) = detect::detect(source.path(), options.csv_charset)?.workbook() else {
         return Ok(Vec::new());
     };
     let sheets = rows::open(source.path(), format, options)?.sheets();

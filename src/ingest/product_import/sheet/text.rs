@@ -39,6 +39,8 @@ pub(super) fn utf16_of(head: &[u8]) -> Option<Charset> {
 pub(super) struct TextScan {
     /// Its encoding.
     pub(super) charset: Charset,
+    /// Whether that is a guess by which the text has control characters, as no text has.
+    pub(super) is_unlikely: bool,
     /// No fewer than its lines.
     pub(super) n_lines: u64,
 }
@@ -100,6 +102,7 @@ pub(super) fn scan(mut text: impl Read) -> io::Result<TextScan> {
     let is_ended = utf16.is_none() && matches!(last, Some(b'\n' | b'\r'));
     Ok(TextScan {
         charset,
+        is_unlikely: letters.has_controls(charset),
         n_lines: n_ends + u64::from(!is_ended),
     })
 }
@@ -155,6 +158,10 @@ struct Letters {
     hungarian: u64,
     /// á, í, ó and ú, of which neither French nor Estonian have any.
     acute: u64,
+    /// Bytes that are control characters in windows-1252.
+    controls_1252: u64,
+    /// Bytes that are control characters in windows-1250.
+    controls_1250: u64,
 }
 
 impl Letters {
@@ -164,6 +171,8 @@ impl Letters {
         }
         let is_letter = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_alphabetic() || *b >= 0xc0);
         for (at, byte) in bytes.iter().enumerate() {
+            self.controls_1252 += u64::from(matches!(byte, 0x81 | 0x8d | 0x8f | 0x90 | 0x9d));
+            self.controls_1250 += u64::from(matches!(byte, 0x81 | 0x83 | 0x88 | 0x90 | 0x98));
             match byte {
                 0x8a | 0x8d | 0x8e | 0x9a | 0x9d | 0x9e => self.east += 1,
                 // ź ł ą ż where they are inside a word
@@ -177,6 +186,14 @@ impl Letters {
                 0xc0 | 0xc3 | 0xc5 | 0xc7 | 0xe0 | 0xe3 | 0xe5 | 0xe7 => self.west += 1,
                 _ => {}
             }
+        }
+    }
+
+    fn has_controls(&self, charset: Charset) -> bool {
+        match charset {
+            Charset::Windows1252 => self.controls_1252 > 0,
+            Charset::Windows1250 => self.controls_1250 > 0,
+            _ => false,
         }
     }
 

@@ -451,7 +451,7 @@ fn nightly_every_workbook_of_a_folder() {
                 folders.push(path);
                 continue;
             }
-            let is_xlsx = detect::detect(&path).is_ok_and(|kind| kind == detect::Kind::Xlsx);
+            let is_xlsx = detect::detect(&path, None).is_ok_and(|kind| kind == detect::Kind::Xlsx);
             if !is_xlsx {
                 drop(inspect(&path, "", &Options::default()));
                 continue;

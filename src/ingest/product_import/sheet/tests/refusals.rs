@@ -32,6 +32,15 @@ fn other_files_are_named() {
         (b"<html><table><tr><td>code</td></tr></table></html>", "an HTML page"),
         (b"<?xml version=\"1.0\"?>\n<Workbook xmlns=\"urn:schemas-microsoft-com:office:spreadsheet\">", "Excel 2003 XML"),
         (b"[{\"code\": 1}]", "a JSON file"),
+        (b"{\\rtf1 code}", "an RTF document"),
+        (b"\r\n\xef\xbb\xbf <TABLE><tr>", "an HTML page"),
+        (b"ID;PWXL;N;E\nP;PGeneral\nC;Y1;X1;K\"code\"\nE\n", "a SYLK file"),
+        (b"TABLE\r\n0,1\r\n\"EXCEL\"\r\n", "a DIF file"),
+        (b"\x03\x7a\x0b\x1c\x02\0\0\0code", "a dBase table"),
+        (b"MIME-Version: 1.0\r\n", "a web archive"),
+        (b"\xff\xfe\0\0c\0\0\0", "UTF-32"),
+        (b"\x09\x04\x06\0\0\0", "Excel 2 to 4"),
+        (b"<?xml version=\"1.0\"?><office:document xmlns:office=\"urn:oasis:names:tc:opendocument:xmlns:office:1.0\">", "save it as xlsx or ods"),
         (b"\x00\x01\x02\x03\xff\xfe\x00\x00\x01", "neither a workbook nor text"),
     ] {
         let (code, message) = refusal_of(bytes);
@@ -120,4 +129,44 @@ fn sizes() {
 fn a_file_that_is_not_there_is_worth_another_attempt() {
     let gone = inspect(Path::new("/nonexistent/file"), "", &Options::default());
     assert!(gone.unwrap_err().is_transient());
+}
+
+#[test]
+fn a_nul_is_told_with_its_line_and_an_end_mark_is_none() {
+    let rows = "1,abcdefgh\n".repeat(30);
+    let (code, message) = refusal_of(format!("code,name\n{rows}2,a\0b\n"));
+    assert_eq!(code, Refusal::INVALID_FILE_FORMAT);
+    assert!(message.contains("U+0000 (NUL) in line 32"), "{message}");
+    let files = Files::new();
+    let marked = files.bytes("code,name\n1,x\n\x1a");
+    assert!(inspect(&marked, "", &Options::default()).is_ok());
+}
+
+#[test]
+fn a_named_encoding_is_heard_before_the_content_is_judged() {
+    let text = "code;name\n1;Лампа 😀\n";
+    let bytes: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let files = Files::new();
+    let path = files.bytes(bytes);
+    assert!(inspect(&path, "", &Options::default()).is_err());
+    let named = Options {
+        csv_charset: Some(Charset::Utf16Le),
+        ..Options::default()
+    };
+    assert_eq!(read_all(&path, &named).unwrap().1.rows[0].name, "Лампа 😀");
+}
+
+#[test]
+fn a_guess_that_gives_control_characters_is_none() {
+    let sjis = b"code,name\n1,\x83e\x83X\x83g\x8f\xa4\x95i\n";
+    let (code, message) = refusal_of(sjis);
+    assert_eq!(code, Refusal::INVALID_FILE_FORMAT);
+    assert!(message.contains("name its encoding"), "{message}");
+    let files = Files::new();
+    let path = files.bytes(sjis);
+    let named = Options {
+        csv_charset: Some(Charset::Windows1252),
+        ..Options::default()
+    };
+    assert!(inspect(&path, "", &named).is_ok());
 }
