@@ -51,6 +51,12 @@ impl Place {
     pub fn of(run: &Run) -> Self {
         Self(run.cursor.clone())
     }
+
+    /// Returns the cursor.
+    #[must_use]
+    pub const fn cursor(&self) -> Option<&Value> {
+        self.0.as_ref()
+    }
 }
 
 /// Why a run did not move: what was found in place of a running run where its driver knew it.

@@ -156,6 +156,51 @@ async fn new_products_that_were_let_go_of_are_there_once() {
     .await;
 }
 
+/// A crash of the server may take back the last chunks, whose commits do not wait for the disk. A
+/// daemon that talked to it neither before nor after by one connection finds the cursor set back.
+#[tokio::test]
+async fn an_import_whose_last_chunks_a_crash_took_back_does_them_again() {
+    let (db, _storage, daemon, file) = world(&[CHUNKED]).await;
+    let holder = hold(db.pool(), "P000550").await;
+    let job = accepted(&daemon, "second.csv", file).await;
+    both_are_there(db.pool()).await;
+    let take_back = "UPDATE ingestd.runs SET cursor = jsonb_set(cursor, '{next_chunk}', '3')
+        WHERE state = 'running' AND cursor -> 'next_chunk' = '5'";
+    let taken = sqlx::query(take_back).execute(db.pool()).await.unwrap();
+    assert_eq!(taken.rows_affected(), 1);
+    holder.rollback().await.unwrap();
+    let done = finished(&daemon, job).await;
+    assert_eq!(done["status"], "completed", "{done}");
+    assert!(daemon.log().contains("lost the last chunks in a crash"));
+    // two chunks were done twice, the second time for nothing
+    assert_eq!(done["results"]["unchangedCount"], 200, "{done}");
+    assert_changed_once(db.pool()).await;
+}
+
+/// And the same where all were committed, and only the end is missing.
+#[tokio::test]
+async fn an_import_whose_last_chunks_a_crash_took_back_before_its_end_does_them_again() {
+    let (db, _storage, daemon, file) = world(&[CHUNKED]).await;
+    let slow = "CREATE FUNCTION take_back() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+          IF NEW.cursor -> 'next_chunk' = '10' AND OLD.cursor -> 'next_chunk' = '9'
+             AND NOT EXISTS (SELECT FROM taken) THEN
+            INSERT INTO taken VALUES (true);
+            NEW.cursor = OLD.cursor;
+          END IF;
+          RETURN NEW;
+        END $$;
+        CREATE TABLE taken (is_taken bool);
+        CREATE TRIGGER take_back BEFORE UPDATE ON ingestd.runs FOR EACH ROW
+          EXECUTE FUNCTION take_back();";
+    sqlx::raw_sql(slow).execute(db.pool()).await.unwrap();
+    let job = accepted(&daemon, "second.csv", file).await;
+    let done = finished(&daemon, job).await;
+    assert_eq!(done["status"], "completed", "{done}");
+    assert!(daemon.log().contains("lost the last chunks in a crash"));
+    assert_eq!(count(db.pool(), "SELECT count(*) FROM taken").await, 1);
+    assert_changed_once(db.pool()).await;
+}
+
 /// Where the owner's own triggers make chunks meet, one of the two lets go, at once or when the
 /// server says that they wait for each other.
 #[tokio::test]

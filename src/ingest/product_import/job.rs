@@ -9,7 +9,8 @@ use std::{ops::ControlFlow, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
-use sqlx::PgConnection;
+use serde_json::Value;
+use sqlx::{PgConnection, Postgres, Transaction};
 
 use super::{
     kept,
@@ -30,7 +31,7 @@ use crate::{
     ingest::Context,
     notify::{mail, search},
     queue::{ByName, DeadJob, Done, Job, JobContext, JobError, Retry},
-    runs::{self, Driver, Place, Progress, RunId},
+    runs::{self, Driver, Place, Progress, RunId, Unmoved},
 };
 
 /// How long to let the database recover before going on; no attempt is counted for that.
@@ -88,7 +89,7 @@ impl Cursor {
 
 /// Returns how many chunks of an unfinished run are committed, by its cursor, and the fingerprint of
 /// the options under which they are counted.
-pub(super) fn chunks_committed(cursor: Option<serde_json::Value>) -> Option<(u32, i64)> {
+pub(super) fn chunks_committed(cursor: Option<Value>) -> Option<(u32, i64)> {
     let cursor = serde_json::from_value::<Cursor>(cursor?).ok()?;
     let n_chunks = match cursor.archiving {
         Some(_) => u32::MAX,
@@ -351,8 +352,8 @@ impl<'a> Import<'a> {
                 cursor: Some(serde_json::to_value(&cursor)?),
                 ..Progress::default()
             };
-            let place = runs::advance(&mut tx, self.run_id, &self.book.place, &progress).await?;
-            tx.commit().await?;
+            let place = self.advance(&mut tx, &self.book.place, &progress).await?;
+            self.commit_tx(tx).await?;
             (self.cursor, self.book.place) = (cursor, place);
         }
     }
@@ -406,6 +407,36 @@ impl<'a> Import<'a> {
         (loader, reader)
     }
 
+    /// Moves the run on. Where a crash of the server took back chunks whose commits had not waited for
+    /// the disk, the attempt ends, and the next one does them again.
+    pub(crate) async fn advance(
+        &self,
+        conn: &mut PgConnection,
+        place: &Place,
+        progress: &Progress,
+    ) -> Result<Place, JobError> {
+        let n_chunks = |cursor: Option<Value>| chunks_committed(cursor).map_or(0, |(n, _)| n);
+        match runs::advance(conn, self.run_id, place, progress).await {
+            Err(Unmoved::Elsewhere(found))
+                if n_chunks(found.clone()) < n_chunks(place.cursor().cloned()) =>
+            {
+                tracing::warn!(
+                    "the server has lost the last chunks in a crash; they are done again"
+                );
+                Err(JobError::Snooze(DATABASE_PAUSE))
+            }
+            moved => Ok(moved?),
+        }
+    }
+
+    /// Commits, and waits no longer for the answer than twice what a statement may take: a network
+    /// that swallows it would hold the import up for as long as the system tries.
+    pub(crate) async fn commit_tx(&self, tx: Transaction<'_, Postgres>) -> sqlx::Result<()> {
+        let longest = 2 * self.ctx.state().config.database.statement_timeout;
+        let answer = tokio::time::timeout(longest, tx.commit()).await;
+        answer.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))
+    }
+
     /// Completes run, import and job in one transaction; then the file is kept only for downloads.
     async fn finish(&self, n_rows: u64) -> Result<Done, JobError> {
         let mut tx = self.ctx.state().db.begin().await?;
@@ -418,7 +449,7 @@ impl<'a> Import<'a> {
             details: self.book.details(self.plan)?,
             ..Progress::default()
         };
-        runs::advance(&mut tx, self.run_id, &self.book.place, &total).await?;
+        self.advance(&mut tx, &self.book.place, &total).await?;
         runs::complete(&mut tx, self.run_id).await?;
         if !self.plan.dry_run {
             search::after_import(&mut tx, &self.ctx.state().config, self.run_id.0).await?;
@@ -427,7 +458,7 @@ impl<'a> Import<'a> {
             mail::after_import(&mut tx, self.run_id.0).await?;
         }
         let done = self.ctx.complete_in(&mut tx).await?;
-        tx.commit().await?;
+        self.commit_tx(tx).await?;
         let Context { blobs, config, .. } = self.ctx.state();
         if config.product_import.keep_files {
             return Ok(done); // `system.sweep_blobs` deletes it

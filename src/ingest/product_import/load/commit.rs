@@ -36,7 +36,7 @@ use super::{
 use crate::{
     observe::{RowResult, RowsIngested},
     queue::{Job as _, JobError},
-    runs::{self, Place, Progress},
+    runs::{Place, Progress},
 };
 
 /// So many chunks of nothing but new products in a row, and those of the next are not looked for any
@@ -54,8 +54,8 @@ const IS_IN_THE_WAY: &str = "SELECT EXISTS (SELECT FROM pg_locks
       AND pg_backend_pid() = ANY (pg_blocking_pids(pid)))";
 
 /// A chunk's commit does not wait for the disk. A crash of the server may take back the last chunks,
-/// less than a second of them, each as a whole and with its cursor, so that the next attempt does
-/// them again. The run's end does wait, and whatever was committed before it is then on the disk, too.
+/// less than a second of them, each as a whole and with its cursor; an attempt that finds the cursor
+/// set back ends, and the next one does them again. The run's end does wait, and whatever was committed before it is then on the disk, too.
 const DO_NOT_WAIT: &str = "SET LOCAL synchronous_commit = off";
 
 /// What is known of a run at the end of its last committed chunk.
@@ -237,7 +237,7 @@ impl Import<'_> {
             self.load_beside(tx, &load, waits).await?
         };
         self.note(&mut tx, &chunk, &written, &mut book).await?;
-        tx.commit().await?;
+        self.commit_tx(tx).await?;
         _ = after.book.send(book);
         _ = way.back.send(chunk);
         if !self.plan.dry_run {
@@ -320,7 +320,7 @@ impl Import<'_> {
             details: book.details(self.plan)?,
             ..Progress::default()
         };
-        book.place = runs::advance(conn, self.run_id, &book.place, &progress).await?;
+        book.place = self.advance(conn, &book.place, &progress).await?;
         Ok(())
     }
 }
