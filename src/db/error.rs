@@ -1,5 +1,34 @@
 //! Which errors of the database pass, by themselves or when somebody sees to it.
 
+use std::time::Duration;
+
+/// How long to let a server recover that was away.
+pub const AWAY_PAUSE: Duration = Duration::from_secs(2);
+
+/// How long until it is worth a look whether a full disk has room again.
+const FULL_PAUSE: Duration = Duration::from_secs(10);
+
+/// Returns how long to wait before work goes on that met this error, where the server is to blame
+/// for it and will recover: it is away for a while, or its disk is full until somebody sees to it.
+#[must_use]
+pub fn outage(error: &anyhow::Error) -> Option<Duration> {
+    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref());
+    causes.find_map(|cause| {
+        if is_transient(cause) {
+            Some(AWAY_PAUSE)
+        } else {
+            is_disk_full(cause).then_some(FULL_PAUSE)
+        }
+    })
+}
+
+fn is_disk_full(error: &sqlx::Error) -> bool {
+    let code = error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code);
+    code.as_deref() == Some("53100")
+}
+
 /// Says whether the same call may succeed later although nothing but time changes: the connection
 /// was lost or could not be had, the server is stopping, starting, full or changing roles, or the
 /// transaction lost against another one.

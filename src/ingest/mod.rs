@@ -9,9 +9,10 @@ use sqlx::PgPool;
 use crate::{
     blob,
     config::Config,
+    db,
     fetch::Fetcher,
     notify::{mail, search, webhook},
-    queue::{ByName, Kind, Retry},
+    queue::{ByName, Done, JobError, Kind, Retry},
     source,
 };
 
@@ -76,6 +77,24 @@ pub fn retry(config: &Config, kind: &str, retry: Retry) -> Retry {
         factor: o.retry_factor.unwrap_or(retry.factor),
         cap: o.retry_cap.unwrap_or(retry.cap),
         jitter: o.retry_jitter.unwrap_or(retry.jitter),
+    }
+}
+
+/// Has work wait, with no attempt counted, where it ended for a database that is away or whose disk is
+/// full; `what` is what waits.
+fn wait_for_database(ended: Result<Done, JobError>, what: &str) -> Result<Done, JobError> {
+    match ended {
+        Err(JobError::Retry { error, after }) => {
+            let Some(pause) = db::outage(&error) else {
+                return Err(JobError::Retry { error, after });
+            };
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "{what} waits for the database"
+            );
+            Err(JobError::Snooze(pause))
+        }
+        ended => ended,
     }
 }
 

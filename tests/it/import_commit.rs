@@ -201,6 +201,36 @@ async fn an_import_whose_last_chunks_a_crash_took_back_before_its_end_does_them_
     assert_changed_once(db.pool()).await;
 }
 
+/// No attempt is counted while the server's disk is full, so that the import goes on once it is not.
+#[tokio::test]
+async fn an_import_waits_for_room_on_the_servers_disk() {
+    let (db, _storage, daemon, file) = world(&[CHUNKED]).await;
+    let full = "CREATE TABLE full_disk (is_full bool);
+        INSERT INTO full_disk VALUES (true);
+        CREATE FUNCTION extend() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+          IF EXISTS (SELECT FROM full_disk) THEN
+            RAISE 'could not extend file' USING ERRCODE = 'disk_full';
+          END IF;
+          RETURN NULL;
+        END $$;
+        CREATE TRIGGER extend AFTER UPDATE ON catalog.products EXECUTE FUNCTION extend();";
+    sqlx::raw_sql(full).execute(db.pool()).await.unwrap();
+    let job = accepted(&daemon, "second.csv", file).await;
+    until("the import waits", || async {
+        daemon.log().contains("the import waits for the database")
+    })
+    .await;
+    let waits = "SELECT count(*) FROM ingestd.jobs WHERE run_id IS NOT NULL AND attempt <= 1";
+    assert_eq!(count(db.pool(), waits).await, 1);
+    let free = sqlx::query("DELETE FROM full_disk");
+    free.execute(db.pool()).await.unwrap();
+    let done = finished(&daemon, job).await;
+    assert_eq!(done["status"], "completed", "{done}");
+    let attempts = "SELECT count(*) FROM ingestd.job_attempts";
+    assert_eq!(count(db.pool(), attempts).await, 0, "none was counted");
+    assert_changed_once(db.pool()).await;
+}
+
 /// Where the owner's own triggers make chunks meet, one of the two lets go, at once or when the
 /// server says that they wait for each other.
 #[tokio::test]

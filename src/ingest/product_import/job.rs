@@ -28,14 +28,11 @@ use super::{
 };
 use crate::{
     db,
-    ingest::Context,
+    ingest::{Context, wait_for_database},
     notify::{mail, search},
     queue::{ByName, DeadJob, Done, Job, JobContext, JobError, Retry},
     runs::{self, Driver, Place, Progress, RunId, Unmoved},
 };
-
-/// How long to let the database recover before going on; no attempt is counted for that.
-const DATABASE_PAUSE: Duration = Duration::from_secs(2);
 
 /// Imports the file of a run.
 #[derive(Debug, Serialize, Deserialize)]
@@ -120,16 +117,7 @@ impl Job for RunImport {
     }
 
     async fn run(self, ctx: &JobContext<Context>) -> Result<Done, JobError> {
-        match import(ctx, self.run_id).await {
-            Err(JobError::Retry { error, .. }) if is_outage(&error) => {
-                tracing::warn!(
-                    error = format!("{error:#}"),
-                    "the import waits for the database"
-                );
-                Err(JobError::Snooze(DATABASE_PAUSE))
-            }
-            result => result,
-        }
+        wait_for_database(import(ctx, self.run_id).await, "the import")
     }
 
     async fn on_dead(conn: &mut PgConnection, dead: &DeadJob) -> sqlx::Result<()> {
@@ -139,14 +127,6 @@ impl Job for RunImport {
         }
         Ok(())
     }
-}
-
-/// Says whether the database is away for a while, which is no fault of the import.
-fn is_outage(error: &anyhow::Error) -> bool {
-    error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref())
-        .any(db::is_transient)
 }
 
 async fn import(ctx: &JobContext<Context>, run_id: RunId) -> Result<Done, JobError> {
@@ -423,7 +403,7 @@ impl<'a> Import<'a> {
                 tracing::warn!(
                     "the server has lost the last chunks in a crash; they are done again"
                 );
-                Err(JobError::Snooze(DATABASE_PAUSE))
+                Err(JobError::Snooze(db::AWAY_PAUSE))
             }
             moved => Ok(moved?),
         }

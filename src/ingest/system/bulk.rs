@@ -15,7 +15,7 @@ use sqlx::{Acquire as _, PgConnection};
 use crate::{
     access::INSTALLATION,
     db,
-    ingest::Context,
+    ingest::{Context, wait_for_database},
     queue::{
         self, ByName, DeadJob, Done, Job, JobContext, JobError, JobId, NewJob, Retry,
         control::{self, Cancelled},
@@ -34,9 +34,6 @@ const CHUNK: u32 = 50;
 
 /// How long one attempt goes on before it lets others have its slot.
 const TURN: Duration = Duration::from_mins(5);
-
-/// How long it waits where the database is away.
-const DATABASE_PAUSE: Duration = Duration::from_secs(5);
 
 /// The highest rate; without one it goes as fast as the database does.
 pub const MAX_RATE: u32 = 10_000;
@@ -261,12 +258,7 @@ impl Job for Bulk {
     }
 
     async fn run(self, ctx: &JobContext<Context>) -> Result<Done, JobError> {
-        match carry_out(ctx, self.run_id).await {
-            Err(JobError::Retry { error, .. }) if is_outage(&error) => {
-                Err(JobError::Snooze(DATABASE_PAUSE))
-            }
-            result => result,
-        }
+        wait_for_database(carry_out(ctx, self.run_id).await, "the operation")
     }
 
     async fn on_dead(conn: &mut PgConnection, dead: &DeadJob) -> sqlx::Result<()> {
@@ -274,12 +266,6 @@ impl Job for Bulk {
         runs::fail(conn, RunId(id), &dead.error).await?;
         Ok(())
     }
-}
-
-/// Says whether the database is away for a while or ended a deadlock, which is no fault of ours.
-fn is_outage(error: &anyhow::Error) -> bool {
-    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref());
-    causes.any(db::is_transient)
 }
 
 async fn carry_out(ctx: &JobContext<Context>, run_id: RunId) -> Result<Done, JobError> {

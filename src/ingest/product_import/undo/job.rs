@@ -11,21 +11,18 @@ use super::{
     page::{Page, Stage, Subject},
 };
 use crate::{
-    db,
     ingest::{
         Context,
         product_import::{
             load::{self, Turn},
             retention,
         },
+        wait_for_database,
     },
     notify::search,
     queue::{ByName, DeadJob, Done, Job, JobContext, JobError, Retry},
     runs::{self, Driver, Place, Progress, RunId},
 };
-
-/// How long to let the database recover before going on; no attempt is counted for that.
-const DATABASE_PAUSE: Duration = Duration::from_secs(2);
 
 /// Undoes the import that its run names.
 #[derive(Debug, Serialize, Deserialize)]
@@ -68,16 +65,7 @@ impl Job for RollBack {
     }
 
     async fn run(self, ctx: &JobContext<Context>) -> Result<Done, JobError> {
-        match undo(ctx, self.run_id).await {
-            Err(JobError::Retry { error, .. }) if is_outage(&error) => {
-                tracing::warn!(
-                    error = format!("{error:#}"),
-                    "the undoing waits for the database"
-                );
-                Err(JobError::Snooze(DATABASE_PAUSE))
-            }
-            result => result,
-        }
+        wait_for_database(undo(ctx, self.run_id).await, "the undoing")
     }
 
     async fn on_dead(conn: &mut PgConnection, dead: &DeadJob) -> sqlx::Result<()> {
@@ -85,11 +73,6 @@ impl Job for RollBack {
         runs::fail(conn, RunId(id), &dead.error).await?;
         Ok(())
     }
-}
-
-fn is_outage(error: &anyhow::Error) -> bool {
-    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref());
-    causes.any(db::is_transient)
 }
 
 async fn undo(ctx: &JobContext<Context>, run_id: RunId) -> Result<Done, JobError> {
