@@ -144,6 +144,29 @@ async fn rejected_rows_are_a_workbook_that_can_be_imported() {
 }
 
 #[tokio::test]
+async fn more_errors_than_are_shown_are_told_with_where_all_are() {
+    let (_db, _storage, daemon) = world(&[("INGESTD_LOG__FILTER", "info")]).await;
+    for (n_bad, is_cut) in [(100, false), (101, true)] {
+        let rows: Vec<String> = (0..n_bad).map(|n| format!("B{n},bad,x\n")).collect();
+        let file = format!("code,name,price\nA,good,1\n{}", rows.concat());
+        let job = accepted_as(&daemon, "bad.csv", file.into(), "").await;
+        let done = finished(&daemon, job).await;
+        let results = &done["results"];
+        assert_eq!(results["errorCount"], n_bad);
+        assert_eq!(results["errors"].as_array().unwrap().len(), 100);
+        assert_eq!(
+            results.get("errorsTruncated"),
+            is_cut.then_some(&json!(true))
+        );
+        let path = results["errorsUrl"].as_str().unwrap();
+        let (status, _, bytes) = download(&daemon, path).await;
+        let n_lines = String::from_utf8(bytes).unwrap().lines().count();
+        assert_eq!((status, n_lines), (200, n_bad + 1));
+    }
+    assert!(daemon.log().contains("rows are done"), "progress is logged");
+}
+
+#[tokio::test]
 async fn what_was_rejected_is_no_other_value_on_its_way_back() {
     let (_db, _storage, daemon) = world(&[]).await;
     let long = "x".repeat(40_000);

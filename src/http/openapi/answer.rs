@@ -65,7 +65,7 @@ const TYPES: &[(&str, &str)] = &[
     ("Status", "success:bool data:@StatusData"),
     ("StatusData", "jobId:int status:pending|processing|completed|failed progress:@StatusProgress stage~ sheets:[SheetTally]~ skippedSheets:[SheetSkipped]~ startedAt~ completedAt~ results:@StatusResults~ error~"),
     ("StatusProgress", "current:int total:int percentage:int"),
-    ("StatusResults", "totalRows:int successCount:int errorCount:int errors:[RowFault] createdCount:int updatedCount:int unchangedCount:int archivedCount:int mode dryRun:bool preview:any~"),
+    ("StatusResults", "totalRows:int successCount:int errorCount:int errors:[RowFault] errorsTruncated:bool~ errorsUrl~ createdCount:int updatedCount:int unchangedCount:int archivedCount:int mode hiddenRows:int~ dryRun:bool preview:any~"),
     ("SheetTally", "sheet headerRow:int totalRows:int successCount:int errorCount:int"),
     ("SheetSkipped", "sheet code message"),
     ("RowFault", "sheet? row:int column? code message value?"),

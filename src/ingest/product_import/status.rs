@@ -84,6 +84,12 @@ pub struct Results {
     pub error_count: i64,
     /// What was wrong with which row; the first 100. The log has all.
     pub errors: Vec<RowFault>,
+    /// Set where there are more than these.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub errors_truncated: bool,
+    /// Where all rejected rows can be downloaded, with what is wrong with each.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub errors_url: Option<String>,
     /// Rows that made a new product.
     pub created_count: i64,
     /// Rows that changed a product.
@@ -181,14 +187,19 @@ async fn results(conn: &mut PgConnection, run: &Run) -> sqlx::Result<Results> {
     let (success_count, error_count) =
         counts.unwrap_or((run.items_ok + run.items_skipped, run.items_failed));
     let of = |count: fn(&store::Import) -> i64| import.as_ref().map_or(0, count);
-    let errors = match error_count {
+    let mut errors = match error_count {
         0 => Vec::new(),
-        _ => store::row_faults(conn, run.id.0, MAX_ERRORS).await?,
+        _ => store::row_faults(conn, run.id.0, MAX_ERRORS + 1).await?,
     };
+    let n_shown = usize::try_from(MAX_ERRORS).unwrap_or(usize::MAX);
+    let errors_truncated = errors.len() > n_shown;
+    errors.truncate(n_shown);
     Ok(Results {
         total_rows: success_count + error_count,
         success_count,
         error_count,
+        errors_truncated,
+        errors_url: (error_count > 0).then(|| format!("/api/v1/import/{}/errors.csv", run.id)),
         errors,
         created_count: of(|import| import.created_count),
         updated_count: of(|import| import.updated_count),

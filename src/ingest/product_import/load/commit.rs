@@ -238,11 +238,17 @@ impl Import<'_> {
         };
         self.note(&mut tx, &chunk, &written, &mut book).await?;
         self.commit_tx(tx).await?;
-        _ = after.book.send(book);
-        _ = way.back.send(chunk);
         if !self.plan.dry_run {
             report(&written.loaded);
         }
+        tracing::info!(
+            row = chunk.last_row,
+            good = written.loaded.n_ok(),
+            bad = written.loaded.n_failed(),
+            "rows are done"
+        );
+        _ = after.book.send(book);
+        _ = way.back.send(chunk);
         Ok(written.loaded)
     }
 
