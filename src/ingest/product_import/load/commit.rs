@@ -55,7 +55,8 @@ const IS_IN_THE_WAY: &str = "SELECT EXISTS (SELECT FROM pg_locks
 
 /// A chunk's commit does not wait for the disk. A crash of the server may take back the last chunks,
 /// less than a second of them, each as a whole and with its cursor; an attempt that finds the cursor
-/// set back ends, and the next one does them again. The run's end does wait, and whatever was committed before it is then on the disk, too.
+/// set back ends, and the next one does them again. The run's end does wait, and whatever was
+/// committed before it is then on the disk, too.
 const DO_NOT_WAIT: &str = "SET LOCAL synchronous_commit = off";
 
 /// What is known of a run at the end of its last committed chunk.

@@ -18,6 +18,7 @@ use super::merged;
 use super::package::{ShortRuns, attribute};
 use super::refusal::Refusal;
 use super::rows::{Rows, SheetName, Visitor, Workbook};
+use super::well_formed;
 
 const CONTENT: &str = "content.xml";
 const MAX_RUN_BYTES: usize = 16 << 20;
@@ -46,6 +47,7 @@ impl Ods {
     /// [`Refusal::INVALID_FILE_FORMAT`] when it is damaged, and what [`archive::open`] refuses.
     pub(super) fn open(path: &Path) -> Result<Self, Refusal> {
         let mut archive = archive::open(path)?;
+        well_formed::check(archive::part(&mut archive, CONTENT)?)?;
         let sheets = list_sheets(&mut archive)?;
         Ok(Self { archive, sheets })
     }

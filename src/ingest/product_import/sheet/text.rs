@@ -48,8 +48,9 @@ pub(super) struct TextScan {
 /// Reads a text once: tells its encoding and counts its lines.
 ///
 /// The whole text is looked at, because one accented letter in row 400,000 decides. A few broken
-/// characters make no other encoding of UTF-8, and none do behind its mark. What is no UTF-8 is taken for windows-1252 or, by the letters in it, for windows-1250; other code pages
-/// (1251, 1253) cannot be told from these without guessing and have to be named.
+/// characters make no other encoding of UTF-8, and none do behind its mark. What is no UTF-8 is
+/// taken for windows-1252 or, by the letters in it, for windows-1250; other code pages (1251, 1253)
+/// cannot be told from these without guessing, and have to be saved as UTF-8.
 ///
 /// # Errors
 ///

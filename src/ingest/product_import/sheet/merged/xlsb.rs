@@ -10,6 +10,10 @@ use super::{Range, add, refusal};
 const MERGE_CELL: u16 = 176;
 /// A sheet of the workbook: its state, its number, its relationship, its name.
 const BUNDLE_SHEET: u16 = 156;
+/// The begin of a row: its number from 0.
+const ROW_HEADER: u16 = 0;
+/// Rows that a sheet has at most; calamine takes a number beyond for the end.
+const MAX_ROWS: u32 = 1 << 20;
 /// The end of a sheet's rows.
 const END_SHEET_DATA: u16 = 146;
 /// Cells that do not name their column, from blanks to shared strings.
@@ -81,7 +85,17 @@ pub(in super::super::super::sheet) fn check(part: impl Read) -> Result<(), Refus
         if found == END_SHEET_DATA {
             return Ok(());
         }
-        if io::copy(&mut part.by_ref().take(len), &mut io::sink())? < len {
+        let mut data = part.by_ref().take(len);
+        let mut n_row = [0; 4];
+        if found == ROW_HEADER
+            && (data.read_exact(&mut n_row).is_err() || u32::from_le_bytes(n_row) >= MAX_ROWS)
+        {
+            return Err(Refusal::format(
+                "the sheet is damaged: it has a row beyond the last one of a sheet",
+            ));
+        }
+        let n_left = data.limit();
+        if io::copy(&mut data, &mut io::sink())? < n_left {
             break;
         }
     }

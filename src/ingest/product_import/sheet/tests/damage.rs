@@ -152,6 +152,10 @@ fn binary_sheets_that_do_not_end_are_refused() {
         (sheet(&end, &[0x99, 0x01, 0]), "break off"),
         (sheet(&end, &short), "short records"),
         (
+            sheet(&[0, 17, 4, 0, 0, 0], &[0, 17, 4, 0, 0x20, 0]),
+            "beyond the last",
+        ),
+        (
             replaced(xls, &[0x0a, 0, 0, 0], &[0x0b, 0, 0, 0]),
             "break off",
         ),

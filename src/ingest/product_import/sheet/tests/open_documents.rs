@@ -180,6 +180,19 @@ fn numbers_as_they_are_shown_and_formulas_that_are_not() {
 }
 
 #[test]
+fn a_tag_within_a_tag_is_no_document() {
+    let rows = [row(&["A", "a"].map(text)), row(&["B", "b"].map(text))].concat();
+    let headers = row(&["code", "name"].map(text));
+    let broken =
+        format!("{headers}{rows}").replacen("<table:table-row>", "<table:table-row a=\"", 2);
+    let refusal = refused(&Files::new().bytes(document(&broken)));
+    assert!(
+        refusal.message.contains("a tag begins within another"),
+        "{refusal}"
+    );
+}
+
+#[test]
 fn a_table_that_never_ends() {
     for cut in [
         "<table:table table:name=\"S\">",
