@@ -386,9 +386,7 @@ async fn submit_as(
     let mut tx = session.begin().await?;
     let same = accepted.same_before(&mut tx, origin.tenant).await;
     if let Some(same) = same.map_err(refused)? {
-        output.remark(&format!(
-            "the same file was imported before as import {same}"
-        ));
+        output.remark(&format!("the same file came before, as import {same}"));
     }
     let id = accepted.submit(&mut tx, origin).await?;
     let change = Change {

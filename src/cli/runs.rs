@@ -253,8 +253,11 @@ async fn reset(id: RunId, session: &mut Session) -> Result<Exit, Failure> {
     tx.commit().await?;
     if !reset {
         let run = find(id, session).await?;
-        let text = match run.state {
-            RunState::Completed => format!("run {id} completed; there is nothing to go on with"),
+        let text = match (run.state, run.undone_by()) {
+            (RunState::Completed, _) => {
+                format!("run {id} completed; there is nothing to go on with")
+            }
+            (_, Some(by)) => format!("run {id} does not go on: run {by} takes back what it did"),
             _ => format!("run {id} has a job per item; retry those: ingestd jobs retry ID"),
         };
         return Err(Failure::say(Exit::Failed, text));

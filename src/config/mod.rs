@@ -50,6 +50,7 @@ pub use kinds::{KindOverride, Kinds};
 pub use load::{Loaded, Sources};
 pub use log::{Log, LogFormat};
 pub use mail::{Mail, MailSecurity};
+pub(crate) use near::nearest;
 pub use origin::{Origin, Origins};
 pub use product_import::{FIELDS, ProductImport, SameFile};
 pub use queue::{Queue, Wake};

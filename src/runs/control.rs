@@ -105,7 +105,8 @@ pub async fn resume(conn: &mut PgConnection, id: RunId) -> sqlx::Result<bool> {
 /// Puts a failed, cancelled or stuck batch run back to work from its cursor, with all retries before it.
 ///
 /// A job of the run that was cancelled and has not noticed yet ends cancelled, and another job goes
-/// on. Returns `false` where there is no such run, it completed, or it is no batch.
+/// on. Returns `false` where there is no such run, it completed, its work was taken back
+/// ([`Run::undone_by`](super::Run::undone_by)), or it is no batch.
 ///
 /// # Errors
 ///
@@ -113,7 +114,8 @@ pub async fn resume(conn: &mut PgConnection, id: RunId) -> sqlx::Result<bool> {
 pub async fn reset(conn: &mut PgConnection, id: RunId) -> sqlx::Result<bool> {
     // Read before anything is done: the jobs of a fan-out are none of ours.
     let is_batch: Option<bool> = sqlx::query_scalar(
-        "SELECT job_kind IS NOT NULL FROM ingestd.runs WHERE id = $1 AND state <> 'completed'",
+        "SELECT job_kind IS NOT NULL FROM ingestd.runs
+         WHERE id = $1 AND state <> 'completed' AND NOT details ? 'undone_by'",
     )
     .bind(id)
     .fetch_optional(&mut *conn)
@@ -125,7 +127,8 @@ pub async fn reset(conn: &mut PgConnection, id: RunId) -> sqlx::Result<bool> {
     let kind: Option<String> = sqlx::query_scalar(
         "UPDATE ingestd.runs SET state = 'pending', finished_at = NULL, error = NULL,
            error_detail = NULL, retry_count = 0
-         WHERE id = $1 AND state <> 'completed' AND job_kind IS NOT NULL RETURNING job_kind",
+         WHERE id = $1 AND state <> 'completed' AND NOT details ? 'undone_by'
+           AND job_kind IS NOT NULL RETURNING job_kind",
     )
     .bind(id)
     .fetch_optional(&mut *conn)

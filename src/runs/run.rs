@@ -118,6 +118,13 @@ impl Run {
     pub const fn items_done(&self) -> i64 {
         self.items_ok + self.items_failed + self.items_skipped
     }
+
+    /// Returns the run that takes back, or has taken back, what this one did; such a run does not
+    /// go on. Member `undone_by` of the details.
+    #[must_use]
+    pub fn undone_by(&self) -> Option<RunId> {
+        self.details.get("undone_by")?.as_i64().map(RunId)
+    }
 }
 
 /// A run to be.

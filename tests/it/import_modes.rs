@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use super::{
-    import::{accepted, accepted_as, count, csv, finished, post, upload_as},
+    import::{accepted, accepted_as, count, csv, finished, post, status, upload_as},
     process::{Daemon, until},
 };
 
@@ -78,6 +78,10 @@ async fn a_drop_beyond_the_limit_is_refused_with_its_figures() {
     assert_eq!(done["status"], "completed", "{done}");
     let refusal = done["results"]["preview"]["refusal"].as_str().unwrap();
     assert!(refusal.contains("300 of 1000"), "{refusal}");
+    assert_eq!(done["results"]["archivedCount"], 300, "{done}");
+    let listed = reqwest::get(daemon.url(&format!("/api/v1/imports/{job}")));
+    let listed: Value = listed.await.unwrap().json().await.unwrap();
+    assert_eq!(listed["refusal"], refusal);
 
     let query = "mode=replace_all&max_drop_percent=30";
     let job = accepted_as(&daemon, "cut.csv", cut_short, query).await;
@@ -291,7 +295,48 @@ async fn a_file_that_comes_twice_is_told_or_refused() {
     assert_eq!(n_runs, 3);
 }
 
-/// Only what completed, wrote and still stands makes a file one that was imported before.
+/// A file that two people send at once, or one twice, is taken once where that is asked for.
+#[tokio::test]
+async fn the_same_file_at_once_is_refused_but_once() {
+    let (db, _storage, daemon) = world(&[]).await;
+    let send = || upload_as(&daemon, "a.csv", csv(1000), "on_duplicate_file=reject");
+    let sent = futures::future::join_all((0..6).map(|_| send())).await;
+    let mut codes: Vec<u16> = sent.iter().map(|(code, _)| *code).collect();
+    codes.sort_unstable();
+    assert_eq!(codes, [202, 409, 409, 409, 409, 409], "{sent:?}");
+    let n_imports = count(db.pool(), "SELECT count(*) FROM catalog.imports").await;
+    assert_eq!(n_imports, 1);
+}
+
+/// Where an import stopped and a newer one wrote meanwhile, whoever lets it go on is told before.
+#[tokio::test]
+async fn a_stopped_import_says_what_overtook_it() {
+    let (_db, _storage, daemon) = world(&[]).await;
+    post(&daemon, "/api/v1/queues/import/pause").await;
+    let older = accepted_as(&daemon, "old.csv", csv(10), "").await;
+    post(&daemon, &format!("/api/v1/runs/{older}/pause")).await;
+    post(&daemon, "/api/v1/queues/import/resume").await;
+    let alone = status(&daemon, older).await;
+    assert_eq!(alone["paused"], true, "{alone}");
+    assert_eq!(alone.get("overtakenBy"), None, "{alone}");
+    let dry = accepted_as(&daemon, "new.csv", csv(20), "dry_run=true").await;
+    finished(&daemon, dry).await;
+    assert_eq!(status(&daemon, older).await.get("overtakenBy"), None);
+    let newer = accepted_as(&daemon, "new.csv", csv(20), "").await;
+    finished(&daemon, newer).await;
+    assert_eq!(status(&daemon, older).await["overtakenBy"], newer);
+    let page = async || {
+        let page = reqwest::get(daemon.url(&format!("/imports/{older}")));
+        page.await.unwrap().text().await.unwrap()
+    };
+    assert!(page().await.contains("came later and has written"));
+    post(&daemon, &format!("/api/v1/runs/{older}/resume")).await;
+    let done = finished(&daemon, older).await;
+    assert_eq!(done.get("overtakenBy"), None, "{done}");
+    assert!(!page().await.contains("came later"));
+}
+
+/// Only what completed, wrote and still stands makes a file one that came before.
 #[tokio::test]
 async fn a_file_whose_import_came_to_nothing_is_new() {
     let (_db, _storage, daemon) = world(&[]).await;

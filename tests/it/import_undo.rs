@@ -320,6 +320,26 @@ async fn an_undone_import_does_not_begin_again() {
     super::import::post(&daemon, &format!("/api/v1/runs/{job}/cancel")).await;
     super::import::post(&daemon, "/api/v1/queues/import/resume").await;
     assert_eq!(figures(&undone(&daemon, job).await), [0, 0, 0]);
+    let reset = reqwest::Client::new().post(daemon.url(&format!("/api/v1/runs/{job}/reset")));
+    let reset = reset.send().await.unwrap();
+    assert_eq!(reset.status(), 409);
+    let told: Value = reset.json().await.unwrap();
+    assert!(
+        told["detail"].as_str().unwrap().contains("takes back"),
+        "{told}"
+    );
+    let left = status(&daemon, job).await;
+    assert_eq!(
+        (&left["status"], &left["error"]),
+        (&json!("failed"), &json!("cancelled"))
+    );
+    assert!(left["undoneBy"].is_i64(), "{left}");
+    // Undone by an older release, which left no word of it with the run, its job refuses.
+    sqlx::query("UPDATE ingestd.runs SET details = '{}' WHERE id = $1")
+        .bind(job)
+        .execute(db.pool())
+        .await
+        .unwrap();
     super::import::post(&daemon, &format!("/api/v1/runs/{job}/reset")).await;
     let done = finished(&daemon, job).await;
     assert_eq!(done["status"], "failed");

@@ -143,7 +143,11 @@ async fn impossible(tx: &mut PgConnection, id: i64, wish: &str) -> Result<Proble
         return Ok(no_run(id));
     };
     let conflict = Problem::new(Trouble::Conflict).with("state", run.state);
-    Ok(conflict.detail(format!("this run cannot be {wish} now")))
+    let why = match run.undone_by() {
+        Some(by) => format!("this run cannot be {wish}: run {by} takes back what it did"),
+        None => format!("this run cannot be {wish} now"),
+    };
+    Ok(conflict.detail(why))
 }
 
 pub(in crate::http) fn no_run(id: i64) -> Problem {

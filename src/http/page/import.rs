@@ -26,10 +26,11 @@ use crate::{
         load::tally::{self, Tally},
         routes::{FIELD, Order, Refused, imports as api},
         sheet::SkippedSheet,
+        status,
         store::{self, Import, ImportType, RowFault},
         undo::{self, Outcome, UndoError},
     },
-    runs::{self, RunId},
+    runs::{self, RunId, RunState},
 };
 
 /// As many errors are shown; the downloads have all.
@@ -48,6 +49,8 @@ pub(super) struct Shown {
     pub(super) state: &'static str,
     pub(super) mode: String,
     pub(super) dry_run: bool,
+    /// Whether it would have been refused, had it been no dry run.
+    pub(super) is_refused: bool,
     pub(super) created: Count,
     pub(super) updated: Count,
     pub(super) unchanged: Count,
@@ -72,6 +75,7 @@ impl From<Import> for Shown {
             holds: if is_parts { "products" } else { "dealers" },
             state: import.state.as_str(),
             dry_run: import.dry_run,
+            is_refused: import.refusal.is_some(),
             created: Count(import.created_count),
             updated: Count(import.updated_count),
             unchanged: Count(import.unchanged_count),
@@ -82,7 +86,11 @@ impl From<Import> for Shown {
             undone_by: import.rollback_run_id,
             has_rejected: is_parts && is_kept && import.error_count > 0,
             has_results: is_parts && is_kept && import.success_count > 0 && !import.dry_run,
-            is_undoable: is_parts && is_kept && !import.dry_run && import.rollback_run_id.is_none(),
+            is_undoable: is_parts
+                && is_kept
+                && !import.dry_run
+                && import.rollback_run_id.is_none()
+                && import.created_count + import.updated_count + import.archived_count > 0,
             mode: import.mode.replace('_', " "),
             file_name: import.file_name,
             tenant: import.tenant,
@@ -182,6 +190,10 @@ struct ImportPage {
     import: Shown,
     run: run::Shown,
     same: Option<i64>,
+    /// An import that has written to the same catalog since this one was uploaded, which stopped.
+    overtaken: Option<i64>,
+    /// The file has headers and no rows.
+    is_without_rows: bool,
     preview: Option<preview::Shown>,
     /// What came of each sheet; empty where one is read.
     sheets: Vec<Tally>,
@@ -211,6 +223,7 @@ pub(in crate::http) async fn show(
     let run = runs::get(&mut *conn, RunId(id)).await?.ok_or_else(gone)?;
     let import = store::find(&mut conn, id).await?.ok_or_else(gone)?;
     let faults = store::row_faults(&mut conn, id, N_FAULTS).await?;
+    let overtaken = status::overtaken(&mut conn, &run).await?;
     drop(conn);
     super::ok(&ImportPage {
         frame: Frame::of(&caller, "/imports"),
@@ -220,6 +233,8 @@ pub(in crate::http) async fn show(
         hidden_rows: tally::hidden(&run.details),
         faults_cut: i64::try_from(faults.len()).is_ok_and(|n| n >= N_FAULTS),
         faults,
+        overtaken,
+        is_without_rows: run.state == RunState::Completed && run.items_done() == 0,
         import: import.into(),
         run: run::Shown::of(run, &caller)?,
         same,

@@ -44,6 +44,8 @@ pub(super) struct Shown {
     /// Where its progress comes in; while it goes on.
     pub(super) events: Option<String>,
     pub(super) is_import: bool,
+    /// Whether another run takes back, or has taken back, what it did.
+    is_undone: bool,
     /// What of it is JSON, and so shown as it is.
     pub(super) json: Vec<(&'static str, String)>,
 }
@@ -68,6 +70,7 @@ impl Shown {
         Ok(Self {
             json: json.collect(),
             is_import: product_import::is_import(&run),
+            is_undone: run.undone_by().is_some(),
             events: (!run.state.is_final()).then(|| format!("/api/v1/runs/{}/events", run.id)),
             id: run.id,
             state: run.state.as_str(),
@@ -153,8 +156,8 @@ impl Shown {
         match self.at {
             RunState::Pending | RunState::Running => &[PAUSE, CANCEL],
             RunState::Paused => &[RESUME, CANCEL],
-            RunState::Failed | RunState::Cancelled => &[RESET],
-            RunState::Completed => &[],
+            RunState::Failed | RunState::Cancelled if !self.is_undone => &[RESET],
+            RunState::Failed | RunState::Cancelled | RunState::Completed => &[],
         }
     }
 }

@@ -280,15 +280,14 @@ impl<'a> Import<'a> {
         }
         let db = &self.ctx.state().db;
         let preview = &mut self.book.preview;
-        let judged = replace::guard(db, &self.tenant, &self.plan, scan, preview).await?;
-        self.cursor.may_archive = Some(match judged {
-            Ok(n_missing) => n_missing,
-            Err(refusal) if self.plan.dry_run => {
-                self.book.preview.refusal = Some(refusal);
-                0
-            }
+        let (n_missing, judged) =
+            replace::guard(db, &self.tenant, &self.plan, scan, preview).await?;
+        match judged {
+            Ok(()) => {}
+            Err(refusal) if self.plan.dry_run => self.book.preview.refusal = Some(refusal),
             Err(refusal) => return Err(JobError::Fatal(anyhow::anyhow!(refusal))),
-        });
+        }
+        self.cursor.may_archive = Some(n_missing);
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use super::{
     row::{header_map::HeaderMap, locale::Locale},
     sheet::{Charset, MergedCells, Options, Quote, Sheets},
 };
-use crate::config::{ProductImport, SameFile};
+use crate::config::{self, ProductImport, SameFile};
 
 /// What becomes of rows that the catalog has, lacks, or has otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -254,6 +254,16 @@ pub(super) fn known(name: &str) -> Option<&'static str> {
     let folded = super::row::header::fold(name);
     let is = |known: &&&str| super::row::header::fold(known) == folded;
     NAMES.iter().find(is).copied()
+}
+
+/// Returns the option that somebody may have meant: one of a longer name that differs by a slip. What
+/// is nearly a short one, as `date`, may be a form's own field.
+pub(super) fn nearly(name: &str) -> Option<&'static str> {
+    let long = NAMES
+        .into_iter()
+        .filter(|known| known.len() >= "dry_run".len());
+    let written = name.to_lowercase().replace('-', "_");
+    config::nearest(&written, long)
 }
 
 /// Reads one of the words of an option, as serde writes them.

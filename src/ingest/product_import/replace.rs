@@ -92,14 +92,15 @@ async fn page(
     })
 }
 
-/// Counts what is missing before anything is written, and returns it, or why it is too much.
+/// Counts what is missing before anything is written, and says whether so much may be archived:
+/// where not, why.
 pub(super) async fn guard(
     db: &PgPool,
     tenant: &str,
     plan: &Plan,
     scan: &Scan,
     preview: &mut Preview,
-) -> sqlx::Result<Result<i64, String>> {
+) -> sqlx::Result<(i64, Result<(), String>)> {
     let (mut n_live, mut n_missing, mut after) = (0, 0, String::new());
     loop {
         let mut tx = db.begin().await?;
@@ -114,16 +115,12 @@ pub(super) async fn guard(
             None => break,
         }
     }
-    Ok(judge(
-        plan.max_drop_percent,
-        n_live,
-        n_missing,
-        scan.n_unreadable,
-    ))
+    let judged = judge(plan.max_drop_percent, n_live, n_missing, scan.n_unreadable);
+    Ok((n_missing, judged))
 }
 
 /// Says whether so many products may be archived.
-fn judge(max_percent: u8, n_live: i64, n_missing: i64, n_unreadable: u64) -> Result<i64, String> {
+fn judge(max_percent: u8, n_live: i64, n_missing: i64, n_unreadable: u64) -> Result<(), String> {
     if n_missing > 0 && n_unreadable > 0 {
         return Err(format!(
             "{n_unreadable} rows have a code that cannot be read, so it is not known which products \
@@ -139,7 +136,7 @@ fn judge(max_percent: u8, n_live: i64, n_missing: i64, n_unreadable: u64) -> Res
              it again with a higher max_drop_percent"
         ));
     }
-    Ok(n_missing)
+    Ok(())
 }
 
 /// Archives the missing products of the next page in the caller's transaction.
@@ -188,10 +185,10 @@ mod tests {
 
     #[test]
     fn a_drop_within_the_limit_is_allowed() {
-        assert_eq!(judge(20, 100, 20, 0), Ok(20));
-        assert_eq!(judge(20, 0, 0, 3), Ok(0));
-        assert_eq!(judge(100, 5, 5, 0), Ok(5));
-        assert_eq!(judge(0, 5, 0, 0), Ok(0));
+        assert_eq!(judge(20, 100, 20, 0), Ok(()));
+        assert_eq!(judge(20, 0, 0, 3), Ok(()));
+        assert_eq!(judge(100, 5, 5, 0), Ok(()));
+        assert_eq!(judge(0, 5, 0, 0), Ok(()));
     }
 
     #[test]

@@ -119,6 +119,16 @@ pub struct Shown {
     pub job_id: i64,
     /// How far it is.
     pub status: Status,
+    /// Whether it waits for a person to resume it; left out where it does not.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
+    /// The run that undoes, or has undone, it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub undone_by: Option<i64>,
+    /// Of a paused import: the newest import that has written to the same catalog
+    /// since it was uploaded. The rows that are left of this one would go over its rows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overtaken_by: Option<i64>,
     /// How many rows are done.
     pub progress: Progress,
     /// What it is doing, where it says so: `sheet 2 of 3: Lamps`, `archiving`.
@@ -154,10 +164,42 @@ pub async fn read(conn: &mut PgConnection, run: &Run) -> sqlx::Result<Shown> {
         RunState::Completed => Some(results(conn, run).await?),
         _ => None,
     };
-    Ok(Shown { results, ..of(run) })
+    let overtaken_by = match run.state {
+        RunState::Paused => overtaken(conn, run).await?,
+        _ => None, // the document's own words have no other members
+    };
+    Ok(Shown {
+        results,
+        overtaken_by,
+        ..of(run)
+    })
 }
 
-/// Shows what a run alone says: everything but the results.
+/// Returns the newest import that has written to the same catalog since one that stopped, and may go
+/// on, was uploaded.
+///
+/// # Errors
+///
+/// What Postgres says.
+pub async fn overtaken(conn: &mut PgConnection, run: &Run) -> sqlx::Result<Option<i64>> {
+    let has_stopped = matches!(
+        run.state,
+        RunState::Paused | RunState::Failed | RunState::Cancelled
+    );
+    if has_stopped && run.undone_by().is_none() {
+        store::find_newer(conn, run.id.0).await
+    } else {
+        Ok(None)
+    }
+}
+
+/// Says whether there is more to show than a run alone says, which [`read`] does.
+#[must_use]
+pub const fn has_more(state: RunState) -> bool {
+    matches!(state, RunState::Paused) || state.is_final()
+}
+
+/// Shows what a run alone says: everything but the results and what came after.
 #[must_use]
 pub fn of(run: &Run) -> Shown {
     let error = match run.state {
@@ -168,6 +210,9 @@ pub fn of(run: &Run) -> Shown {
     Shown {
         job_id: run.id.0,
         status: run.state.into(),
+        paused: run.state == RunState::Paused,
+        undone_by: run.undone_by().map(|by| by.0),
+        overtaken_by: None,
         progress: Progress::of(run),
         stage: run.stage.clone().filter(|_| !run.state.is_final()),
         sheets: tally::sheets(&run.details),

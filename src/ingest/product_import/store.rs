@@ -77,6 +77,8 @@ pub struct Import {
     pub mode: String,
     /// Whether nothing was written, and the counts say what would have been.
     pub dry_run: bool,
+    /// Why it would have been refused, had it been no dry run.
+    pub refusal: Option<String>,
     /// The run that undoes, or has undone, it.
     pub rollback_run_id: Option<i64>,
     /// Whether it can be undone and its rejected rows be downloaded: `kept`; `going` or `gone` once
@@ -161,8 +163,8 @@ fn one(n_affected: u64) -> sqlx::Result<()> {
     }
 }
 
-/// Returns the newest completed import of the same file, read and treated in the same way, whose
-/// rows nobody took back.
+/// Returns the newest import of the same file, read and treated in the same way, that completed or,
+/// with `or_may`, still may, and whose rows nobody took back.
 ///
 /// # Errors
 ///
@@ -172,18 +174,57 @@ pub async fn find_same(
     tenant: &str,
     file_sha256: &[u8; 32],
     reading_hash: i64,
+    or_may: bool,
 ) -> sqlx::Result<Option<i64>> {
     // imports_file
     const FIND: &str = "SELECT i.id FROM catalog.imports i JOIN ingestd.runs r USING (id)
         WHERE i.tenant = $1 AND i.file_sha256 = $2 AND i.reading_hash = $3 AND NOT i.dry_run
-          AND i.rollback_run_id IS NULL AND r.state = 'completed'
+          AND i.rollback_run_id IS NULL
+          AND (r.state = 'completed' OR $4 AND r.state NOT IN ('failed', 'cancelled'))
         ORDER BY i.id DESC LIMIT 1";
     sqlx::query_scalar(FIND)
         .bind(tenant)
         .bind(file_sha256.as_slice())
         .bind(reading_hash)
+        .bind(or_may)
         .fetch_optional(conn)
         .await
+}
+
+/// Waits until nobody else looks whether this file came before, till the end of the transaction.
+///
+/// # Errors
+///
+/// The database cannot be reached.
+pub async fn hold_file(
+    conn: &mut PgConnection,
+    tenant: &str,
+    file_sha256: &[u8; 32],
+) -> sqlx::Result<()> {
+    const HOLD: &str = "SELECT pg_advisory_xact_lock(hashtextextended(
+        'ingestd file ' || $1 || ' ' || encode($2, 'hex'), 0))";
+    sqlx::query(HOLD)
+        .bind(tenant)
+        .bind(file_sha256.as_slice())
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Returns the newest import that has written to the catalog of an import since that was uploaded,
+/// and was not undone: where the older one goes on, its rows go over the newer ones.
+///
+/// # Errors
+///
+/// The database cannot be reached.
+pub async fn find_newer(conn: &mut PgConnection, id: i64) -> sqlx::Result<Option<i64>> {
+    const FIND: &str =
+        "SELECT i.id FROM catalog.imports i JOIN catalog.imports o USING (tenant, type)
+        WHERE o.id = $1 AND i.id > o.id AND NOT i.dry_run AND NOT o.dry_run AND i.type = 'PARTS'
+          AND i.rollback_run_id IS NULL
+          AND i.created_count + i.updated_count + i.archived_count > 0
+        ORDER BY i.id DESC LIMIT 1";
+    sqlx::query_scalar(FIND).bind(id).fetch_optional(conn).await
 }
 
 /// Returns the import of that id, or `None` where there is none.
@@ -212,7 +253,8 @@ pub async fn list(
     const LIST: &str = "SELECT i.id, i.tenant, i.type, i.file_name, i.file_size_bytes,
           encode(i.file_sha256, 'hex') AS file_sha256, i.success_count, i.error_count,
           i.created_count, i.updated_count, i.unchanged_count, i.archived_count, i.mode, i.dry_run,
-          i.rollback_run_id, i.traces, i.created_at, r.state
+          i.rollback_run_id, i.traces, i.created_at, r.state,
+          r.details #>> '{preview,refusal}' AS refusal
         FROM catalog.imports i JOIN ingestd.runs r USING (id)
         WHERE ($1::text[] IS NULL OR i.tenant = ANY ($1)) AND ($2::int8 IS NULL OR i.id = $2)
           AND ($3::int8 IS NULL OR i.id < $3) ORDER BY i.id DESC LIMIT $4";

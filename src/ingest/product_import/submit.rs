@@ -51,7 +51,7 @@ pub enum SubmitError {
     Refused(#[from] Refusal),
     /// The same file was imported before in the same way, and that is refused.
     #[error(
-        "the same file was imported before as import {0}; send on_duplicate_file=import to import it again"
+        "the same file came before, as import {0}; send on_duplicate_file=import to import it again"
     )]
     SameFile(RunId),
     /// The file cannot be stored.
@@ -161,7 +161,8 @@ impl Accepted {
     }
 
     /// Returns the import of the same file, read and treated in the same way, that completed before
-    /// and was not undone.
+    /// and was not undone. Where that is to be refused, one that has not ended counts as well, and
+    /// nobody else submits the file until the transaction ends.
     ///
     /// # Errors
     ///
@@ -172,11 +173,13 @@ impl Accepted {
         tenant: &str,
     ) -> Result<Option<RunId>, SubmitError> {
         let sha256 = &self.blob.sha256;
-        let same = store::find_same(conn, tenant, sha256, self.reading_hash).await?;
+        let is_refused = self.wish.same_file == SameFile::Reject && !self.wish.plan.dry_run;
+        if is_refused {
+            store::hold_file(&mut *conn, tenant, sha256).await?;
+        }
+        let same = store::find_same(conn, tenant, sha256, self.reading_hash, is_refused).await?;
         match same.map(RunId) {
-            Some(id) if self.wish.same_file == SameFile::Reject && !self.wish.plan.dry_run => {
-                Err(SubmitError::SameFile(id))
-            }
+            Some(id) if is_refused => Err(SubmitError::SameFile(id)),
             same => Ok(same),
         }
     }

@@ -352,7 +352,18 @@ async fn other_fields_do_no_harm() {
         .text("lang", "de")
         .part("file", part)
         .text("more", "x".repeat(9000));
-    upload(&server, "/import/products", form).await;
+    let sent = server.post("/import/products").multipart(form).send();
+    let told: Value = sent.await.unwrap().json().await.unwrap();
+    assert_eq!(
+        told["data"]["ignoredFields"],
+        json!(["lang", "more"]),
+        "{told}"
+    );
+    // A dry run with a misspelt name would write.
+    let slip = self::form("a.csv", PRODUCTS).text("dry_rum", "true");
+    let slip = server.post("/import/products").multipart(slip).send();
+    let told = refused(slip.await.unwrap(), 400, "bad_option").await;
+    assert!(told.contains("is dry_run meant"), "{told}");
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 "use strict";
 
 const AGAIN_MS = 3000;
+const FIGURES_MS = 1500;
 
 // Says something to those who cannot see it change.
 function say(text) {
@@ -37,6 +38,23 @@ async function refresh() {
   return true;
 }
 
+// Puts the figures as they are now in place of those that stand there: an event has none of them.
+async function figures(here) {
+  if (source !== here) return; // the page is another one meanwhile
+  try {
+    const answer = await fetch(location.href, { headers: { accept: "text/html" } });
+    if (!answer.ok || answer.redirected) return;
+    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+    if (source !== here) return;
+    for (const is of fresh.querySelectorAll("[data-count]")) {
+      const was = document.querySelector(`[data-count="${is.dataset.count}"]`);
+      if (was) was.textContent = is.textContent;
+    }
+  } catch {
+    // the next event asks again
+  }
+}
+
 // Shows a run as an event has it, and says whether it has ended.
 function show(box, run) {
   const is_over = ["completed", "failed", "cancelled"].includes(run.state);
@@ -68,6 +86,7 @@ function watch() {
   const pill = box.querySelector("[data-state]").textContent;
   const here = new EventSource(box.dataset.events);
   source = here;
+  let waiting = false;
   here.onmessage = (event) => {
     const run = JSON.parse(event.data);
     const is_over = show(box, run);
@@ -76,6 +95,12 @@ function watch() {
       here.close();
       say(run.state);
       later();
+    } else if (!waiting) {
+      waiting = true;
+      setTimeout(() => {
+        waiting = false;
+        figures(here);
+      }, FIGURES_MS);
     }
   };
   // A browser asks again by itself, unless it was refused: as many look as may.
@@ -102,6 +127,8 @@ function send(form) {
     sending.hidden = true;
     alert.hidden = false;
     alert.textContent = why;
+    // A button that is disabled loses the focus: whoever was there is there again.
+    if (document.activeElement === document.body) button.focus();
   };
   button.disabled = true;
   alert.hidden = true;

@@ -46,16 +46,23 @@ pub(crate) async fn upload(
 ) -> Result<(StatusCode, Json<Value>), Refused> {
     let order = Order::new(&app, &caller, request.uri())?;
     let upload = http::receive(&app, request, FIELD).await?;
-    let Taken { id, same, sheets } = order.take(&app, &caller, upload).await?;
+    let taken = order.take(&app, &caller, upload).await?;
+    let id = taken.id;
     let mut data = json!({ "jobId": id, "statusUrl": format!("/api/v1/import/status/{id}") });
-    if let (Some(same), Some(data)) = (same, data.as_object_mut()) {
-        data.insert("sameFileAs".to_owned(), json!(same));
-        let note = format!("the same file was imported before as import {same}");
-        data.insert("note".to_owned(), note.into());
+    let mut tell = |name: &str, value: Value| data[name] = value;
+    if let Some(same) = taken.same {
+        tell("sameFileAs", json!(same));
+        tell(
+            "note",
+            format!("the same file came before, as import {same}").into(),
+        );
     }
-    if let (Some(sheets), Some(data)) = (sheets, data.as_object_mut()) {
-        data.insert("sheets".to_owned(), json!(sheets.read));
-        data.insert("skippedSheets".to_owned(), json!(sheets.skipped));
+    if let Some(sheets) = taken.sheets {
+        tell("sheets", json!(sheets.read));
+        tell("skippedSheets", json!(sheets.skipped));
+    }
+    if !taken.ignored.is_empty() {
+        tell("ignoredFields", json!(taken.ignored));
     }
     let answer = json!({
         "success": true,
@@ -81,6 +88,8 @@ pub(crate) struct Taken {
     pub(crate) same: Option<RunId>,
     /// Which sheets are read, where it was not one that was asked for of several.
     sheets: Option<TakenSheets>,
+    /// Fields of the form that are no option; at most 100.
+    ignored: Vec<String>,
 }
 
 /// The sheets of a workbook of several.
@@ -122,9 +131,7 @@ impl Order {
         upload: Upload,
     ) -> Result<Taken, Refused> {
         refuse_dropped(&upload.dropped)?;
-        for (name, value) in &upload.fields {
-            self.wish.set(name, value)?; // forms have fields of their own
-        }
+        let ignored = take_fields(&mut self.wish, &upload.fields)?;
         let tenant = owner(caller, of_form(self.tenant, &upload.fields)?)?;
         let plan = self.wish.plan;
         if self.wish.look.saved_mapping.is_some() {
@@ -151,7 +158,12 @@ impl Order {
         accepted.keep();
         tx.commit().await?;
         submit::report();
-        Ok(Taken { id, same, sheets })
+        Ok(Taken {
+            id,
+            same,
+            sheets,
+            ignored,
+        })
     }
 }
 
@@ -251,6 +263,24 @@ fn ask(wish: &mut Wish, options: &[(String, String)]) -> Result<(), Refused> {
     Ok(())
 }
 
+/// Takes the options among the fields of a form, and returns the names of the others: forms have
+/// fields of their own. One that is nearly an option is refused.
+fn take_fields(wish: &mut Wish, fields: &[(String, String)]) -> Result<Vec<String>, Refused> {
+    let mut ignored = Vec::new();
+    for (name, value) in fields {
+        if name == TENANT || wish.set(name, value)? {
+            continue;
+        }
+        if let Some(meant) = plan::nearly(name) {
+            return Err(bad_option(format!(
+                "there is no option {name}; is {meant} meant?"
+            )));
+        }
+        ignored.push(name.clone());
+    }
+    Ok(ignored)
+}
+
 pub(super) fn bad_option(message: String) -> Refused {
     Refused {
         status: StatusCode::BAD_REQUEST,
@@ -290,8 +320,7 @@ pub(crate) async fn events(
     let view: http::View = Box::new(move |run| {
         let db = db.clone();
         Box::pin(async move {
-            // Only an end has more to say than the run itself.
-            let data = if run.state.is_final() {
+            let data = if status::has_more(run.state) {
                 status::read(&mut *db.acquire().await?, &run).await?
             } else {
                 status::of(&run)

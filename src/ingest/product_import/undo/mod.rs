@@ -182,6 +182,14 @@ pub async fn submit(
         .bind(n_rows)
         .execute(&mut *conn)
         .await?;
+    sqlx::query(
+        "UPDATE ingestd.runs SET details = details || jsonb_build_object('undone_by', $2)
+         WHERE id = $1 AND finished_at IS NOT NULL",
+    )
+    .bind(id)
+    .bind(run_id)
+    .execute(&mut *conn)
+    .await?;
     let job = NewJob {
         run_id: Some(run_id.0),
         tenant: Some(subject.tenant),

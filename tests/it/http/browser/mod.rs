@@ -164,11 +164,17 @@ async fn a_workbook_goes_from_the_form_to_its_results() {
     // Nobody works yet: the page waits, and is never loaded again from here on.
     browser.eval("window.mark = document.documentElement.dataset.mark = 1");
     browser.until("document.querySelector('[data-state]').textContent === 'pending'");
+    sqlx::query("UPDATE catalog.imports SET created_count = 12 WHERE id = $1")
+        .bind(id)
+        .execute(server.pool())
+        .await
+        .unwrap();
     sqlx::query("UPDATE ingestd.runs SET items_total = 31, items_ok = 12 WHERE id = $1")
         .bind(id)
         .execute(server.pool())
         .await
         .unwrap();
+    browser.until("document.querySelector('[data-count=created]').textContent === '12'");
     browser.until("document.querySelector('[data-progress]').textContent === '12 of 31 (38 %)'");
     assert_eq!(
         browser.eval("document.querySelector('progress').position"),
@@ -178,11 +184,16 @@ async fn a_workbook_goes_from_the_form_to_its_results() {
         browser.eval("document.querySelector('#say').textContent"),
         "30 %"
     );
-    sqlx::query("UPDATE ingestd.runs SET items_ok = 0 WHERE id = $1")
-        .bind(id)
-        .execute(server.pool())
-        .await
-        .unwrap();
+    for undo in [
+        "UPDATE catalog.imports SET created_count = 0 WHERE id = $1",
+        "UPDATE ingestd.runs SET items_ok = 0 WHERE id = $1",
+    ] {
+        sqlx::query(undo)
+            .bind(id)
+            .execute(server.pool())
+            .await
+            .unwrap();
+    }
     let daemon = daemon_between_two_looks(&mut browser, &server, id).await;
     browser.until("document.querySelector('[data-state]').textContent === 'completed'");
     assert_eq!(
@@ -219,7 +230,23 @@ async fn a_workbook_goes_from_the_form_to_its_results() {
     in_every_size(&mut browser, &server, id).await;
     pictures(&mut browser, &server);
     browser.is_content();
+    browser.goto(&server.url("/imports"));
+    refused_by_keyboard(&mut browser, folder.path()); // which the console tells of
     daemon.stop(CancellationToken::new()).await;
+}
+
+/// A file that is refused is told of, and whoever sent it stays in the form.
+fn refused_by_keyboard(browser: &mut Browser, folder: &Path) {
+    let file = folder.join("a.csv");
+    std::fs::write(&file, "nothing,known\n1,2\n").unwrap();
+    browser.choose("#file", &file);
+    browser.eval("document.querySelector('#upload p > button').focus(); 1");
+    browser.key("Enter", 13, "\r");
+    browser.until("document.querySelector('#upload [role=alert]').textContent.includes('code')");
+    assert_eq!(
+        browser.eval("document.activeElement.closest('#upload') !== null"),
+        true
+    );
 }
 
 /// Starts a daemon when the page has heard that the run has begun, and lets the page look what else
