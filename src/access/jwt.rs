@@ -25,7 +25,8 @@ const LONGEST: usize = 8 * 1024;
 /// The longest subject, in characters: it stands in the audit log.
 const LONGEST_SUBJECT: usize = 200;
 
-/// Why a token proves nothing. For the log and the audit; callers are told none of it.
+/// Why a token proves nothing. For the log and the audit; callers are told what is wrong with a
+/// token that one of our keys has signed, of others nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// Not three parts of base64url, or their JSON cannot be read.
@@ -43,24 +44,49 @@ pub enum Refused {
     /// The signature is not the key's.
     #[error("its signature is wrong")]
     Signature,
-    /// `exp` is missing or over.
+    /// `exp` is missing, or no number.
+    #[error("it has no exp, in seconds of the epoch")]
+    Endless,
+    /// `exp` is over.
     #[error("it has expired")]
     Expired,
     /// `nbf` is to come.
     #[error("it is not valid yet")]
     Early,
     /// `iss` is another.
-    #[error("its iss is another")]
+    #[error("its iss is not auth.jwt_issuer")]
     Issuer,
     /// `aud` is another, or there is one and none is configured.
-    #[error("its aud is another")]
+    #[error("its aud is not auth.jwt_audience, or one of the two is missing")]
     Audience,
-    /// `sub` is missing, or no text.
-    #[error("it has no sub")]
+    /// `sub` is missing, or no text of 1 to 200 characters.
+    #[error("it has no sub, a text of 1 to 200 characters")]
     Subject,
     /// The role's claim has none of ours, and there is no default.
-    #[error("it has no role")]
+    #[error(
+        "it has no role of viewer, operator, admin in its claim (auth.jwt_role_claim), and there is \
+         no auth.jwt_default_role"
+    )]
     Role,
+}
+
+impl Refused {
+    /// Says whether one of our keys has signed the token, so that whoever sends it may know the rest.
+    #[must_use]
+    pub const fn is_signed(self) -> bool {
+        match self {
+            Self::Form | Self::Algorithm | Self::Critical | Self::UnknownKey | Self::Signature => {
+                false
+            }
+            Self::Endless
+            | Self::Expired
+            | Self::Early
+            | Self::Issuer
+            | Self::Audience
+            | Self::Subject
+            | Self::Role => true,
+        }
+    }
 }
 
 /// An RSA key as signatures are checked with it.
@@ -191,7 +217,8 @@ impl<'a> Jwt<'a> {
         let now = float(now);
         match at("exp") {
             Some(Some(exp)) if now < exp + leeway => {}
-            _ => return Err(Refused::Expired),
+            Some(Some(_)) => return Err(Refused::Expired),
+            _ => return Err(Refused::Endless),
         }
         match at("nbf") {
             None => {}

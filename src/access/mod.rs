@@ -22,7 +22,7 @@ pub mod token;
 
 pub use keyring::Keyring;
 pub use role::Role;
-pub use tenants::{DEFAULT_TENANT, INSTALLATION, Tenants};
+pub use tenants::{DEFAULT_TENANT, INSTALLATION, NO_TENANT, Tenants};
 
 /// Who somebody is, once a credential proved it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,6 +7,11 @@ pub const DEFAULT_TENANT: &str = "default";
 /// caller is bound to it: where it is named, all tenants are meant.
 pub const INSTALLATION: &str = "*";
 
+/// What a caller with no tenant at all is told who would own something.
+pub const NO_TENANT: &str = "your credential names no tenant, so nothing can be yours: a user's token \
+    says whose in its claim (auth.jwt_tenants_claim, `*` is all), auth.jwt_default_tenants where it \
+    says nothing";
+
 /// Whose data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tenants {

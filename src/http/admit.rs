@@ -107,7 +107,9 @@ pub(super) async fn admit(
     let is_read = [Method::GET, Method::HEAD, Method::OPTIONS].contains(&parts.method);
     let origins = &app.config.auth.allowed_origins;
     if !is_read && origin::is_cross_site(&parts.headers, &parts.uri, origins) {
-        return Err(Trouble::CrossSite.into());
+        let text = "a page of another origin asks for a change; auth.allowed_origins names the origins \
+                    that may";
+        return Err(Problem::new(Trouble::CrossSite).detail(text));
     }
     let caller = |identity: Identity| Caller {
         actor: identity.actor,
@@ -209,18 +211,40 @@ pub(super) async fn prove(
     from: IpAddr,
     request_id: &str,
 ) -> Result<Identity, Problem> {
-    let mut why = String::new();
+    let mut unproven = Unproven::because("none was sent");
     for text in sent {
         match check(app, text).await? {
             Ok(identity) => return Ok(identity),
-            Err(reason) => why = reason,
+            Err(of_this) => unproven = of_this,
         }
     }
+    let Unproven { why, is_signed } = unproven;
     may_try(app, from)?;
     app.door.failures.take(network(from), Instant::now());
     note_refusal(app, sent, from, request_id, &why).await?;
     tracing::info!(%from, why, "a credential was refused");
-    Err(Trouble::Unauthorized.into())
+    let problem = Problem::new(Trouble::Unauthorized);
+    Err(if is_signed {
+        problem.detail(why)
+    } else {
+        problem
+    })
+}
+
+/// A credential that proves nothing.
+struct Unproven {
+    why: String,
+    /// Whether who sends it may know why.
+    is_signed: bool,
+}
+
+impl Unproven {
+    fn because(why: &str) -> Self {
+        Self {
+            why: why.to_owned(),
+            is_signed: false,
+        }
+    }
 }
 
 /// Refuses an address from which too many wrong credentials came. For what people log in with: what
@@ -264,7 +288,7 @@ async fn note_refusal(
 }
 
 /// Checks one credential; the inner error says why it proves nothing.
-async fn check(app: &AppState, text: &str) -> Result<Result<Identity, String>, Problem> {
+async fn check(app: &AppState, text: &str) -> Result<Result<Identity, Unproven>, Problem> {
     let door = &app.door;
     if door
         .token
@@ -275,16 +299,19 @@ async fn check(app: &AppState, text: &str) -> Result<Result<Identity, String>, P
     }
     if text.starts_with(token::MARK) {
         let found = token::check(&app.db, text).await?;
-        return Ok(found.ok_or_else(|| "no such token, or no longer".to_owned()));
+        return Ok(found.ok_or_else(|| Unproven::because("no such token, or no longer")));
     }
     let Some(keyring) = door.keyring.as_ref().filter(|_| text.contains('.')) else {
-        return Ok(Err("no such token".to_owned()));
+        return Ok(Err(Unproven::because("no such token")));
     };
     let now: i64 = sqlx::query_scalar("SELECT extract(epoch FROM now())::bigint")
         .fetch_one(&app.db)
         .await?;
     let checked = keyring.check(text, now).await;
-    Ok(checked.map_err(|refused| format!("a user's token: {refused}")))
+    Ok(checked.map_err(|refused| Unproven {
+        why: format!("a user's token: {refused}"),
+        is_signed: refused.is_signed(),
+    }))
 }
 
 /// Returns what may prove who asks. What is said in the header counts, be there a good cookie

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{Problem, trouble::Trouble};
-use crate::access::{Role, Tenants};
+use crate::access::{NO_TENANT, Role, Tenants};
 
 pub(super) use super::once::Once;
 
@@ -54,9 +54,13 @@ impl Caller {
     ///
     /// # Errors
     ///
-    /// 422 at `/tenant` where it is somebody else's, or one of several is to be named.
+    /// 422 at `/tenant` where it is somebody else's, or one of several is to be named; 403 for a
+    /// caller who has none.
     pub fn owner(&self, asked: Option<String>) -> Result<Option<String>, Problem> {
         self.tenants.owner(asked).map_err(|mine| {
+            if mine.is_empty() {
+                return Problem::new(Trouble::Forbidden).detail(NO_TENANT);
+            }
             let rule = format!("one of yours: {}", mine.join(", "));
             Problem::new(Trouble::Invalid).at("/tenant", rule)
         })

@@ -3,7 +3,10 @@
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, Mac as _};
 use ingestd::access::Role;
-use reqwest::{Method, header};
+use reqwest::{
+    Method, header,
+    multipart::{Form, Part},
+};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
@@ -144,15 +147,51 @@ async fn a_users_token_comes_in_the_header_or_the_cookie() {
     }
     let late = json!({ "sub": "ada", "exp": 1, "role": "operator" });
     let (head, _) = good.rsplit_once('.').unwrap();
-    for wrong in [jwt(&late), format!("{head}."), "a.b.c".to_owned()] {
+    // What a key of ours has signed may be told of; of the others nothing is.
+    for (wrong, told) in [
+        (jwt(&late), Some("expired")),
+        (
+            jwt(&json!({ "sub": "ada", "role": "operator" })),
+            Some("no exp"),
+        ),
+        (
+            jwt(&json!({ "exp": never, "role": "operator" })),
+            Some("no sub"),
+        ),
+        (
+            jwt(&json!({ "sub": "ada", "exp": never })),
+            Some("jwt_default_role"),
+        ),
+        (format!("{head}."), None),
+        ("a.b.c".to_owned(), None),
+    ] {
         let refused = server
             .get("/api/v1/session")
             .bearer_auth(&wrong)
             .send()
             .await
             .unwrap();
-        problem(refused, 401, "unauthorized").await;
+        let body = problem(refused, 401, "unauthorized").await;
+        let detail = body["detail"].as_str();
+        assert_eq!(detail.is_some(), told.is_some(), "{body}");
+        assert!(
+            detail
+                .unwrap_or_default()
+                .contains(told.unwrap_or_default()),
+            "{body}"
+        );
     }
+    let nobodys = jwt(&json!({ "sub": "ada", "exp": never, "role": "admin", "tenants": [] }));
+    let file = Part::text("code,name\nA,Lamp\n").file_name("a.csv");
+    let sent = server.post("/import/products").bearer_auth(&nobodys);
+    let sent = sent
+        .multipart(Form::new().part("file", file))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(sent.status(), 403);
+    let told = sent.text().await.unwrap();
+    assert!(told.contains("jwt_tenants_claim"), "{told}");
     server.register("others.kind").await;
     let job = server.post("/api/v1/jobs").bearer_auth(&good);
     let job = job
@@ -168,7 +207,7 @@ async fn a_users_token_comes_in_the_header_or_the_cookie() {
             .iter()
             .filter(|entry| entry.1 == "auth.refuse")
             .count(),
-        3
+        6
     );
     let none = server.get("/api/v1/session").send().await.unwrap();
     problem(none, 401, "unauthorized").await;

@@ -26,7 +26,7 @@ use super::{
     submit::{self, Origin, SYSTEM, SubmitError},
 };
 use crate::{
-    access::{DEFAULT_TENANT, INSTALLATION},
+    access::{DEFAULT_TENANT, INSTALLATION, NO_TENANT},
     db,
     http::{self, AppState, Caller, Upload, UploadError},
     queue::KeyTaken,
@@ -220,7 +220,7 @@ fn one(mut tenants: impl Iterator<Item = String>) -> Result<Option<String>, Refu
 ///
 /// # Errors
 ///
-/// 422 where the caller has several and names none, 403 where it is none of theirs.
+/// 422 where the caller has several and names none, 403 where it is none of theirs or they have none.
 pub(super) fn owner(caller: &Caller, asked: Option<String>) -> Result<String, Refused> {
     if let Some(asked) = &asked {
         let is_fine = (1..=LONGEST_TENANT).contains(&asked.chars().count());
@@ -232,6 +232,13 @@ pub(super) fn owner(caller: &Caller, asked: Option<String>) -> Result<String, Re
     }
     let is_named = asked.is_some();
     let owner = caller.tenants.owner(asked).map_err(|mine| {
+        if mine.is_empty() {
+            return Refused {
+                status: StatusCode::FORBIDDEN,
+                code: "forbidden",
+                message: NO_TENANT.to_owned(),
+            };
+        }
         let mine = mine.join(", ");
         if is_named {
             return Refused {
