@@ -131,8 +131,8 @@ struct Options {
     /// What stands around cells of a text file: `double`, `single`, or `none`; default: found out.
     #[arg(long)]
     quote: Option<String>,
-    /// The encoding of a text file: `utf8`, `utf16_le`, `utf16_be`, `windows1252`, `windows1250`;
-    /// default: found out.
+    /// The encoding of a text file: `utf8`, `utf16_le`, `utf16_be`, or a name that browsers know, as
+    /// `windows-1250`, `windows-1251`, `iso-8859-2`, `shift_jis`; default: found out.
     #[arg(long)]
     encoding: Option<String>,
     /// How numbers are written: `plain` 1234.56 (default), `point` 1,234.56, `comma` 1.234,56.

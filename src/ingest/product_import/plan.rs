@@ -240,7 +240,7 @@ impl Wish {
             }
             "delimiter" => self.look.delimiter = Some(delimiter(value)?),
             "quote" => self.look.quote = Some(word(name, value)?),
-            "encoding" => self.look.encoding = Some(word(name, value)?),
+            "encoding" => self.look.encoding = Some(encoding(value)?),
             "decimal" => self.plan.locale.decimal = word(name, value)?,
             "dates" => self.plan.locale.dates = word(name, value)?,
             _ => return Ok(false),
@@ -295,6 +295,15 @@ fn delimiter(value: &str) -> Result<u8, BadOption> {
     }
 }
 
+fn encoding(value: &str) -> Result<Charset, BadOption> {
+    Charset::by_name(value).ok_or_else(|| {
+        BadOption(format!(
+            "encoding: `{value}` is none; there are utf8, utf16_le, utf16_be, and the names that \
+             browsers know, such as windows-1252, windows-1250, windows-1251, iso-8859-2, shift_jis"
+        ))
+    })
+}
+
 fn number(name: &str, value: &str, max: u8) -> Result<u8, BadOption> {
     let number = value.parse().ok().filter(|number| *number <= max);
     number.ok_or_else(|| BadOption(format!("{name}: `{value}` is no number from 0 to {max}")))
@@ -333,7 +342,7 @@ mod tests {
         let mut options = Options::default();
         asked.look.apply(&mut options);
         assert_eq!(options.csv_delimiter, Some(b'\t'));
-        assert_eq!(options.csv_charset, Some(Charset::Windows1250));
+        assert_eq!(options.csv_charset, Some(Charset::WINDOWS_1250));
         assert_eq!(options.sheet_number, Some(2));
         assert_eq!(options.sheets, Some(Sheets::All));
         assert_eq!((asked.plan.max_drop_percent, asked.priority), (35, Some(0)));

@@ -5,8 +5,9 @@ use std::io::Read;
 use std::path::Path;
 
 use super::archive::{self, Archive};
+use super::charset::Charset;
 use super::ole;
-use super::options::{Charset, Format};
+use super::options::Format;
 use super::refusal::Refusal;
 
 /// The kinds of files that are read; a text is looked at more closely by `text.rs`.
@@ -170,7 +171,7 @@ fn of_text(head: &[u8], named: Option<Charset>) -> Result<Kind, Refusal> {
     if let Some((_, what)) = OTHERS.iter().find(|(magic, _)| head.starts_with(magic)) {
         return Err(not_a_sheet(what));
     }
-    let is_named_utf16 = matches!(named, Some(Charset::Utf16Le | Charset::Utf16Be));
+    let is_named_utf16 = named.is_some_and(Charset::is_utf16);
     if is_named_utf16 || super::text::utf16_of(head).is_some() {
         return Ok(Kind::Text);
     }

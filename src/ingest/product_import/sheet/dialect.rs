@@ -5,9 +5,10 @@ use std::path::Path;
 
 use super::super::row::cell::Epoch;
 use super::super::row::field::Aliases;
+use super::charset::Charset;
 use super::delimited::DelimitedRows;
 use super::head::Head;
-use super::options::{Charset, Dialect, Options, Quote};
+use super::options::{Dialect, Options, Quote};
 use super::refusal::Refusal;
 use super::text::Utf8Text;
 

@@ -10,6 +10,7 @@
 mod ahead;
 mod archive;
 mod calamine_cell;
+mod charset;
 mod child;
 mod choice;
 mod chunk;
@@ -46,6 +47,7 @@ use super::row::cell::{Epoch, RowBuf};
 use super::row::check::Rules;
 use super::row::field::Aliases;
 use super::row::header::cut;
+pub use charset::Charset;
 pub use child::{read_in_children, serve_if_asked};
 pub use choice::{SheetRef, Sheets};
 use chunk::{Reading, refuse_unknown_hidden};
@@ -54,7 +56,7 @@ pub use inspection::{FurtherSheet, Inspection, SheetHead, SkippedSheet, Summary}
 pub use merged::MergedCells;
 use merged::{Fill, Filled};
 pub use opened::Opened;
-pub use options::{Charset, ChildLimits, Dialect, Format, Options, Quote, StopFlag};
+pub use options::{ChildLimits, Dialect, Format, Options, Quote, StopFlag};
 pub use refusal::Refusal;
 use rows::Workbook;
 pub(super) use temporary::file as nameless_file;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::row::header_map::HeaderMap;
 use super::super::row::locale::Locale;
+use super::charset::Charset;
 use super::choice::Sheets;
 use super::merged::MergedCells;
 use crate::config::ProductImport;
@@ -219,20 +220,4 @@ impl Quote {
             Self::None => None,
         }
     }
-}
-
-/// The encodings of delimited text that are told apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Charset {
-    /// UTF-8, with or without byte order mark.
-    Utf8,
-    /// UTF-16, low byte first.
-    Utf16Le,
-    /// UTF-16, high byte first.
-    Utf16Be,
-    /// Western European, and the guess for most of what is no UTF-8.
-    Windows1252,
-    /// Central European: Polish, Czech, Slovak, Hungarian, Slovenian, Croatian.
-    Windows1250,
 }

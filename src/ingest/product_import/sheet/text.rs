@@ -2,20 +2,21 @@
 
 use std::io::{self, Read};
 
+use chardetng::{EncodingDetector, Iso2022JpDetection, Utf8Detection};
 use encoding_rs::{
-    CoderResult, Decoder, DecoderResult, Encoding, UTF_8, UTF_16BE, UTF_16LE, WINDOWS_1250,
-    WINDOWS_1252,
+    CoderResult, Decoder, DecoderResult, Encoding, ISO_8859_2, ISO_8859_4, WINDOWS_1250,
+    WINDOWS_1252, WINDOWS_1254, WINDOWS_1257, WINDOWS_1258,
 };
 
-use super::options::Charset;
+use super::charset::Charset;
 
 /// Returns the UTF-16 of a text that begins with its mark, or whose every other byte is mostly 0.
 ///
 /// Western text in UTF-16 is known without the mark; text in other scripts needs it.
 pub(super) fn utf16_of(head: &[u8]) -> Option<Charset> {
     match head {
-        [0xff, 0xfe, ..] => return Some(Charset::Utf16Le),
-        [0xfe, 0xff, ..] => return Some(Charset::Utf16Be),
+        [0xff, 0xfe, ..] => return Some(Charset::UTF_16LE),
+        [0xfe, 0xff, ..] => return Some(Charset::UTF_16BE),
         _ => {}
     }
     let zeros = |from: usize| {
@@ -28,8 +29,8 @@ pub(super) fn utf16_of(head: &[u8]) -> Option<Charset> {
     let (even, odd) = (zeros(0), zeros(1));
     let mostly = |n: usize| head.len() >= 8 && n * 2 * 10 > head.len() * 7;
     match (mostly(even), mostly(odd)) {
-        (false, true) if even == 0 => Some(Charset::Utf16Le),
-        (true, false) if odd == 0 => Some(Charset::Utf16Be),
+        (false, true) if even == 0 => Some(Charset::UTF_16LE),
+        (true, false) if odd == 0 => Some(Charset::UTF_16BE),
         _ => None,
     }
 }
@@ -49,8 +50,8 @@ pub(super) struct TextScan {
 ///
 /// The whole text is looked at, because one accented letter in row 400,000 decides. A few broken
 /// characters make no other encoding of UTF-8, and none do behind its mark. What is no UTF-8 is
-/// taken for windows-1252 or, by the letters in it, for windows-1250; other code pages (1251, 1253)
-/// cannot be told from these without guessing, and have to be saved as UTF-8.
+/// guessed by the letters in it: the scripts of the world by how often they follow one another, and
+/// west from east of Europe by marks that product files are full of (`m³`, `½`, `ű`).
 ///
 /// # Errors
 ///
@@ -65,6 +66,8 @@ pub(super) fn scan(mut text: impl Read) -> io::Result<TextScan> {
     let (mut n_feeds, mut n_returns) = (0, 0);
     let mut last = None;
     let mut letters = Letters::default();
+    let mut detector = EncodingDetector::new(Iso2022JpDetection::Deny);
+    let mut n_heard = 0;
     loop {
         let n_read = fill(&mut text, buffer.get_mut(kept..).unwrap_or_default())?;
         let filled = buffer.get(..kept + n_read).unwrap_or_default();
@@ -83,6 +86,7 @@ pub(super) fn scan(mut text: impl Read) -> io::Result<TextScan> {
         sequences.add(whole);
         if sequences.n_invalid > 0 {
             letters.add(whole);
+            n_heard += hear(&mut detector, whole, HEARD_BYTES.saturating_sub(n_heard));
         }
         if n_read == 0 {
             break;
@@ -93,8 +97,11 @@ pub(super) fn scan(mut text: impl Read) -> io::Result<TextScan> {
     }
     let charset = match utf16 {
         Some(charset) => charset,
-        None if has_mark || sequences.is_utf8() => Charset::Utf8,
-        None => letters.charset(),
+        None if has_mark || sequences.is_utf8() => Charset::UTF_8,
+        None => {
+            detector.feed(&[], true);
+            letters.charset(detector.guess(None, Utf8Detection::Deny))
+        }
     };
     // `\r` alone ends lines only where there is no `\n` at all; in UTF-16 both are counted by a
     // byte of theirs, which other characters may share: still no fewer
@@ -106,6 +113,27 @@ pub(super) fn scan(mut text: impl Read) -> io::Result<TextScan> {
         is_unlikely: letters.has_controls(charset),
         n_lines: n_ends + u64::from(!is_ended),
     })
+}
+
+/// As many bytes of lines with letters beyond ASCII are listened to: a guess does not become better
+/// by more, and listening takes 80 ns a byte.
+const HEARD_BYTES: usize = 128 * 1024;
+
+/// Lets the detector hear the lines that have more than ASCII, up to so many bytes; returns how many
+/// it heard.
+fn hear(detector: &mut EncodingDetector, bytes: &[u8], n_most: usize) -> usize {
+    let mut n_heard = 0;
+    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+        if n_heard >= n_most {
+            break;
+        }
+        if !line.is_ascii() {
+            let line = line.get(..n_most - n_heard).unwrap_or(line);
+            detector.feed(line, false);
+            n_heard += line.len();
+        }
+    }
+    n_heard
 }
 
 /// The characters beyond ASCII of a text, as UTF-8.
@@ -163,6 +191,8 @@ struct Letters {
     controls_1252: u64,
     /// Bytes that are control characters in windows-1250.
     controls_1250: u64,
+    /// Letters beyond ASCII beside a letter of ASCII.
+    in_words: u64,
 }
 
 impl Letters {
@@ -171,15 +201,21 @@ impl Letters {
             return;
         }
         let is_letter = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_alphabetic() || *b >= 0xc0);
+        let is_ascii = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphabetic);
         for (at, byte) in bytes.iter().enumerate() {
+            if byte.is_ascii() {
+                continue;
+            }
+            let before = at.checked_sub(1).and_then(|before| bytes.get(before));
+            let after = bytes.get(at + 1);
+            self.in_words += u64::from(is_ascii(before) || is_ascii(after));
             self.controls_1252 += u64::from(matches!(byte, 0x81 | 0x8d | 0x8f | 0x90 | 0x9d));
             self.controls_1250 += u64::from(matches!(byte, 0x81 | 0x83 | 0x88 | 0x90 | 0x98));
             match byte {
                 0x8a | 0x8d | 0x8e | 0x9a | 0x9d | 0x9e => self.east += 1,
                 // ź ł ą ż where they are inside a word
                 0x9f | 0xb3 | 0xb9 | 0xbf => {
-                    let before = at.checked_sub(1).and_then(|before| bytes.get(before));
-                    let is_inside = is_letter(before) && is_letter(bytes.get(at + 1));
+                    let is_inside = is_letter(before) && is_letter(after);
                     self.east += u64::from(is_inside);
                 }
                 0xd5 | 0xdb | 0xf5 | 0xfb => self.hungarian += 1,
@@ -191,19 +227,31 @@ impl Letters {
     }
 
     fn has_controls(&self, charset: Charset) -> bool {
-        match charset {
-            Charset::Windows1252 => self.controls_1252 > 0,
-            Charset::Windows1250 => self.controls_1250 > 0,
-            _ => false,
-        }
+        charset == Charset::WINDOWS_1252 && self.controls_1252 > 0
+            || charset == Charset::WINDOWS_1250 && self.controls_1250 > 0
     }
 
-    fn charset(&self) -> Charset {
+    /// Returns the encoding where `guess` is the one by how letters follow one another.
+    ///
+    /// A guess at one of the rarer encodings of Latin letters takes two letters within words: `Ø 12`
+    /// alone may be of any.
+    fn charset(&self, guess: &'static Encoding) -> Charset {
+        let rarer = [
+            ISO_8859_2,
+            ISO_8859_4,
+            WINDOWS_1254,
+            WINDOWS_1257,
+            WINDOWS_1258,
+        ];
+        let is_of_two = [WINDOWS_1250, WINDOWS_1252].contains(&guess);
+        if !is_of_two && (self.in_words >= 2 || !rarer.contains(&guess)) {
+            return Charset::of(guess);
+        }
         let is_hungarian = self.hungarian > 0 && self.acute > 0 && self.west == 0;
         if self.east > self.west || is_hungarian {
-            Charset::Windows1250
+            Charset::WINDOWS_1250
         } else {
-            Charset::Windows1252
+            Charset::WINDOWS_1252
         }
     }
 }
@@ -254,16 +302,9 @@ impl Piece {
 impl<R: Read> Utf8Text<R> {
     /// Reads `from` as text of an encoding.
     pub(super) fn new(from: R, charset: Charset, is_strict: bool) -> Self {
-        let encoding = match charset {
-            Charset::Utf8 => UTF_8,
-            Charset::Utf16Le => UTF_16LE,
-            Charset::Utf16Be => UTF_16BE,
-            Charset::Windows1252 => WINDOWS_1252,
-            Charset::Windows1250 => WINDOWS_1250,
-        };
         Self {
             from,
-            decoder: encoding.new_decoder_with_bom_removal(),
+            decoder: charset.encoding().new_decoder_with_bom_removal(),
             input: Piece::new(),
             output: Piece::new(),
             is_strict,
@@ -378,7 +419,7 @@ mod tests {
             assert_eq!(decoded(&utf16(text, mark, big)), text, "{mark} {big}");
         }
         let (windows, _, _) = WINDOWS_1252.encode(text);
-        assert_eq!(charset(&windows), Charset::Windows1252);
+        assert_eq!(charset(&windows), Charset::WINDOWS_1252);
         assert_eq!(decoded(&windows), text);
     }
 
@@ -393,7 +434,7 @@ mod tests {
         ] {
             let (bytes, _, is_lossy) = WINDOWS_1250.encode(text);
             assert!(!is_lossy);
-            assert_eq!(charset(&bytes), Charset::Windows1250, "{text}");
+            assert_eq!(charset(&bytes), Charset::WINDOWS_1250, "{text}");
             assert_eq!(decoded(&bytes), text);
         }
         for text in [
@@ -405,19 +446,58 @@ mod tests {
         ] {
             let (bytes, _, is_lossy) = WINDOWS_1252.encode(text);
             assert!(!is_lossy);
-            assert_eq!(charset(&bytes), Charset::Windows1252, "{text}");
+            assert_eq!(charset(&bytes), Charset::WINDOWS_1252, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_scripts_of_the_world_are_told_by_their_letters() {
+        for (name, text) in [
+            ("windows-1251", "code;name\n1;Молоток\n2;Пила\n"),
+            ("koi8-u", "code;name\n1;Молоток\n2;Пила большая\n"),
+            ("windows-1253", "code;name\n1;Σφυρί\n2;Πριόνι\n"),
+            (
+                "windows-1254",
+                "code;name\n1;Çekiç\n2;Testere ağır şey\n3;İğne\n",
+            ),
+            (
+                "windows-1257",
+                "code;name\n1;Plaktukas ąžuolinis\n2;Pjūklas\n3;Šėša\n",
+            ),
+            ("iso-8859-2", "code;name\n1;Šroubovák žlutý\n2;Kůň\n"),
+            ("shift_jis", "code,name\n1,ハンマー\n2,のこぎり\n"),
+            ("gbk", "code,name\n1,锤子\n2,锯子工具\n"),
+            ("big5", "code,name\n1,錘子\n2,鋸子工具\n"),
+            ("euc-kr", "code,name\n1,망치\n2,톱\n"),
+            ("windows-1256", "code,name\n1,مطرقة\n2,منشار\n"),
+        ] {
+            let (bytes, _, is_lossy) = Charset::by_name(name).unwrap().encoding().encode(text);
+            assert!(!is_lossy, "{name}");
+            assert_eq!(decoded(&bytes), text, "{name}");
+            // whatever stands before them
+            let mut late = b"0;plain\n".repeat(100_000);
+            late.extend_from_slice(&bytes);
+            assert_eq!(charset(&late), Charset::by_name(name).unwrap(), "{name}");
+        }
+        for text in [
+            "code;name\n1;Ø 12 mm\n",
+            "code;name\n1;Lamp;5 €\n",
+            "1;20 °C\n",
+        ] {
+            let (bytes, _, _) = WINDOWS_1252.encode(text);
+            assert_eq!(charset(&bytes), Charset::WINDOWS_1252, "{text}");
         }
     }
 
     #[test]
     fn one_late_byte_decides() {
         let mut text = vec![b'a'; 1_000_000];
-        assert_eq!(charset(&text), Charset::Utf8);
+        assert_eq!(charset(&text), Charset::UTF_8);
         *text.last_mut().unwrap() = 0xe4;
-        assert_eq!(charset(&text), Charset::Windows1252);
+        assert_eq!(charset(&text), Charset::WINDOWS_1252);
         let mut cut = vec![b'a'; 256 * 1024 - 1];
         cut.extend("ä".as_bytes());
-        assert_eq!(charset(&cut), Charset::Utf8);
+        assert_eq!(charset(&cut), Charset::UTF_8);
     }
 
     #[test]

@@ -55,7 +55,7 @@ fn quotes_are_found_and_what_is_found_can_be_overruled() {
     let found = read(
         b"code;name\n1;\xe8\n",
         Options {
-            csv_charset: Some(Charset::Windows1250),
+            csv_charset: Some(Charset::WINDOWS_1250),
             ..Options::default()
         },
     );
@@ -93,7 +93,7 @@ fn encodings() {
             (vec!["007"], "Größe €")
         );
     }
-    assert_eq!(dialect(&utf16).charset, Charset::Utf16Le);
+    assert_eq!(dialect(&utf16).charset, Charset::UTF_16LE);
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn a_few_bad_bytes_are_errors_of_their_cells() {
     let bad: Vec<u8> = bad.chain(*b"2,x \xf0\x9f\x98\n3,y\n").collect();
     let marked = [b"\xef\xbb\xbfcode,name\n2,\xff\n3,y\n".as_slice()].concat();
     for (bytes, row_no) in [(bad, 3), (marked, 2)] {
-        assert_eq!(dialect(&bytes).charset, Charset::Utf8);
+        assert_eq!(dialect(&bytes).charset, Charset::UTF_8);
         let found = read_ok(&Files::new().bytes(&bytes));
         assert_eq!(found.codes().last(), Some(&"3"));
         assert_eq!(found.faults(), [(row_no, "name", "invalid_character")]);
@@ -189,7 +189,7 @@ fn a_few_bad_bytes_are_errors_of_their_cells() {
         assert!(value.ends_with('\u{fffd}'), "{value}");
     }
     let named = Options {
-        csv_charset: Some(Charset::Utf8),
+        csv_charset: Some(Charset::UTF_8),
         ..Options::default()
     };
     let files = Files::new();
