@@ -32,17 +32,21 @@ const SESSION: [(&str, &str); 6] = [
 
 /// Connects a pool, whose sessions are in UTC (sqlx sees to that) and called `ingestd`.
 ///
-/// The first connection is made here, so that a wrong URL is told at once.
+/// The first connection is made here, so that a wrong URL is told at once, and not through the relay,
+/// so that it is told in the system's own words.
 ///
 /// # Errors
 ///
 /// No URL, or one that does not parse; a database that does not answer within the acquire timeout.
 pub async fn connect(config: &config::Database) -> sqlx::Result<PgPool> {
     let session = session(config)?;
+    let first = tokio::time::timeout(config.acquire_timeout, session.connect()).await;
+    let first = first.map_err(|_| sqlx::Error::PoolTimedOut)??;
+    first.close().await?;
     let longest_wait = config.statement_timeout;
     pool(config, config.max_connections, &[])
         .after_release(move |conn, _| Box::pin(answers(conn, longest_wait)))
-        .connect_with(session)
+        .connect_with(relay::carried(session)?)
         .await
 }
 

@@ -299,11 +299,12 @@ async fn a_file_that_comes_twice_is_told_or_refused() {
 #[tokio::test]
 async fn the_same_file_at_once_is_refused_but_once() {
     let (db, _storage, daemon) = world(&[]).await;
-    let send = || upload_as(&daemon, "a.csv", csv(1000), "on_duplicate_file=reject");
-    let sent = futures::future::join_all((0..6).map(|_| send())).await;
-    let mut codes: Vec<u16> = sent.iter().map(|(code, _)| *code).collect();
+    let uploads =
+        (0..6).map(|_| upload_as(&daemon, "a.csv", csv(1000), "on_duplicate_file=reject"));
+    let told = futures::future::join_all(uploads).await;
+    let mut codes: Vec<u16> = told.iter().map(|(code, _)| *code).collect();
     codes.sort_unstable();
-    assert_eq!(codes, [202, 409, 409, 409, 409, 409], "{sent:?}");
+    assert_eq!(codes, [202, 409, 409, 409, 409, 409], "{told:?}");
     let n_imports = count(db.pool(), "SELECT count(*) FROM catalog.imports").await;
     assert_eq!(n_imports, 1);
 }

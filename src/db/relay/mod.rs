@@ -12,54 +12,30 @@
 //!
 //! No caller knows of it. What it cannot give: LISTEN, and advisory locks of sessions.
 
+mod carry;
+mod door;
 mod frame;
 mod settings;
 mod wire;
 
 use std::{
-    fmt, io,
-    os::{linux::net::SocketAddrExt as _, unix::net as unix},
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    io,
+    sync::{Mutex, PoisonError},
 };
 
-use nix::unistd::Uid;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
-    net::{TcpStream, UnixListener, UnixStream},
+    net::UnixStream,
 };
-use tokio_util::task::TaskTracker;
 
+pub(super) use carry::carried;
+use door::{Target, Way};
 use settings::Settings;
 use wire::Wire;
 
 /// Bytes read at once.
 const BLOCK: usize = 64 * 1024;
-
-/// What the abstract socket's name begins with; the rest is unique to the door.
-const NAME: &str = "ingestd-relay";
-
-/// The port of the doors' names; it says nothing.
-const PORT: u16 = 5432;
-
-/// The doors of this process. One stays as long as the process does.
-static DOORS: Mutex<Vec<Door>> = Mutex::new(Vec::new());
-
-/// Where this process takes connections for one pooler.
-#[derive(Debug)]
-struct Door {
-    target: Target,
-    /// What stands for the socket's folder in a connection's options.
-    folder: PathBuf,
-}
-
-/// Where a pooler is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Target {
-    Socket(PathBuf),
-    Tcp(String, u16),
-}
 
 /// Returns options that reach the same pooler through a relay.
 ///
@@ -69,160 +45,43 @@ enum Target {
 /// operating system has no thread or socket left.
 pub(super) fn through(options: PgConnectOptions) -> sqlx::Result<PgConnectOptions> {
     let target = Target::of(&options);
-    if !target.may_be_plain(options.get_ssl_mode()) {
+    if !may_be_plain(&target, options.get_ssl_mode()) {
         let why = "database.pooler = \"transaction\" speaks no TLS: run the pooler on this machine, \
                    or say sslmode=disable in database.url where the network is safe";
         return Err(sqlx::Error::Configuration(why.into()));
     }
-    let mut doors = DOORS.lock().unwrap_or_else(PoisonError::into_inner);
-    let known = doors.iter().find(|door| door.target == target);
-    let folder = if let Some(door) = known {
-        door.folder.clone()
-    } else {
-        let folder = open(target.clone())?;
-        doors.push(Door {
-            target,
-            folder: folder.clone(),
-        });
-        folder
-    };
-    Ok(options
-        .socket(folder)
-        .port(PORT)
-        .ssl_mode(PgSslMode::Disable))
+    Ok(door::lead(options, target, Way::Pooler)?.ssl_mode(PgSslMode::Disable))
 }
 
-/// Says whether a connection with these options goes through a relay.
+/// Says whether a connection with these options goes to a pooler, through a relay.
 #[must_use]
 pub(super) fn is_relayed(options: &PgConnectOptions) -> bool {
-    target_of(options).is_some()
+    door::target_of(options, Way::Pooler).is_some()
 }
 
 /// Returns where the pooler is that a connection with these options reaches through a relay.
 #[must_use]
 pub fn relayed_to(options: &PgConnectOptions) -> Option<String> {
-    target_of(options).map(|target| target.to_string())
+    door::target_of(options, Way::Pooler).map(|target| format!("the pooler {target}"))
 }
 
-fn target_of(options: &PgConnectOptions) -> Option<Target> {
-    let folder = options.get_socket()?;
-    let doors = DOORS.lock().unwrap_or_else(PoisonError::into_inner);
-    let door = doors.iter().find(|door| door.folder == *folder)?;
-    Some(door.target.clone())
-}
-
-impl Target {
-    fn of(options: &PgConnectOptions) -> Self {
-        let port = options.get_port();
-        let host = options.get_host();
-        let folder = options.get_socket().map(PathBuf::as_path);
-        let folder = folder.or_else(|| host.starts_with('/').then(|| Path::new(host)));
-        match folder {
-            Some(folder) => Self::Socket(folder.join(format!(".s.PGSQL.{port}"))),
-            None => Self::Tcp(host.to_owned(), port),
-        }
-    }
-
-    /// Says whether nobody can read along, or the operator has said that it does not matter.
-    fn may_be_plain(&self, mode: PgSslMode) -> bool {
-        let is_here = match self {
-            Self::Socket(_) => true,
-            Self::Tcp(host, _) => {
-                let address = host.parse::<std::net::IpAddr>();
-                host == "localhost" || address.is_ok_and(|address| address.is_loopback())
-            }
-        };
-        match mode {
-            PgSslMode::Disable => true,
-            PgSslMode::Allow | PgSslMode::Prefer => is_here,
-            PgSslMode::Require | PgSslMode::VerifyCa | PgSslMode::VerifyFull => false,
-        }
+/// Says whether nobody can read along, or the operator has said that it does not matter.
+fn may_be_plain(target: &Target, mode: PgSslMode) -> bool {
+    match mode {
+        PgSslMode::Disable => true,
+        PgSslMode::Allow | PgSslMode::Prefer => target.is_here(),
+        PgSslMode::Require | PgSslMode::VerifyCa | PgSslMode::VerifyFull => false,
     }
 }
 
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Socket(path) => write!(f, "the pooler {}", path.display()),
-            Self::Tcp(host, port) => write!(f, "the pooler {host}:{port}"),
-        }
-    }
-}
-
-/// Opens a door on a thread of its own, so that busy handlers cannot hold up a heartbeat; returns
-/// what stands for its folder.
-///
-/// The socket is an abstract one: nothing is left on disk when the process dies.
-fn open(target: Target) -> io::Result<PathBuf> {
-    let unique = format!("{NAME}-{}-{:016x}", std::process::id(), fastrand::u64(..));
-    let name = format!("{unique}/.s.PGSQL.{PORT}");
-    let address = unix::SocketAddr::from_abstract_name(name)?;
-    let listener = unix::UnixListener::bind_addr(&address)?;
-    listener.set_nonblocking(true)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    std::thread::Builder::new()
-        .name("relay".into())
-        .spawn(move || {
-            if let Err(error) = runtime.block_on(take_all(listener, target)) {
-                tracing::error!(%error, "the relay to the pooler has ended");
-            }
-        })?;
-    Ok(PathBuf::from(format!("\0{unique}")))
-}
-
-/// Takes connections of this user's processes, for ever.
-async fn take_all(listener: unix::UnixListener, target: Target) -> io::Result<()> {
-    let listener = UnixListener::from_std(listener)?;
-    let tasks = TaskTracker::new();
-    let target = Arc::new(target);
-    loop {
-        let client = match listener.accept().await {
-            Ok((client, _)) => client,
-            Err(error) => {
-                // Out of files, for example: others will be closed.
-                tracing::warn!(%error, "the relay to the pooler takes no connection");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        // An abstract socket has no permissions; the pooler may trust this process's user.
-        let uid = client.peer_cred().map(|peer| peer.uid());
-        if uid.is_ok_and(|uid| uid == Uid::effective().as_raw()) {
-            let target = Arc::clone(&target);
-            tasks.spawn(async move {
-                if let Err(error) = serve(client, &target).await {
-                    tracing::debug!(%error, "a connection to the pooler ended");
-                }
-            });
-        }
-    }
-}
-
-/// Relays one connection until either side has enough.
+/// Relays one connection to a pooler until either side has enough.
 async fn serve(mut client: UnixStream, target: &Target) -> io::Result<()> {
     let startup = frame::read_startup(&mut client).await?;
     let (startup, settings) = Settings::taken_from(&startup)?;
-    let connected: io::Result<(Reading, Writing)> = match target {
-        Target::Socket(path) => UnixStream::connect(path).await.map(|server| {
-            let (from, to) = server.into_split();
-            (Box::new(from) as Reading, Box::new(to) as Writing)
-        }),
-        Target::Tcp(host, port) => {
-            TcpStream::connect((host.as_str(), *port))
-                .await
-                .and_then(|server| {
-                    server.set_nodelay(true)?;
-                    let (from, to) = server.into_split();
-                    Ok((Box::new(from) as Reading, Box::new(to) as Writing))
-                })
-        }
-    };
-    let (from_server, mut to_server) = match connected {
-        Ok(server) => server,
+    let (from_server, mut to_server) = match target.connect().await {
+        Ok(server) => tokio::io::split(server),
         Err(error) => {
-            let said = frame::unreachable(&format!("cannot reach {target}: {error}"));
+            let said = frame::unreachable(&format!("cannot reach the pooler {target}: {error}"));
             client.write_all(&said).await?;
             return client.shutdown().await;
         }
@@ -245,9 +104,6 @@ async fn serve(mut client: UnixStream, target: &Target) -> io::Result<()> {
         ended = down => ended,
     }
 }
-
-type Reading = Box<dyn AsyncRead + Send + Unpin>;
-type Writing = Box<dyn AsyncWrite + Send + Unpin>;
 
 /// Reads, rewrites whole messages and writes until the end of the input. `rewrite` returns how many
 /// bytes of the input it has used.
@@ -306,6 +162,31 @@ mod tests {
         let place = relayed_to(&first).unwrap();
         assert_eq!(place, "the pooler db.example:6432");
         assert!(!is_relayed(&options("postgres://u@127.0.0.1/d")));
+    }
+
+    #[test]
+    fn only_what_goes_over_tcp_is_carried() {
+        let far = options("postgres://u:p@db.example/d?sslmode=verify-full");
+        let carried_far = carried(far.clone()).unwrap();
+        assert!(carried_far.get_socket().is_some());
+        assert_eq!(
+            carried_far.get_host(),
+            far.get_host(),
+            "TLS asks for this name"
+        );
+        assert!(matches!(carried_far.get_ssl_mode(), PgSslMode::VerifyFull));
+        assert!(!is_relayed(&carried_far), "no pooler stands in between");
+        let here = options("postgres://u/d").socket("/run/postgresql");
+        assert_eq!(
+            carried(here.clone()).unwrap().get_socket(),
+            here.get_socket()
+        );
+        // Through a pooler's relay already, whose socket is ours as well.
+        let pooled = through(options("postgres://u:p@127.0.0.1:6432/d")).unwrap();
+        assert_eq!(
+            carried(pooled.clone()).unwrap().get_socket(),
+            pooled.get_socket()
+        );
     }
 
     #[tokio::test]

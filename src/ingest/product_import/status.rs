@@ -169,8 +169,8 @@ pub async fn read(conn: &mut PgConnection, run: &Run) -> sqlx::Result<Shown> {
         _ => None, // the document's own words have no other members
     };
     Ok(Shown {
-        results,
         overtaken_by,
+        results,
         ..of(run)
     })
 }

@@ -15,7 +15,7 @@ use axum::{
     http::{HeaderMap, StatusCode, Uri},
     response::{IntoResponse, Response},
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use sqlx::PgConnection;
 
 use super::{
@@ -48,8 +48,10 @@ pub(crate) async fn upload(
     let upload = http::receive(&app, request, FIELD).await?;
     let taken = order.take(&app, &caller, upload).await?;
     let id = taken.id;
-    let mut data = json!({ "jobId": id, "statusUrl": format!("/api/v1/import/status/{id}") });
-    let mut tell = |name: &str, value: Value| data[name] = value;
+    let mut data = Map::new();
+    let mut tell = |name: &str, value: Value| drop(data.insert(name.to_owned(), value));
+    tell("jobId", json!(id));
+    tell("statusUrl", format!("/api/v1/import/status/{id}").into());
     if let Some(same) = taken.same {
         tell("sameFileAs", json!(same));
         tell(
