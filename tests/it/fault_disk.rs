@@ -2,16 +2,18 @@
 //! by itself when there is room.
 
 use std::{
+    io::Write as _,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use ingestd::testing::{Folder, PrivateOptions, private_cluster_with};
+use ingestd::testing::{Database, Folder, PrivateOptions, private_cluster_with};
 use nix::unistd::{Uid, User};
 use sqlx::PgPool;
 use tempfile::TempDir;
 
 use crate::{
+    import,
     process::{self, Daemon},
     queue_rig::{tell, until},
 };
@@ -158,6 +160,39 @@ async fn a_full_data_directory_is_waited_out() {
     process::until("it is ready again", async || is_ready(&daemon).await).await;
     assert!(daemon.terminate().success());
     pool.close().await;
+}
+
+/// What an import puts aside while it reads has no room: it waits, and its attempts are not spent.
+#[tokio::test]
+async fn a_full_storage_is_waited_out_by_imports() {
+    let Some(disk) = Disk::mount(60) else { return };
+    let db = Database::create().await;
+    let logs = TempDir::new().unwrap();
+    let settings = [("INGESTD_STORAGE__DIR", disk.path().to_str().unwrap())];
+    let mut daemon = Daemon::start(db.url(), logs.path(), &settings).await;
+    import::post(&daemon, "/api/v1/queues/import/pause").await;
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(&import::csv(50_000)).unwrap();
+    let packed = packed.finish().unwrap();
+    let job = import::accepted(&daemon, "a.csv.gz", packed).await;
+    // What it has unpacked already goes with the daemon.
+    assert!(daemon.terminate().success());
+    let daemon = Daemon::start(db.url(), logs.path(), &settings).await;
+    let filler = disk.fill();
+    import::post(&daemon, "/api/v1/queues/import/resume").await;
+    process::until("it waits for room", async || {
+        daemon.log().contains("waits for room in storage.dir")
+    })
+    .await;
+    let waits = import::status(&daemon, job).await;
+    assert_eq!(waits["status"], "processing", "{waits}");
+    std::fs::remove_file(filler).unwrap();
+    let done = import::finished(&daemon, job).await;
+    assert_eq!(done["status"], "completed", "{done}");
+    assert_eq!(done["results"]["successCount"], 50_000);
+    let attempts =
+        "SELECT attempt::int8 FROM ingestd.job_history WHERE kind = 'product_import.run'";
+    assert_eq!(import::count(db.pool(), attempts).await, 1);
 }
 
 #[tokio::test]

@@ -372,6 +372,14 @@ impl Refused {
         (self.status, self.message)
     }
 
+    fn no_room() -> Self {
+        Self {
+            status: StatusCode::INSUFFICIENT_STORAGE,
+            code: Refusal::STORAGE_FULL,
+            message: "there is no room for the file".to_owned(),
+        }
+    }
+
     /// Something of ours is wrong; the log has it, the answer does not.
     fn internal(error: &dyn std::fmt::Display) -> Self {
         tracing::error!(error = %error, "an import could not be taken");
@@ -417,6 +425,10 @@ impl From<UploadError> for Refused {
 impl From<SubmitError> for Refused {
     fn from(error: SubmitError) -> Self {
         match error {
+            SubmitError::Refused(refusal) if refusal.code == Refusal::STORAGE_FULL => {
+                tracing::error!(%refusal, "an import could not be taken");
+                Self::no_room()
+            }
             SubmitError::Refused(refusal) if refusal.is_transient() => Self::internal(&refusal),
             SubmitError::Refused(Refusal { code, message }) => Self {
                 status: StatusCode::BAD_REQUEST,
@@ -438,11 +450,7 @@ impl From<io::Error> for Refused {
     fn from(error: io::Error) -> Self {
         let refused = Self::internal(&error);
         match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self {
-                status: StatusCode::INSUFFICIENT_STORAGE,
-                code: "storage_full",
-                message: "there is no room for the file".to_owned(),
-            },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::no_room(),
             _ => refused,
         }
     }

@@ -178,10 +178,8 @@ impl<'s> Reading<'s> {
 
     fn hand_on(&mut self) -> Result<(), Refusal> {
         if let Some(error) = self.checker.fault() {
-            return Err(Refusal::new(
-                Refusal::READ_FAILED,
-                format!("the codes of the file could not be kept while it is read: {error}"),
-            ));
+            let what = "the codes of the file could not be kept while it is read";
+            return Err(Refusal::unkept(what, &error));
         }
         if self.chunk.last_row > LAST_ROW && !self.inspection.more.is_empty() {
             // duplicates are named by sheet and row, which share a word

@@ -41,12 +41,15 @@ impl Refusal {
     pub const MERGED_CELLS: &'static str = "merged_cells";
     /// Beyond the limits of memory and time of the process that reads a workbook.
     pub const READER_LIMITS: &'static str = "reader_limits";
-    /// The file could not be read from disk, or its reader was ended from outside: the only refusal that is not the file's fault, and
-    /// the only one that another attempt may not meet again.
+    /// The file could not be read from disk, or its reader was ended from outside: not the file's
+    /// fault, and another attempt may not meet it again.
     pub const READ_FAILED: &'static str = "read_failed";
+    /// `storage.dir` has no room for what is put aside while the file is read: not the file's fault,
+    /// and over once somebody makes room.
+    pub const STORAGE_FULL: &'static str = "storage_full";
 
     /// Every code there is.
-    pub const CODES: [&'static str; 16] = [
+    pub const CODES: [&'static str; 17] = [
         Self::INVALID_FILE_FORMAT,
         Self::EMPTY_FILE,
         Self::FILE_TOO_LARGE,
@@ -63,6 +66,7 @@ impl Refusal {
         Self::MERGED_CELLS,
         Self::READER_LIMITS,
         Self::READ_FAILED,
+        Self::STORAGE_FULL,
     ];
 
     pub(super) fn new(code: &'static str, message: impl Into<String>) -> Self {
@@ -90,7 +94,17 @@ impl Refusal {
     /// Whether another attempt may succeed with the same file.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        self.code == Self::READ_FAILED
+        [Self::READ_FAILED, Self::STORAGE_FULL].contains(&self.code)
+    }
+
+    /// Says that what is put aside while a file is read could not be.
+    pub(super) fn unkept(what: &str, error: &std::io::Error) -> Self {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        let code = match error.kind() {
+            StorageFull | QuotaExceeded => Self::STORAGE_FULL,
+            _ => Self::READ_FAILED,
+        };
+        Self::new(code, format!("{what}: {error}"))
     }
 }
 
@@ -100,10 +114,7 @@ impl From<std::io::Error> for Refusal {
         use std::io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
         match error.kind() {
             InvalidData | InvalidInput | UnexpectedEof => Self::damaged("the file", &error),
-            _ => Self::new(
-                Self::READ_FAILED,
-                format!("the file could not be read: {error}"),
-            ),
+            _ => Self::unkept("the file could not be read", &error),
         }
     }
 }
@@ -119,6 +130,9 @@ mod tests {
         let gone = Refusal::from(Error::from(ErrorKind::NotFound));
         assert_eq!(gone.code, Refusal::READ_FAILED);
         assert!(gone.is_transient());
+        let full = Refusal::from(Error::from(ErrorKind::StorageFull));
+        assert_eq!(full.code, Refusal::STORAGE_FULL);
+        assert!(full.is_transient());
         let cut = Refusal::from(Error::from(ErrorKind::UnexpectedEof));
         assert_eq!(cut.code, Refusal::INVALID_FILE_FORMAT);
         assert!(!cut.is_transient());

@@ -42,7 +42,7 @@ impl Source {
 ///
 /// [`Refusal::ARCHIVE_LIMITS`] when it unpacks to more than 2 GiB, or to more than 200 bytes for
 /// one past 64 MiB; [`Refusal::INVALID_FILE_FORMAT`] when it is damaged;
-/// [`Refusal::READ_FAILED`] when there is no room for it.
+/// [`Refusal::STORAGE_FULL`] when there is no room for it.
 pub(super) fn open(path: &Path) -> Result<Source, Refusal> {
     let mut head = [0; 4];
     let file = File::open(path)?;
@@ -77,12 +77,8 @@ pub(super) fn open(path: &Path) -> Result<Source, Refusal> {
 }
 
 fn copy(mut from: impl Read, n_packed: u64, beside: &Path) -> Result<File, Refusal> {
-    let no_room = |error: &std::io::Error| {
-        Refusal::new(
-            Refusal::READ_FAILED,
-            format!("the packed file could not be unpacked: {error}"),
-        )
-    };
+    let no_room =
+        |error: &std::io::Error| Refusal::unkept("the packed file could not be unpacked", error);
     let mut to = temporary::file(beside).map_err(|error| no_room(&error))?;
     let mut buffer = vec![0; 128 * 1024];
     let mut n_bytes = 0_u64;
