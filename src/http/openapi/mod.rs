@@ -132,8 +132,12 @@ fn parameters(route: &Route, shape: Shape) -> Vec<Value> {
 
 fn request_body(route: &Route, shape: Shape) -> Option<Value> {
     if route.payload == Payload::Upload {
-        let schema = json!({ "type": "object", "required": ["file"], "properties": {
-            "file": { "type": "string", "contentMediaType": "application/octet-stream" } } });
+        let fields = members(shape.body).into_iter();
+        let mut fields: Map<String, Value> =
+            fields.map(|member| (member.name, member.schema)).collect();
+        let file = json!({ "type": "string", "contentMediaType": "application/octet-stream" });
+        fields.insert("file".to_owned(), file);
+        let schema = json!({ "type": "object", "required": ["file"], "properties": fields });
         let content = json!({ "multipart/form-data": { "schema": schema } });
         return Some(json!({ "required": true, "content": content }));
     }
@@ -380,6 +384,20 @@ mod tests {
             assert_eq!(of_path, n_params, "{route:?}");
             assert!(n_params == 0 || responses.contains_key("404"), "{route:?}");
         }
+    }
+
+    #[test]
+    fn an_import_s_options_are_those_that_it_takes() {
+        use crate::ingest::product_import::plan::NAMES;
+        let shape = SHAPES
+            .iter()
+            .find(|shape| shape.route == "POST /import/products");
+        let described = members(shape.unwrap().body);
+        let mut described: Vec<&str> = described.iter().map(|it| it.name.as_str()).collect();
+        let mut known: Vec<&str> = NAMES.into_iter().chain(["tenant"]).collect();
+        described.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(described, known);
     }
 
     #[test]

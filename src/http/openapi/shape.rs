@@ -30,6 +30,13 @@ const fn shape(
 const SCHEDULE: &str = "cron! kind! timezone args:object queue? priority:int? \
     missed:skip|once|all missed_max:int overlap:allow|skip|queue jitter_ms:int tenant?";
 
+/// What an import may be asked for beside its file, as parameters or as fields of the form.
+const IMPORT: &str = "tenant mode:upsert|insert_only|update_only|replace_all dry_run:bool \
+    duplicates:first_wins|last_wins|reject max_drop_percent:int on_duplicate_file:import|reject \
+    priority:int sheet sheet_number:int sheets include_hidden_sheets:bool skip_hidden_rows:bool \
+    merged_cells:first|fill mapping delimiter quote:double|single|none encoding \
+    decimal:plain|point|comma dates:iso|dmy|mdy|ymd";
+
 /// The routes whose answer is not simply 200, or that read a query or a body.
 #[rustfmt::skip]
 pub(super) const SHAPES: &[Shape] = &[
@@ -81,8 +88,10 @@ pub(super) const SHAPES: &[Shape] = &[
     shape("GET /api/v1/mappings/{name}", "tenant", "", &[200]),
     shape("PUT /api/v1/mappings/{name}", "tenant", "headers:object!", &[200, 201]),
     shape("DELETE /api/v1/mappings/{name}", "tenant", "", &[200]),
-    shape("POST /import/products", "", "", &[202]),
-    shape("POST /api/v1/import/products", "", "", &[202]),
+    shape("POST /import/products", IMPORT, IMPORT, &[202]),
+    shape("POST /api/v1/import/products", IMPORT, IMPORT, &[202]),
+    shape("POST /import/dealers", "tenant", "tenant", &[200]),
+    shape("POST /api/v1/import/dealers", "tenant", "tenant", &[200]),
 ];
 
 /// Returns the members of a body, with what schedules share written out.

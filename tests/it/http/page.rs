@@ -30,7 +30,7 @@ const ELEMENTS: &[&str] = &[
     "header", "nav", "form", "span", "button", "main", "p", "h1", "h2", "h3", "section", "ul",
     "li", "dl", "div", "dt", "dd", "table", "thead", "tbody", "tr", "th", "td", "time", "br",
     "code", "pre", "input", "label", "select", "option", "details", "summary", "progress",
-    "strong",
+    "strong", "datalist",
 ];
 
 async fn html(response: Response, status: u16) -> String {

@@ -1,6 +1,6 @@
 //! What can be wrong with a cell or a row: a stable word for programs, a sentence for people.
 
-use super::header::cut;
+use super::{header::cut, locale};
 
 /// One thing wrong with a cell or a row. `code()` is stored and never changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,9 +107,10 @@ impl Fault {
                 "code \"{value}\" is already in row {first_row}{}; the first one counts",
                 of_sheet(sheet.as_deref())
             ),
-            Self::InvalidNumber => {
-                format!("{column} \"{value}\" is not a plain number such as 1234.56")
-            }
+            Self::InvalidNumber => format!(
+                "{column} \"{value}\" is not a plain number such as 1234.56{}",
+                locale::ways_to_read(value)
+            ),
             Self::ForeignNumber { example } => {
                 format!("{column} \"{value}\" is not a number such as {example}")
             }

@@ -278,17 +278,16 @@ fn refuse_duplicates(
     Ok(())
 }
 
-/// Returns a sentence that names the missing fields, the headers that came near, and those found.
+/// Says which fields are missing, which headers came near, which there are, and what can be done.
 #[must_use]
 pub fn explain_missing(fields: &[Field], cells: &[String], aliases: &Aliases) -> String {
     let names: Vec<&str> = fields.iter().map(|field| field.name()).collect();
     let plural = if names.len() == 1 { "" } else { "s" };
-    let mut parts = vec![format!(
-        "missing required column{plural}: {}",
-        names.join(", ")
-    )];
-    for (field, header) in near_misses(fields, cells, aliases) {
-        parts.push(format!("did you mean {} by \"{header}\"?", field.name()));
+    let missing = names.join(", ");
+    let mut parts = vec![format!("missing required column{plural}: {missing}")];
+    let near = near_misses(fields, cells, aliases);
+    for (field, header) in &near {
+        parts.push(format!("\"{header}\" may be {}", field.name()));
     }
     let found: Vec<&str> = cells
         .iter()
@@ -297,6 +296,15 @@ pub fn explain_missing(fields: &[Field], cells: &[String], aliases: &Aliases) ->
         .take(30)
         .collect();
     parts.push(format!("found: {}", cut(&found.join(", "), 500)));
+    let (field, header) = match (near.first(), fields.first()) {
+        (Some((field, header)), _) => (field, *header),
+        (None, Some(field)) => (field, "header"),
+        (None, None) => return parts.join("; "),
+    };
+    parts.push(format!(
+        "mapping says what a header means, as in: {header}={}",
+        field.name()
+    ));
     parts.join("; ")
 }
 

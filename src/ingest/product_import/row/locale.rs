@@ -153,6 +153,20 @@ impl Locale {
     }
 }
 
+/// Says by which `decimal` a text would be a number, and which; empty where by none.
+pub(super) fn ways_to_read(text: &str) -> String {
+    let ways = [("comma", DecimalSign::Comma), ("point", DecimalSign::Point)];
+    let ways = ways.into_iter().filter_map(|(word, decimal)| {
+        let locale = Locale {
+            decimal,
+            ..Locale::default()
+        };
+        let plain = locale.plain(trim(text)).filter(|plain| is_plain(plain))?;
+        Some(format!("; with decimal={word} it is {plain}"))
+    });
+    ways.collect()
+}
+
 fn is_plain(text: &str) -> bool {
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     let mut parts = unsigned.splitn(2, '.');

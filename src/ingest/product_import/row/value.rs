@@ -59,12 +59,24 @@ pub fn text(cell: Cell<'_>, epoch: Epoch, max_chars: usize) -> Result<Option<Cow
     Ok(Some(text))
 }
 
-/// Whether a text is what a spreadsheet writes into CSV for a cell with an error.
+/// Whether a text is what a spreadsheet writes into CSV for a cell with an error, in the language of
+/// whoever saved it: workbooks have the English words, CSV has what was shown.
 fn is_error(text: &str) -> bool {
-    const ERRORS: [&str; 8] = [
+    #[rustfmt::skip]
+    const ERRORS: &[&str] = &[
         "#N/A", "#REF!", "#VALUE!", "#DIV/0!", "#NAME?", "#NULL!", "#NUM!", "#SPILL!",
+        "#NV", "#BEZUG!", "#WERT!", "#ZAHL!", "#ÜBERLAUF!", // German
+        "#N/D", "#VALEUR!", "#NOM?", "#NUL!", "#NOMBRE!", // French
+        "#VALORE!", "#RIF!", "#NOME?", "#NULLO!", // Italian
+        "#VALOR!", "#¡VALOR!", "#¡REF!", "#¡NUM!", "#¡DIV/0!", "#¿NOMBRE?", "#¡NULO!", // Spanish
+        "#NÚM!", "#NULO!", // Portuguese
+        "#N/B", "#WAARDE!", "#VERW!", "#GETAL!", "#NAAM?", "#LEEG!", "#DEEL/0!", // Dutch
+        "#N/D!", "#ARG!", "#ADR!", "#LICZBA!", "#NAZWA?", "#ZERO!", "#DZIEL/0!", // Polish
+        "#NENÍ_K_DISPOZICI", "#HODNOTA!", "#ODKAZ!", "#ČÍSLO!", "#NÁZEV?", "#DĚLENÍ_NULOU!", // Czech
+        "#SAKNAS!", "#VÄRDEFEL!", "#REFERENS!", "#OGILTIGT!", "#NAMN?", "#DIVISION/0!", // Swedish
     ];
-    text.starts_with('#') && ERRORS.contains(&trim(text))
+    let text = trim(text);
+    text.starts_with('#') && ERRORS.contains(&text)
 }
 
 fn too_long(max: usize) -> Fault {

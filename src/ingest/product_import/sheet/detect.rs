@@ -163,7 +163,7 @@ fn of_open_document(archive: &mut Archive) -> Result<Kind, Refusal> {
 
 fn not_a_sheet(what: &str) -> Refusal {
     Refusal::format(format!(
-        "the file is {what}; upload xlsx, xlsb, xls, ods or CSV"
+        "the file is {what}; upload xlsx, xlsm, xlsb, xls, ods, CSV or TSV, alone or in a gz or zip"
     ))
 }
 

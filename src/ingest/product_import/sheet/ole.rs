@@ -61,7 +61,7 @@ pub(super) fn check_contents(path: &Path) -> Result<(), Refusal> {
         "an Office file without a workbook"
     };
     Err(Refusal::format(format!(
-        "the file is {what}; upload xlsx, xlsb, xls, ods or CSV"
+        "the file is {what}; upload xlsx, xlsm, xlsb, xls, ods, CSV or TSV, alone or in a gz or zip"
     )))
 }
 

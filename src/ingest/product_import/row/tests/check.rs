@@ -130,7 +130,7 @@ fn every_error_of_a_row_is_listed_in_the_order_of_columns() {
     assert_eq!(errors[6].value.as_deref(), Some("#N/A"));
     assert_eq!(
         errors[2].message,
-        "price \"1.234,56 €\" is not a plain number such as 1234.56"
+        "price \"1.234,56 €\" is not a plain number such as 1234.56; with decimal=comma it is 1234.56"
     );
 }
 

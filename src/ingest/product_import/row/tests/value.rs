@@ -79,6 +79,8 @@ fn errors_are_errors_also_as_text() {
     for error in [
         Cell::Error("#N/A"),
         Cell::Text("#N/A"),
+        Cell::Text(" #WERT! "),
+        Cell::Text("#N/D"),
         Cell::Text("#DIV/0!"),
     ] {
         assert_eq!(code_of(error), Err(Fault::CellError));

@@ -75,8 +75,8 @@ fn missing_and_duplicate_headers() {
     assert_eq!(code, Refusal::MISSING_HEADERS);
     assert_eq!(
         message,
-        "missing required columns: code, name; did you mean code by \"Cde\"?; \
-         did you mean name by \"Product names\"?; found: Cde, price, Product names"
+        "missing required columns: code, name; \"Cde\" may be code; \"Product names\" may be name; \
+         found: Cde, price, Product names; mapping says what a header means, as in: Cde=code"
     );
     let (code, message) = refusal_of("SKU;Titel;Artikelnummer\n1;2;3\n");
     assert_eq!(code, Refusal::DUPLICATE_HEADERS);
