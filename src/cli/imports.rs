@@ -18,10 +18,10 @@ use crate::{
     blob,
     ingest::product_import::{
         export::{Db, Download, ExportError, Part, TableFormat},
-        store::{self, Import},
+        store::{self, Filter, Import},
         undo::{self, Outcome, UndoError},
     },
-    runs::RunId,
+    runs::{RunId, RunState},
 };
 
 pub(super) const EXAMPLES: &str = "Examples:
@@ -33,7 +33,9 @@ pub(super) const EXAMPLES: &str = "Examples:
 #[derive(Debug, Subcommand)]
 pub(super) enum ImportsCommand {
     /// Lists imports, newest first.
-    #[command(after_help = "Examples:\n  ingestd imports ls --tenant acme --limit 5")]
+    #[command(
+        after_help = "Examples:\n  ingestd imports ls --tenant acme --limit 5\n  ingestd imports ls --state failed"
+    )]
     Ls(LsArgs),
     /// Shows everything about one import.
     #[command(after_help = "Examples:\n  ingestd imports show 7 --json")]
@@ -67,6 +69,9 @@ pub(super) struct LsArgs {
     /// Only this owner's.
     #[arg(long)]
     tenant: Option<String>,
+    /// Only those whose run is so far: pending, running, paused, completed, failed or cancelled.
+    #[arg(long, value_parser = state)]
+    state: Option<RunState>,
     /// At most this many.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=100_000))]
     limit: i64,
@@ -93,11 +98,21 @@ pub(super) struct RollbackArgs {
     no_wait: bool,
 }
 
+/// Reads a state by its word.
+fn state(word: &str) -> Result<RunState, serde_json::Error> {
+    serde_json::from_value(word.to_lowercase().into())
+}
+
 pub(super) async fn run(command: ImportsCommand, session: &mut Session) -> Result<Exit, Failure> {
     match command {
         ImportsCommand::Ls(args) => {
             let tenants = args.tenant.as_ref().map(std::slice::from_ref);
-            let found = store::list(&mut session.conn, tenants, None, None, args.limit).await?;
+            let filter = Filter {
+                tenants,
+                state: args.state,
+                ..Filter::default()
+            };
+            let found = store::list(&mut session.conn, filter, args.limit).await?;
             session.output.list(&found, "no such imports")?;
             Ok(Exit::Ok)
         }

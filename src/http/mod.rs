@@ -121,7 +121,7 @@ pub const ROUTES: &[Route] = &[
     route!(GET    "/api/v1/import/{id}/events"     Viewer Run product_import::events, "How far an import is as it changes, until it has ended: `text/event-stream`, each event's data what `GET /api/v1/import/status/{jobId}` answers; as `GET /api/v1/runs/{id}/events` otherwise."),
     route!(UPLOAD "/import/dealers" Operator Filtered dealers::upload, "Imports the dealers of an uploaded workbook or CSV, the form's field `file`, while the caller waits; `tenant`, a further field or parameter, as for products: 200 with what came of its rows; 400 where it cannot be imported or has more than `product_import.max_dealer_rows` or takes more than 16 MiB of memory."),
     route!(UPLOAD "/api/v1/import/dealers" Operator Filtered dealers::upload, "The same."),
-    route!(GET "/api/v1/imports" Viewer Filtered imports::list, "Imports with what came of their rows: `?tenant=`."),
+    route!(GET "/api/v1/imports" Viewer Filtered imports::list, "Imports with what came of their rows: `?tenant=`, `?state=`, `?type=` (PARTS, DEALERS)."),
     route!(GET "/api/v1/imports/{id}" Viewer Run imports::show, "One import."),
     route!(GET "/api/v1/imports/{id}/rollback" Viewer Run imports::preview, "What undoing the import would come to now, with the products that would stay and why; once it was asked for, its run and what it came to."),
     route!(POST "/api/v1/imports/{id}/rollback" Operator Run imports::roll_back, "Undoes an import that has ended, as a run: what it created is archived, what it changed or archived gets back what it was, what something newer touched stays and is named. 202 with the run; 409 where it has not ended, was a dry run, or somebody asked before."),

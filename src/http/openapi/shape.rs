@@ -74,7 +74,7 @@ pub(super) const SHAPES: &[Shape] = &[
     shape("DELETE /api/v1/session", "", "", &[204]),
     shape("GET /api/v1/tokens", "limit:limit cursor", "", &[200]),
     shape("POST /api/v1/tokens", "", "name! role:viewer|operator|admin! tenants:strings? expires_secs:int?", &[201]),
-    shape("GET /api/v1/imports", "tenant limit:limit cursor", "", &[200]),
+    shape("GET /api/v1/imports", "tenant state:pending|running|paused|completed|failed|cancelled type:PARTS|DEALERS limit:limit cursor", "", &[200]),
     shape("POST /api/v1/imports/{id}/rollback", "", "", &[202]),
     shape("POST /api/v1/search/sync", "", "", &[202]),
     shape("POST /api/v1/search/rebuild", "", "", &[202]),

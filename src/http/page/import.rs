@@ -27,7 +27,7 @@ use crate::{
         routes::{FIELD, Order, Refused, imports as api},
         sheet::SkippedSheet,
         status,
-        store::{self, Import, ImportType, RowFault},
+        store::{self, Filter, Import, ImportType, RowFault},
         undo::{self, Outcome, UndoError},
     },
     runs::{self, RunId, RunState},
@@ -107,7 +107,12 @@ pub(super) async fn newest(
     n: i64,
 ) -> Result<Vec<Import>, Problem> {
     let mut conn = app.db.acquire().await?;
-    Ok(store::list(&mut conn, caller.tenants.list(), None, before, n).await?)
+    let filter = Filter {
+        tenants: caller.tenants.list(),
+        before,
+        ..Filter::default()
+    };
+    Ok(store::list(&mut conn, filter, n).await?)
 }
 
 #[derive(Template)]

@@ -4,14 +4,14 @@
 //! log says what the file was and what came of its rows.
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
 use super::{load::Written, plan::Plan};
 use crate::runs::RunState;
 
 /// What a file holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::Type, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::Type, Serialize, Deserialize)]
 #[sqlx(type_name = "text", rename_all = "UPPERCASE")]
 #[serde(rename_all = "UPPERCASE")]
 pub enum ImportType {
@@ -233,21 +233,37 @@ pub async fn find_newer(conn: &mut PgConnection, id: i64) -> sqlx::Result<Option
 ///
 /// The database cannot be reached.
 pub async fn find(conn: &mut PgConnection, id: i64) -> sqlx::Result<Option<Import>> {
-    let mut found = list(conn, None, Some(id), None, 1).await?;
+    let only = Filter {
+        id: Some(id),
+        ..Filter::default()
+    };
+    let mut found = list(conn, only, 1).await?;
     Ok(found.pop())
 }
 
-/// Returns the newest imports below `before`, newest first, of some owners or of all, at most `limit`;
-/// with `id` only that one.
+/// Which imports are listed; what is not said does not matter.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Filter<'a> {
+    /// Only of these owners.
+    pub tenants: Option<&'a [String]>,
+    /// Only this one.
+    pub id: Option<i64>,
+    /// Only those whose run is so far.
+    pub state: Option<RunState>,
+    /// Only those that hold this.
+    pub import_type: Option<ImportType>,
+    /// Only those below this id.
+    pub before: Option<i64>,
+}
+
+/// Returns the newest imports, newest first, at most `limit`.
 ///
 /// # Errors
 ///
 /// The database cannot be reached.
 pub async fn list(
     conn: &mut PgConnection,
-    tenants: Option<&[String]>,
-    id: Option<i64>,
-    before: Option<i64>,
+    filter: Filter<'_>,
     limit: i64,
 ) -> sqlx::Result<Vec<Import>> {
     const LIST: &str = "SELECT i.id, i.tenant, i.type, i.file_name, i.file_size_bytes,
@@ -257,11 +273,15 @@ pub async fn list(
           r.details #>> '{preview,refusal}' AS refusal
         FROM catalog.imports i JOIN ingestd.runs r USING (id)
         WHERE ($1::text[] IS NULL OR i.tenant = ANY ($1)) AND ($2::int8 IS NULL OR i.id = $2)
-          AND ($3::int8 IS NULL OR i.id < $3) ORDER BY i.id DESC LIMIT $4";
+          AND ($3::int8 IS NULL OR i.id < $3) AND ($4::text IS NULL OR r.state = $4)
+          AND ($5::text IS NULL OR i.type = $5)
+        ORDER BY i.id DESC LIMIT $6";
     sqlx::query_as(LIST)
-        .bind(tenants)
-        .bind(id)
-        .bind(before)
+        .bind(filter.tenants)
+        .bind(filter.id)
+        .bind(filter.before)
+        .bind(filter.state)
+        .bind(filter.import_type)
         .bind(limit)
         .fetch_all(conn)
         .await

@@ -178,7 +178,11 @@ async fn an_import_is_rehearsed_listed_exported_and_undone() {
         .code(65)
         .says("import 2");
 
-    let listed: Value = serde_json::from_str(&world.run("imports ls --json").ok()).unwrap();
+    let failed: Value =
+        serde_json::from_str(&world.run("imports ls --state failed --json").ok()).unwrap();
+    assert_eq!(failed.as_array().map(Vec::len), Some(0));
+    let listed: Value =
+        serde_json::from_str(&world.run("imports ls --state completed --json").ok()).unwrap();
     assert_eq!(listed[0]["mode"], "insert_only");
     assert_eq!(listed[0]["created_count"], 90);
     assert_eq!(listed[1]["dry_run"], true);

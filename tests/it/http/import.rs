@@ -256,6 +256,25 @@ async fn each_state_of_the_run_has_the_documents_word() {
         (&shown["status"], &shown["error"]),
         (&json!("failed"), &json!("cancelled"))
     );
+
+    let ids = async |query: &str| {
+        let listed = server.json(&format!("/api/v1/imports?{query}")).await;
+        let items = listed["items"].as_array().unwrap().iter();
+        items
+            .map(|import| import["id"].as_i64().unwrap())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(ids("type=PARTS").await, [other.0, id.0]);
+    assert_eq!(ids("state=failed").await, [id.0]);
+    assert_eq!(ids("state=cancelled&type=PARTS").await, [other.0]);
+    assert!(ids("state=completed").await.is_empty());
+    assert!(ids("type=DEALERS").await.is_empty());
+    let wrong = server
+        .get("/api/v1/imports?state=done")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(wrong.status(), 400);
 }
 
 #[tokio::test]

@@ -7,12 +7,12 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::super::{
-    store::{self, Import},
+    store::{self, Filter, Import, ImportType},
     undo::{self, UndoError},
 };
 use crate::{
     http::{self, AppState, Caller, Cursor, Limit, Page, Path, Problem, Query, Trouble},
-    runs::{self, RunId},
+    runs::{self, RunId, RunState},
 };
 
 /// Which imports are listed.
@@ -20,6 +20,8 @@ use crate::{
 #[serde(deny_unknown_fields)]
 pub(crate) struct Params {
     tenant: Option<String>,
+    state: Option<RunState>,
+    r#type: Option<ImportType>,
     #[serde(default)]
     limit: Limit,
     cursor: Option<Cursor>,
@@ -31,11 +33,16 @@ pub(crate) async fn list(
     Extension(caller): Extension<Caller>,
     Query(params): Query<Params>,
 ) -> Result<Json<Page<Import>>, Problem> {
-    let before = params.cursor.map(|Cursor(id)| id);
-    let limit = params.limit.n_read();
     let tenants = caller.tenants.among(params.tenant);
+    let filter = Filter {
+        tenants: tenants.as_deref(),
+        id: None,
+        state: params.state,
+        import_type: params.r#type,
+        before: params.cursor.map(|Cursor(id)| id),
+    };
     let mut conn = app.db.acquire().await?;
-    let rows = store::list(&mut conn, tenants.as_deref(), None, before, limit).await?;
+    let rows = store::list(&mut conn, filter, params.limit.n_read()).await?;
     Ok(Json(Page::new(rows, params.limit, |import| import.id)))
 }
 
