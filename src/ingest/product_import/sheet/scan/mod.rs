@@ -35,7 +35,7 @@ use super::rows::{Rows, SheetName, Visitor, Workbook};
 use rows::{SheetRows, declined};
 use strings::Strings;
 use styles::Style;
-pub(super) use styles::least_digits;
+pub(super) use styles::{least_digits, number_digits};
 use window::Halt;
 
 /// Opens a workbook for another reader.

@@ -134,6 +134,13 @@ fn style(code: &str) -> Style {
     }
 }
 
+/// Returns how many digits a format asks for at least, as [`least_digits`]; `None` for one of dates,
+/// times or lengths of time.
+pub(in super::super) fn number_digits(code: &str) -> Option<u8> {
+    let Style { meaning, digits } = style(code);
+    (meaning == Meaning::Number).then_some(digits)
+}
+
 /// Returns how many digits a format such as `00000` asks for at least, 0 for any other one. Colours,
 /// locales and gaps change nothing of what is shown, and the first section decides.
 pub(in super::super) fn least_digits(code: &str) -> u8 {
@@ -249,6 +256,8 @@ mod tests {
             assert_eq!(least_digits(code), 0, "{code}");
         }
         assert_eq!(least_digits(&"0".repeat(1_000)), u8::MAX);
+        let codes = ["00000", "[Red]0.00", "[h]00", "yyyy"].map(number_digits);
+        assert_eq!(codes, [Some(5), Some(0), None, None]);
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod packed;
 mod refusals;
 mod several;
 mod workbooks;
+mod xls;
 mod xlsb;
 
 use std::io::Write as _;

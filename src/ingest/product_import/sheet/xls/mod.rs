@@ -5,16 +5,18 @@
 //! bounds it is looked at before: the file is at most 128 MiB (`ole.rs`), and
 //! the rectangles of all sheets together, as declared and as the cells have
 //! it, at most 8,388,608 cells ([`MAX_CELLS`], 65,536 rows of 128 columns),
-//! 200 MB; calamine keeps a second such table while a sheet is read. Number
-//! formats are not given, so a code `00123` that is a number with the format
-//! `00000` comes as 123 here.
+//! 200 MB; calamine keeps a second such table while a sheet is read. It gives no
+//! number formats, so those with leading zeros are looked up before (`notes.rs`).
+
+mod notes;
 
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
-use calamine::{Dimensions, Reader, SheetType, SheetVisible, XlsOptions};
+use calamine::{Data, DataRef, Dimensions, Reader, SheetType, SheetVisible, XlsOptions};
 
+use self::notes::{Note, What};
 use super::super::row::cell::{Epoch, RowBuf};
 use super::calamine_cell::{borrowed, contain, put};
 use super::merged;
@@ -25,12 +27,16 @@ use super::rows::{Rows, SheetName, Visitor, Workbook};
 /// Most cells of the rectangles of all sheets together.
 const MAX_CELLS: u64 = 65_536 * 128;
 
+/// A record that names a sheet and where it begins.
+const BOUND_SHEET: u16 = 0x0085;
 /// The code page of UTF-16.
 const UTF_16: u16 = 1200;
 
 /// An Excel 97–2003 workbook, read into memory.
 pub(super) struct Xls {
     workbook: calamine::Xls<BufReader<File>>,
+    /// By sheet, in the order in which the workbook names them.
+    notes: Vec<Vec<Note>>,
 }
 
 impl Xls {
@@ -48,12 +54,13 @@ impl Xls {
             // whatever code page is named: calamine would take it for that of UTF-16
             options.force_codepage = Some(UTF_16);
         }
+        let notes = notes::read(&stream);
         drop(stream);
         let file = BufReader::new(File::open(path)?);
         match contain("the workbook", || {
             calamine::Xls::new_with_options(file, options)
         })? {
-            Ok(workbook) => Ok(Self { workbook }),
+            Ok(workbook) => Ok(Self { workbook, notes }),
             Err(calamine::XlsError::Password) => Err(ole::password_protected()),
             Err(error) => Err(Refusal::damaged("the workbook", &error)),
         }
@@ -82,7 +89,12 @@ impl Workbook for Xls {
             .worksheet_range(sheet)
             .map_err(|error| Refusal::damaged("the sheet", &error))?;
         let (first_row, first_column) = range.start().unwrap_or_default();
+        // of two sheets of one name calamine keeps the last
+        let sheets = self.workbook.sheets_metadata();
+        let at = sheets.iter().rposition(|found| found.name == sheet);
+        let notes = at.and_then(|at| self.notes.get(at));
         f(&mut DenseRows {
+            notes: notes.map(Vec::as_slice).unwrap_or_default(),
             next_row_no: first_row + 1,
             first_column: usize::try_from(first_column).unwrap_or_default(),
             rows: range.rows(),
@@ -117,7 +129,29 @@ impl Workbook for Xls {
 struct DenseRows<'a> {
     next_row_no: u32,
     first_column: usize,
-    rows: calamine::Rows<'a, calamine::Data>,
+    rows: calamine::Rows<'a, Data>,
+    /// Those of the rows that are left.
+    notes: &'a [Note],
+}
+
+impl<'a> DenseRows<'a> {
+    /// Takes the notes of the row at hand.
+    fn notes_of_row(&mut self) -> &'a [Note] {
+        let row_no = self.next_row_no;
+        let before = |note: &Note| u32::from(note.row) + 1 < row_no;
+        let rest = self.notes.split_at(self.notes.partition_point(before)).1;
+        let n_of_row = rest.partition_point(|note| u32::from(note.row) < row_no);
+        let (of_row, rest) = rest.split_at(n_of_row);
+        self.notes = rest;
+        of_row
+    }
+}
+
+/// Returns what is noted about the cell in a column of the row of these notes.
+fn noted(notes: &[Note], column: usize) -> What {
+    let at = notes.binary_search_by_key(&column, |note| usize::from(note.column));
+    let note = at.ok().and_then(|at| notes.get(at));
+    note.map_or(What::Plain, |note| note.what)
 }
 
 impl Rows for DenseRows<'_> {
@@ -126,9 +160,16 @@ impl Rows for DenseRows<'_> {
             return Ok(false);
         };
         row.start(self.next_row_no);
+        let notes = self.notes_of_row();
         self.next_row_no += 1;
         for (column, cell) in (self.first_column..).zip(cells) {
-            put(row, column, &borrowed(cell), 0);
+            match (noted(notes, column), cell) {
+                (What::Plain, cell) => put(row, column, &borrowed(cell), 0),
+                (What::Number(digits), Data::DateTime(number)) => {
+                    put(row, column, &DataRef::Float(number.as_f64()), digits);
+                }
+                (What::Number(digits), cell) => put(row, column, &borrowed(cell), digits),
+            }
         }
         Ok(true)
     }
@@ -144,7 +185,6 @@ fn is_unicode(stream: &[u8]) -> bool {
 /// records of the workbook and its sheets (\[MS-XLS\] 2.3) as it will.
 fn check_stream(stream: &[u8]) -> Result<(), Refusal> {
     const FILE_PASS: u16 = 0x002f;
-    const BOUND_SHEET: u16 = 0x0085;
     let mut n_cells = 0_u64;
     for (kind, data) in records(stream) {
         match kind {
@@ -171,15 +211,18 @@ fn check_stream(stream: &[u8]) -> Result<(), Refusal> {
 /// Returns the records from here to the end of this part of the stream.
 fn records(stream: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     const END: u16 = 0x000a;
+    all_records(stream).take_while(|(kind, _)| *kind != END)
+}
+
+/// Returns the records from here on, as far as they are whole.
+fn all_records(stream: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     let mut rest = stream;
-    let mut is_done = false;
     std::iter::from_fn(move || {
         let kind = u16_at(rest, 0)?;
         let len = usize::from(u16_at(rest, 2)?);
         let data = rest.get(4..4 + len)?;
         rest = rest.get(4 + len..)?;
-        let is_last = std::mem::replace(&mut is_done, kind == END);
-        (!is_last).then_some((kind, data))
+        Some((kind, data))
     })
 }
 
