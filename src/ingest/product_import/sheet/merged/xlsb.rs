@@ -1,9 +1,11 @@
-//! The merged ranges of an xlsb, by its records (\[MS-XLSB\] 2.1.4 and 2.4.675).
+//! The merged ranges of an xlsb, by its records (\[MS-XLSB\] 2.4.675).
 
-use std::io::{self, BufReader, Read};
+use std::io::Read;
 use std::ops::RangeInclusive;
 
+use super::super::ole::u32_at;
 use super::super::refusal::Refusal;
+use super::super::xlsb::records::{Records, text_at};
 use super::{Range, add, refusal};
 
 /// A merged range: its first row, its last one, its first column, its last one.
@@ -75,8 +77,8 @@ pub(in super::super::super::sheet) fn relationship(
 /// [`Refusal::INVALID_FILE_FORMAT`] where its rows do not end, or cells are of a kind that is not
 /// read.
 pub(in super::super::super::sheet) fn check(part: impl Read) -> Result<(), Refusal> {
-    let mut part = BufReader::new(part);
-    while let Some((found, len)) = head(&mut part)? {
+    let mut records = Records::new(part);
+    while let Some(found) = records.next()? {
         if SHORT_CELLS.contains(&found) {
             return Err(Refusal::format(
                 "the sheet is written with short records, which are not read; save it as xlsx",
@@ -85,18 +87,11 @@ pub(in super::super::super::sheet) fn check(part: impl Read) -> Result<(), Refus
         if found == END_SHEET_DATA {
             return Ok(());
         }
-        let mut data = part.by_ref().take(len);
-        let mut n_row = [0; 4];
-        if found == ROW_HEADER
-            && (data.read_exact(&mut n_row).is_err() || u32::from_le_bytes(n_row) >= MAX_ROWS)
-        {
+        let is_row = |row| row < MAX_ROWS;
+        if found == ROW_HEADER && !u32_at(records.data(4)?, 0).is_some_and(is_row) {
             return Err(Refusal::format(
                 "the sheet is damaged: it has a row beyond the last one of a sheet",
             ));
-        }
-        let n_left = data.limit();
-        if io::copy(&mut data, &mut io::sink())? < n_left {
-            break;
         }
     }
     Err(Refusal::format(
@@ -110,58 +105,13 @@ fn each(
     kind: u16,
     mut f: impl FnMut(&[u8]) -> Result<(), Refusal>,
 ) -> Result<(), Refusal> {
-    let mut part = BufReader::new(part);
-    let mut data = Vec::new();
-    while let Some((found, len)) = head(&mut part)? {
-        let n_kept = if found == kind { len.min(LONGEST) } else { 0 };
-        data.clear();
-        let mut taken = part.by_ref().take(len);
-        taken.by_ref().take(n_kept).read_to_end(&mut data)?;
-        io::copy(&mut taken, &mut io::sink())?;
+    let mut records = Records::new(part);
+    while let Some(found) = records.next()? {
         if found == kind {
-            f(&data)?;
+            f(records.data(LONGEST)?)?;
         }
     }
     Ok(())
-}
-
-/// Reads the kind and the length of the next record, each in bytes of seven bits; `None` behind the
-/// last one.
-fn head(part: &mut impl Read) -> Result<Option<(u16, u64)>, Refusal> {
-    let cut = |_| Refusal::format("a record of the workbook is cut off");
-    let mut byte = [0_u8; 1];
-    if part.read(&mut byte)? == 0 {
-        return Ok(None);
-    }
-    let [low] = byte;
-    let mut kind = u16::from(low & 0x7f);
-    if low & 0x80 != 0 {
-        part.read_exact(&mut byte).map_err(cut)?;
-        kind |= u16::from(byte[0] & 0x7f) << 7;
-    }
-    let mut len = 0_u64;
-    for place in 0..4 {
-        part.read_exact(&mut byte).map_err(cut)?;
-        len |= u64::from(byte[0] & 0x7f) << (7 * place);
-        if byte[0] & 0x80 == 0 {
-            break;
-        }
-    }
-    Ok(Some((kind, len)))
-}
-
-fn u32_at(data: &[u8], at: usize) -> Option<u32> {
-    let bytes = data.get(at..at.checked_add(4)?)?;
-    Some(u32::from_le_bytes(bytes.try_into().ok()?))
-}
-
-/// Returns the text that begins at a place, and where it ends.
-fn text_at(data: &[u8], at: usize) -> Option<(String, usize)> {
-    let n_units = usize::try_from(u32_at(data, at)?).ok()?;
-    let (from, to) = (at + 4, (at + 4).checked_add(n_units.checked_mul(2)?)?);
-    let (units, _) = data.get(from..to)?.as_chunks::<2>();
-    let units: Vec<u16> = units.iter().map(|unit| u16::from_le_bytes(*unit)).collect();
-    Some((String::from_utf16_lossy(&units), to))
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod several;
 mod workbooks;
 mod xls;
 mod xlsb;
+mod xlsb_formats;
 
 use std::io::Write as _;
 use std::ops::ControlFlow;

@@ -4,7 +4,7 @@
 use std::io::Write as _;
 
 /// A record: its kind and length as numbers of seven bits a byte, then its bytes.
-fn record(kind: u16, data: &[&[u8]]) -> Vec<u8> {
+pub(super) fn record(kind: u16, data: &[&[u8]]) -> Vec<u8> {
     let data = data.concat();
     let mut bytes = Vec::new();
     let [low, high] = kind.to_le_bytes();
@@ -35,11 +35,11 @@ fn text(text: &str) -> Vec<u8> {
 }
 
 /// Where a cell is and which format it has.
-fn at(column: u32, format: u32) -> Vec<u8> {
+pub(super) fn at(column: u32, format: u32) -> Vec<u8> {
     [column.to_le_bytes(), format.to_le_bytes()].concat()
 }
 
-fn row(number: u32) -> Vec<u8> {
+pub(super) fn row(number: u32) -> Vec<u8> {
     record(0x00, &[&number.to_le_bytes(), &[0; 13]])
 }
 
@@ -47,11 +47,11 @@ fn shared(column: u32, index: u32) -> Vec<u8> {
     record(0x07, &[&at(column, 0), &index.to_le_bytes()])
 }
 
-fn inline(column: u32, value: &str) -> Vec<u8> {
+pub(super) fn inline(column: u32, value: &str) -> Vec<u8> {
     record(0x06, &[&at(column, 0), &text(value)])
 }
 
-fn real(column: u32, format: u32, value: f64) -> Vec<u8> {
+pub(super) fn real(column: u32, format: u32, value: f64) -> Vec<u8> {
     record(0x05, &[&at(column, format), &value.to_le_bytes()])
 }
 
@@ -61,8 +61,8 @@ fn merged(range: [u32; 4]) -> Vec<u8> {
     record(0x01b0, &range.each_ref().map(<[u8; 4]>::as_slice))
 }
 
-fn sheet() -> Vec<u8> {
-    let headers = ["code", "name", "price", "stock", "updated_at"];
+/// What comes before the rows of a sheet, and a row of headers.
+pub(super) fn head(headers: &[&str]) -> Vec<Vec<u8>> {
     let mut records = vec![
         record(0x0181, &[]),
         record(
@@ -75,11 +75,13 @@ fn sheet() -> Vec<u8> {
         record(0x0191, &[]),
         row(0),
     ];
-    records.extend(
-        (0..)
-            .zip(headers)
-            .map(|(column, header)| inline(column, header)),
-    );
+    let headers = (0..).zip(headers);
+    records.extend(headers.map(|(column, header)| inline(column, header)));
+    records
+}
+
+pub(super) fn sheet() -> Vec<u8> {
+    let mut records = head(&["code", "name", "price", "stock", "updated_at"]);
     records.extend([
         row(1),
         shared(0, 0),
@@ -120,14 +122,18 @@ fn strings() -> Vec<u8> {
     .concat()
 }
 
-fn styles() -> Vec<u8> {
-    let format = |id: u16| record(0x2f, &[&[0, 0], &id.to_le_bytes(), &[0; 12]]);
-    [
-        record(0x04e9, &[&2_u32.to_le_bytes()]),
-        format(0),
-        format(14),
-    ]
-    .concat()
+/// Number formats of cells, and the codes of those that are not built in.
+pub(super) fn styles(codes: &[(u16, &str)], formats: &[u16]) -> Vec<u8> {
+    let count = |n: usize| u32::try_from(n).unwrap().to_le_bytes();
+    let mut records = vec![record(0x04e7, &[&count(codes.len())])];
+    let codes = codes.iter();
+    records.extend(codes.map(|(id, code)| record(0x2c, &[&id.to_le_bytes(), &text(code)])));
+    records.push(record(0x04e8, &[]));
+    records.push(record(0x04e9, &[&count(formats.len())]));
+    let formats = formats.iter();
+    records.extend(formats.map(|id| record(0x2f, &[&[0, 0], &id.to_le_bytes(), &[0; 12]])));
+    records.push(record(0x04ea, &[]));
+    records.concat()
 }
 
 fn book() -> Vec<u8> {
@@ -146,15 +152,19 @@ fn book() -> Vec<u8> {
 
 /// The whole workbook.
 pub(crate) fn workbook() -> Vec<u8> {
+    packed(&sheet(), &styles(&[(164, "00000")], &[0, 14, 164]))
+}
+
+pub(super) fn packed(sheet: &[u8], styles: &[u8]) -> Vec<u8> {
     const ROOT: &[u8] = br#"<?xml version="1.0"?><Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships"><Relationship Id="rId1" Type="http://schemas.openxmlformats.org/officeDocument/2006/relationships/officeDocument" Target="xl/workbook.bin"/></Relationships>"#;
     const PARTS: &[u8] = br#"<?xml version="1.0"?><Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships"><Relationship Id="rId1" Type="http://schemas.openxmlformats.org/officeDocument/2006/relationships/worksheet" Target="worksheets/sheet1.bin"/></Relationships>"#;
     zipped(&[
         ("_rels/.rels", ROOT),
         ("xl/_rels/workbook.bin.rels", PARTS),
         ("xl/workbook.bin", &book()),
-        ("xl/worksheets/sheet1.bin", &sheet()),
+        ("xl/worksheets/sheet1.bin", sheet),
         ("xl/sharedStrings.bin", &strings()),
-        ("xl/styles.bin", &styles()),
+        ("xl/styles.bin", styles),
     ])
 }
 

@@ -1,9 +1,12 @@
 //! Excel binary workbooks, through calamine's cells reader.
 //!
 //! The cells are streamed; what is held is the shared strings, of a part of at
-//! most 1 GiB, and one record of at most 256 MiB. Number formats are not
-//! given, so a code `00123` that is a number with the format `00000` comes as
-//! 123 here.
+//! most 1 GiB, and one record of at most 256 MiB. Formats of cells are not
+//! given; where a workbook has some with leading zeros, a second reading of the
+//! sheet beside calamine's finds them (`styles.rs`).
+
+pub(super) mod records;
+mod styles;
 
 use std::fs::File;
 use std::io::BufReader;
@@ -11,6 +14,7 @@ use std::path::Path;
 
 use calamine::{Reader, SheetType, SheetVisible, XlsbError};
 
+use self::styles::Formats;
 use super::super::row::cell::Epoch;
 use super::archive::{self, Archive};
 use super::calamine_cell::{CellRows, Found, contain};
@@ -25,6 +29,8 @@ use super::xlsx::MAX_STRINGS_BYTES;
 pub(super) struct Xlsb {
     archive: Archive,
     workbook: calamine::Xlsb<BufReader<File>>,
+    /// Least digits by cell format; empty where none has leading zeros.
+    digits: Vec<u8>,
 }
 
 impl Xlsb {
@@ -37,9 +43,17 @@ impl Xlsb {
     pub(super) fn open(path: &Path) -> Result<Self, Refusal> {
         let mut archive = archive::open(path)?;
         check_parts(&mut archive)?;
+        let digits = match archive::find(&archive, "xl/styles.bin") {
+            Some(name) => styles::digits(archive::part(&mut archive, &name)?)?,
+            None => Vec::new(),
+        };
         let file = BufReader::new(File::open(path)?);
         match contain("the workbook", || calamine::Xlsb::new(file))? {
-            Ok(workbook) => Ok(Self { archive, workbook }),
+            Ok(workbook) => Ok(Self {
+                archive,
+                workbook,
+                digits,
+            }),
             Err(XlsbError::Password) => Err(ole::password_protected()),
             Err(error) => Err(Refusal::damaged("the workbook", &error)),
         }
@@ -105,9 +119,21 @@ impl Workbook for Xlsb {
         let damaged = |error: XlsbError| Refusal::damaged("the sheet", &error);
         let opened = contain("the sheet", || self.workbook.worksheet_cells_reader(sheet));
         let mut cells = opened?.map_err(damaged)?;
+        let mut formats = if self.digits.is_empty() {
+            None
+        } else {
+            let part = archive::part(&mut self.archive, &part)?;
+            Some(Formats::new(part, &self.digits))
+        };
         f(&mut CellRows::new(|| {
-            let found = cells.next_cell().map_err(damaged)?;
-            Ok(found.map(|cell| Found { cell, digits: 0 }))
+            let Some(cell) = cells.next_cell().map_err(damaged)? else {
+                return Ok(None);
+            };
+            let digits = match &mut formats {
+                Some(formats) => formats.of_next(cell.get_position())?,
+                None => 0,
+            };
+            Ok(Some(Found { cell, digits }))
         }))
     }
 
