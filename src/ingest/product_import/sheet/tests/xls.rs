@@ -23,11 +23,23 @@ fn rk(value: u32) -> [u8; 4] {
     (value << 2 | 2).to_le_bytes()
 }
 
-/// A formula whose result is in these eight bytes; its code is `=1`.
-fn formula(row: u16, column: u16, format: u16, result: [u8; 8]) -> Vec<u8> {
-    const ONE: [u8; 11] = [0, 0, 0, 0, 0, 0, 3, 0, 0x1e, 1, 0];
-    record(0x0006, &[&at(row, column, format), &result, &ONE])
+/// A formula whose result is in these eight bytes, and its code.
+fn formula(place: [u16; 3], result: [u8; 8], code: &[u8]) -> Vec<u8> {
+    let [row, column, format] = place;
+    let len = u16::try_from(code.len()).unwrap().to_le_bytes();
+    let at = at(row, column, format);
+    record(0x0006, &[&at, &result, &[0; 6], &len, code])
 }
+
+/// `=1`
+const ONE: [u8; 3] = [0x1e, 1, 0];
+/// `=IF(1,"")`
+const EMPTY_IF: [u8; 10] = [0x1e, 1, 0, 0x17, 0, 0, 0x42, 2, 1, 0];
+/// `=""`
+const EMPTY: [u8; 3] = [0x17, 0, 0];
+/// Results that are no numbers: a text that follows, and the empty text.
+const TEXT: [u8; 8] = [0, 0, 0, 0, 0, 0, 0xff, 0xff];
+const BLANK: [u8; 8] = [3, 0, 0, 0, 0, 0, 0xff, 0xff];
 
 /// The versions of the format: before Excel 97 texts are bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -181,7 +193,7 @@ fn codes_in_number_cells_keep_the_zeros_that_are_shown() {
             row(1, number(1, 0, 1, 123.0)),
             row(2, number(2, 0, 0, 123.0)),
             row(3, record(0x027e, &[&at(3, 0, 2), &rk(7)])),
-            row(4, formula(4, 0, 1, 42.0_f64.to_le_bytes())),
+            row(4, formula([4, 0, 1], 42_f64.to_le_bytes(), &ONE)),
             row(5, number(5, 0, 3, 45_000.0)),
             row(6, [number(6, 0, 4, 12.0), number(6, 2, 5, 9.5)].concat()),
             // two numbers in one record: columns 0 and 3
@@ -265,4 +277,64 @@ fn a_cell_is_shown_as_its_last_record_says() {
     ];
     let found = read_ok(&Files::new().bytes(version.sheet(&FORMATS, &CODES, &records)));
     assert_eq!(found.codes(), ["123", "00123"]);
+}
+
+/// A sheet of a product with a price for each of these codes, whose result is an empty text.
+fn blank_results(codes: &[&[u8]]) -> ReadFile {
+    let version = Version::Excel97;
+    let rows = (1..).zip(codes).map(|(row, code)| {
+        let cells = [
+            number(row, 0, 0, f64::from(row)),
+            version.label(row, 1, "x"),
+            formula([row, 2, 0], BLANK, code),
+        ];
+        cells.concat()
+    });
+    let rows: Vec<Vec<u8>> = rows.collect();
+    read_ok(&Files::new().bytes(version.sheet(&FORMATS, &CODES, &rows)))
+}
+
+#[test]
+fn an_empty_text_in_the_place_of_a_number_is_no_value() {
+    let found = blank_results(&[&EMPTY_IF, &EMPTY]);
+    assert_eq!((found.codes(), found.faults()), (vec!["1", "2"], vec![]));
+    // whoever wrote the third calculates nothing; what is `=""` is known all the same
+    let found = blank_results(&[&EMPTY_IF, &EMPTY, &ONE]);
+    let fault = "formula_without_value";
+    assert_eq!(found.codes(), ["2"]);
+    assert_eq!(found.faults(), [(2, "price", fault), (4, "price", fault)]);
+}
+
+/// The last row has nothing that calamine takes for a cell.
+#[test]
+fn a_formula_whose_text_is_missing_has_no_value() {
+    for version in BOTH {
+        let text = record(0x0207, &[&version.text("A")]);
+        let records = [
+            [
+                formula([1, 0, 0], TEXT, &ONE),
+                text,
+                version.label(1, 1, "x"),
+            ]
+            .concat(),
+            [version.label(2, 0, "B"), formula([2, 1, 0], TEXT, &ONE)].concat(),
+            [
+                version.label(3, 0, "C"),
+                version.label(3, 1, "x"),
+                formula([3, 2, 0], TEXT, &ONE),
+            ]
+            .concat(),
+            formula([6, 1, 0], TEXT, &ONE),
+        ];
+        let found = read_ok(&Files::new().bytes(version.sheet(&FORMATS, &CODES, &records)));
+        assert_eq!(found.codes(), ["A"], "{version:?}");
+        let fault = "formula_without_value";
+        let expected = [
+            (3, "name", fault),
+            (4, "price", fault),
+            (7, "code", "required"),
+            (7, "name", fault),
+        ];
+        assert_eq!(found.faults(), expected, "{version:?}");
+    }
 }

@@ -6,18 +6,21 @@
 //! the rectangles of all sheets together, as declared and as the cells have
 //! it, at most 8,388,608 cells ([`MAX_CELLS`], 65,536 rows of 128 columns),
 //! 200 MB; calamine keeps a second such table while a sheet is read. It gives no
-//! number formats, so those with leading zeros are looked up before (`notes.rs`).
+//! number formats and takes a formula without a value for an empty text, so
+//! those are looked up before (`notes.rs`).
 
+mod formula;
 mod notes;
 
 use std::fs::File;
 use std::io::BufReader;
+use std::iter::Peekable;
 use std::path::Path;
 
 use calamine::{Data, DataRef, Dimensions, Reader, SheetType, SheetVisible, XlsOptions};
 
 use self::notes::{Note, What};
-use super::super::row::cell::{Epoch, RowBuf};
+use super::super::row::cell::{Cell, Epoch, RowBuf};
 use super::calamine_cell::{borrowed, contain, put};
 use super::merged;
 use super::ole::{self, Compound, u16_at, u32_at};
@@ -97,7 +100,7 @@ impl Workbook for Xls {
             notes: notes.map(Vec::as_slice).unwrap_or_default(),
             next_row_no: first_row + 1,
             first_column: usize::try_from(first_column).unwrap_or_default(),
-            rows: range.rows(),
+            rows: range.rows().peekable(),
         })
     }
 
@@ -127,28 +130,33 @@ impl Workbook for Xls {
 }
 
 struct DenseRows<'a> {
+    /// Number of the next of `rows`.
     next_row_no: u32,
     first_column: usize,
-    rows: calamine::Rows<'a, Data>,
+    rows: Peekable<calamine::Rows<'a, Data>>,
     /// Those of the rows that are left.
     notes: &'a [Note],
 }
 
 impl<'a> DenseRows<'a> {
-    /// Takes the notes of the row at hand.
-    fn notes_of_row(&mut self) -> &'a [Note] {
-        let row_no = self.next_row_no;
-        let before = |note: &Note| u32::from(note.row) + 1 < row_no;
-        let rest = self.notes.split_at(self.notes.partition_point(before)).1;
-        let n_of_row = rest.partition_point(|note| u32::from(note.row) < row_no);
-        let (of_row, rest) = rest.split_at(n_of_row);
+    /// Takes the notes of a row.
+    fn notes_of(&mut self, row_no: u32) -> &'a [Note] {
+        let n_of_row = self.notes.partition_point(|note| note.row_no() <= row_no);
+        let (of_row, rest) = self.notes.split_at(n_of_row);
         self.notes = rest;
         of_row
+    }
+
+    /// Takes the cells of the next row.
+    fn cells(&mut self) -> impl Iterator<Item = (usize, &'a Data)> + use<'a> {
+        self.next_row_no = self.next_row_no.saturating_add(1);
+        let cells = self.rows.next().unwrap_or_default();
+        (self.first_column..).zip(cells)
     }
 }
 
 /// Returns what is noted about the cell in a column of the row of these notes.
-fn noted(notes: &[Note], column: usize) -> What {
+fn noted_at(notes: &[Note], column: usize) -> What {
     let at = notes.binary_search_by_key(&column, |note| usize::from(note.column));
     let note = at.ok().and_then(|at| notes.get(at));
     note.map_or(What::Plain, |note| note.what)
@@ -156,20 +164,27 @@ fn noted(notes: &[Note], column: usize) -> What {
 
 impl Rows for DenseRows<'_> {
     fn next_row(&mut self, row: &mut RowBuf) -> Result<bool, Refusal> {
-        let Some(cells) = self.rows.next() else {
+        let next = self.rows.peek().map(|_| self.next_row_no);
+        // a formula without a value is no cell of calamine's, and may be the only one of its row
+        let without_value = self.notes.first().map(|note| note.row_no());
+        let Some(row_no) = next.into_iter().chain(without_value).min() else {
             return Ok(false);
         };
-        row.start(self.next_row_no);
-        let notes = self.notes_of_row();
-        self.next_row_no += 1;
-        for (column, cell) in (self.first_column..).zip(cells) {
-            match (noted(notes, column), cell) {
-                (What::Plain, cell) => put(row, column, &borrowed(cell), 0),
-                (What::Number(digits), Data::DateTime(number)) => {
-                    put(row, column, &DataRef::Float(number.as_f64()), digits);
+        row.start(row_no);
+        let notes = self.notes_of(row_no);
+        if next == Some(row_no) {
+            for (column, cell) in self.cells() {
+                match (noted_at(notes, column), cell) {
+                    (What::Number(digits), Data::DateTime(number)) => {
+                        put(row, column, &DataRef::Float(number.as_f64()), digits);
+                    }
+                    (What::Number(digits), cell) => put(row, column, &borrowed(cell), digits),
+                    (_, cell) => put(row, column, &borrowed(cell), 0),
                 }
-                (What::Number(digits), cell) => put(row, column, &borrowed(cell), digits),
             }
+        }
+        for note in notes.iter().filter(|it| it.what == What::Uncalculated) {
+            row.set(usize::from(note.column), Cell::Uncalculated);
         }
         Ok(true)
     }
