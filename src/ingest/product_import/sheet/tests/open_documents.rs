@@ -50,6 +50,63 @@ fn annotations_are_no_text() {
     assert_eq!(found.rows[0].name, "Lamp");
 }
 
+/// How a word is read aloud, and what lies over the cell.
+#[test]
+fn what_stands_beside_a_text_is_no_part_of_it() {
+    let name = "<text:ruby><text:ruby-base>東京</text:ruby-base>\
+        <text:ruby-text>とうきょう</text:ruby-text></text:ruby>タワー";
+    let shape = "<draw:frame><draw:text-box><text:p>New!</text:p></draw:text-box></draw:frame>\
+        <draw:frame><draw:image><text:p/></draw:image></draw:frame>";
+    let shape = format!(
+        "<table:table-cell office:value-type=\"string\">{shape}<text:p>Lamp</text:p></table:table-cell>"
+    );
+    let found = read_sheet(&(row(&[text("1"), text(name)]) + &row(&[text("2"), shape])));
+    assert_eq!(found.rows[0].name, "東京タワー");
+    assert_eq!(found.rows[1].name, "Lamp");
+}
+
+#[test]
+fn a_table_inside_a_cell_ends_neither_the_cell_nor_the_sheet() {
+    let inner = format!(
+        "<table:table table:name=\"T\" table:is-sub-table=\"true\">{}{}</table:table>",
+        row(&["X", "inside"].map(text)),
+        row(&["Y", "inside"].map(text)),
+    );
+    let cell = format!(
+        "<table:table-cell table:number-rows-spanned=\"2\">{inner}<text:p>below</text:p></table:table-cell>"
+    );
+    let rows = [
+        row(&["A", "a"].map(text)),
+        row(&[text("B"), text("b"), text("1"), cell]),
+        row(&["C", "c"].map(text)),
+    ];
+    let headers = row(&["code", "name", "price", "note"].map(text));
+    let files = Files::new();
+    let path = files.bytes(document(&(headers + &rows.concat())));
+    assert_eq!(list_sheets(&path, &Options::default()).unwrap().len(), 1);
+    let filled = Options {
+        merged_cells: MergedCells::Fill,
+        ..Options::default()
+    };
+    for options in [Options::default(), filled] {
+        let found = read_all(&path, &options).unwrap().1;
+        assert_eq!(found.codes(), ["A", "B", "C"]);
+        let note = serde_json::json!(found.rows[1].attributes);
+        assert_eq!(note, serde_json::json!({"note": "below"}));
+    }
+}
+
+#[test]
+fn rows_of_blanks_to_the_end_of_the_sheet_are_none() {
+    let blanks = format!(
+        "<table:table-row table:number-rows-repeated=\"1048000\">{}</table:table-row>",
+        ["<text:s/>", "\u{a0}", " "].map(text).concat()
+    );
+    let found = read_sheet(&(row(&["A", "a"].map(text)) + &blanks));
+    assert_eq!((found.codes(), found.summary.last_row), (vec!["A"], 2));
+    assert_eq!(found.faults(), []);
+}
+
 #[test]
 fn values_of_every_kind() {
     let cell = |attributes: &str| {

@@ -6,22 +6,25 @@
 //! is held is one row and one piece of XML of at most 16 MiB. A row that is
 //! repeated is given that often, within limits, and a blank one is passed over.
 
-use std::io::{BufReader, Read};
+mod cell;
+mod content;
+
+use std::io::Read;
 use std::path::Path;
 
-use quick_xml::Reader;
-use quick_xml::events::{BytesStart, Event};
+use quick_xml::events::Event;
 
-use super::super::row::cell::{Cell, RowBuf};
+use self::cell::{Owned, Said};
+use self::content::{CONTENT, Content, MAX_TEXT_BYTES, TABLE, content, count, cut_off, is_cell};
+use super::super::row::cell::RowBuf;
+use super::super::row::header::trim;
 use super::archive::{self, Archive};
 use super::merged;
-use super::package::{ShortRuns, attribute};
+use super::package::attribute;
 use super::refusal::Refusal;
 use super::rows::{Rows, SheetName, Visitor, Workbook};
 use super::well_formed;
 
-const CONTENT: &str = "content.xml";
-const MAX_RUN_BYTES: usize = 16 << 20;
 /// Columns that a spreadsheet has at most; a value is repeated no further.
 const MAX_COLUMNS: usize = 16_384;
 /// Rows that are no more than repeats, in a sheet; no table of products has so many.
@@ -30,8 +33,6 @@ const MAX_REPEATED_ROWS: u64 = 10_000;
 const MAX_REPEATED_BYTES: u64 = archive::FREE_BYTES;
 /// What a cell takes besides its text, written out.
 const CELL_BYTES: usize = 64;
-/// Text of a cell beyond this is not kept; cells are cut shorter later.
-const MAX_TEXT_BYTES: usize = 4 << 20;
 
 /// An `OpenDocument` spreadsheet, opened.
 pub(super) struct Ods {
@@ -75,43 +76,15 @@ impl Workbook for Ods {
     }
 }
 
-/// The content's XML, event by event.
-struct Content<R> {
-    reader: Reader<BufReader<ShortRuns<R>>>,
-    buffer: Vec<u8>,
-}
-
-impl<R: Read> Content<R> {
-    fn next_event(&mut self) -> Result<Event<'_>, Refusal> {
-        self.buffer.clear();
-        self.reader
-            .read_event_into(&mut self.buffer)
-            .map_err(|error| Refusal::damaged(CONTENT, &error))
-    }
-}
-
-fn content(archive: &mut Archive) -> Result<Content<impl Read>, Refusal> {
-    let part = archive
-        .by_name(CONTENT)
-        .map_err(|error| Refusal::damaged(CONTENT, &error))?;
-    let mut reader = Reader::from_reader(BufReader::new(ShortRuns::new(part, MAX_RUN_BYTES)));
-    reader.config_mut().check_end_names = false;
-    reader.config_mut().expand_empty_elements = true;
-    Ok(Content {
-        reader,
-        buffer: Vec::new(),
-    })
-}
-
 /// Passes over all that comes before the rows of a sheet.
 fn find_table<R: Read>(content: &mut Content<R>, sheet: &str) -> Result<(), Refusal> {
     loop {
         match content.next_event()? {
-            Event::Start(element)
-                if element.name().as_ref() == "table:table"
-                    && attribute(&element, "name").as_deref() == Some(sheet) =>
-            {
-                return Ok(());
+            Event::Start(element) if element.name().as_ref() == TABLE => {
+                if attribute(&element, "name").as_deref() == Some(sheet) {
+                    return Ok(());
+                }
+                content.skip_table()?;
             }
             Event::Eof => {
                 return Err(Refusal::format(format!("there is no sheet {sheet:.100}")));
@@ -144,7 +117,8 @@ fn read_merged<R: Read>(mut content: Content<R>) -> Result<Vec<merged::Range>, R
                 merged::add(&mut ranges, range)?;
                 column = column.saturating_add(count(&element, "number-columns-repeated"));
             }
-            Event::End(element) if element.name().as_ref() == "table:table" => return Ok(ranges),
+            Event::Start(element) if element.name().as_ref() == TABLE => content.skip_table()?,
+            Event::End(element) if element.name().as_ref() == TABLE => return Ok(ranges),
             Event::Eof => return Err(cut_off()),
             _ => {}
         }
@@ -166,11 +140,14 @@ fn list_sheets(archive: &mut Archive) -> Result<Vec<SheetName>, Refusal> {
                 {
                     hidden.push(style.clone());
                 }
-                "table:table" => sheets.push(SheetName {
-                    name: attribute(&element, "name").unwrap_or_default(),
-                    is_visible: attribute(&element, "style-name")
-                        .is_none_or(|style| !hidden.contains(&style)),
-                }),
+                TABLE => {
+                    sheets.push(SheetName {
+                        name: attribute(&element, "name").unwrap_or_default(),
+                        is_visible: attribute(&element, "style-name")
+                            .is_none_or(|style| !hidden.contains(&style)),
+                    });
+                    content.skip_table()?;
+                }
                 _ => {}
             },
             Event::Eof => return Ok(sheets),
@@ -190,34 +167,6 @@ struct OdsRows<R> {
     /// Rows so far that are repeats, and bytes of all that is.
     n_repeated_rows: u64,
     n_repeated_bytes: u64,
-}
-
-/// A cell kept while its row is repeated.
-enum Owned {
-    Text(String),
-    Number(f64, u8),
-    Bool(bool),
-    IsoDate(String),
-    Duration(String),
-    Error(String),
-    Uncalculated,
-}
-
-impl Owned {
-    fn cell(&self) -> Cell<'_> {
-        match self {
-            Self::Text(text) => Cell::Text(text),
-            Self::Number(value, digits) => Cell::Number {
-                value: *value,
-                digits: *digits,
-            },
-            Self::Bool(value) => Cell::Bool(*value),
-            Self::IsoDate(text) => Cell::IsoDate(text),
-            Self::Duration(text) => Cell::Duration(text),
-            Self::Error(text) => Cell::Error(text),
-            Self::Uncalculated => Cell::Uncalculated,
-        }
-    }
 }
 
 impl<R: Read> Rows for OdsRows<R> {
@@ -258,16 +207,19 @@ impl<R: Read> OdsRows<R> {
                     let n_repeats = count(&element, "number-rows-repeated");
                     self.row_no = self.row_no.saturating_add(n_repeats);
                     self.read_cells()?;
+                    // one of spaces, repeated to the end of the sheet, is a format of the sheet
                     let is_blank =
-                        |cell: &Owned| matches!(cell, Owned::Text(text) if text.is_empty());
+                        |cell: &Owned| matches!(cell, Owned::Text(text) if trim(text).is_empty());
                     let is_blank = self.cells.iter().all(|(_, cell)| is_blank(cell));
                     self.n_repeats = if is_blank { 0 } else { n_repeats };
                     self.bound_repeats()?;
                     return Ok(true);
                 }
-                Event::End(element) if element.name().as_ref() == "table:table" => {
-                    return Ok(false);
+                // of a shape beside the cells
+                Event::Start(element) if element.name().as_ref() == TABLE => {
+                    self.content.skip_table()?;
                 }
+                Event::End(element) if element.name().as_ref() == TABLE => return Ok(false),
                 Event::Eof => return Err(cut_off()),
                 _ => {}
             }
@@ -314,7 +266,7 @@ impl<R: Read> OdsRows<R> {
                 Event::Eof => return Err(cut_off()),
                 _ => continue,
             };
-            let text = self.read_text()?;
+            let text = self.content.text_of_cell()?;
             let end = column.saturating_add(usize::try_from(n_repeats).unwrap_or(usize::MAX));
             if column < MAX_COLUMNS && !said.is_empty(&text) {
                 // a value is repeated for a handful of columns and a blank for thousands, so only
@@ -334,155 +286,6 @@ impl<R: Read> OdsRows<R> {
             column = end;
         }
     }
-
-    /// Reads to the end of a cell and returns its paragraphs, one a line, without annotations.
-    fn read_text(&mut self) -> Result<String, Refusal> {
-        let mut text = String::new();
-        let mut n_paragraphs = 0_usize;
-        let mut n_annotations = 0_usize;
-        loop {
-            let mut add = |piece: &str| {
-                if n_annotations == 0 && text.len() + piece.len() <= MAX_TEXT_BYTES {
-                    text.push_str(piece);
-                }
-            };
-            match self.content.next_event()? {
-                Event::Text(piece) => add(&piece.xml10_content()),
-                Event::CData(piece) => add(&piece.xml10_content()),
-                Event::GeneralRef(entity) => {
-                    let known = match entity.as_ref() {
-                        "amp" => Some('&'),
-                        "lt" => Some('<'),
-                        "gt" => Some('>'),
-                        "quot" => Some('"'),
-                        "apos" => Some('\''),
-                        _ => entity.resolve_char_ref().ok().flatten(),
-                    };
-                    let known =
-                        known.ok_or_else(|| Refusal::format("an unknown entity in a cell"))?;
-                    add(known.encode_utf8(&mut [0; 4]));
-                }
-                Event::Start(element) => match element.name().as_ref() {
-                    "office:annotation" => n_annotations += 1,
-                    "text:p" if n_annotations == 0 => {
-                        if n_paragraphs > 0 {
-                            add("\n");
-                        }
-                        n_paragraphs += 1;
-                    }
-                    // more than a screenful of blanks is nobody's text
-                    "text:s" => (0..count(&element, "c").min(1000)).for_each(|_| add(" ")),
-                    "text:tab" => add("\t"),
-                    "text:line-break" => add("\n"),
-                    _ => {}
-                },
-                Event::End(element) => match element.name().as_ref() {
-                    "office:annotation" => n_annotations = n_annotations.saturating_sub(1),
-                    name if is_cell(name) => return Ok(text),
-                    _ => {}
-                },
-                Event::Eof => return Err(cut_off()),
-                _ => {}
-            }
-        }
-    }
-}
-
-fn cut_off() -> Refusal {
-    Refusal::format("content.xml is cut off")
-}
-
-fn is_cell(name: &str) -> bool {
-    name == "table:table-cell" || name == "table:covered-table-cell"
-}
-
-/// Returns an attribute that counts, 1 when there is none.
-fn count(element: &BytesStart<'_>, name: &str) -> u32 {
-    let count = attribute(element, name).and_then(|count| count.parse().ok());
-    count.unwrap_or(1)
-}
-
-/// What a cell's attributes say (`OpenDocument` 1.3, part 3, 19.389); text may stand in its content.
-#[derive(Default)]
-struct Said {
-    kind: String,
-    is_error: bool,
-    is_formula: bool,
-    value: Option<String>,
-}
-
-impl Said {
-    fn of(element: &BytesStart<'_>) -> Self {
-        let mut found = Self::default();
-        let mut attributes = element.attributes();
-        for attribute in attributes.with_checks(false).filter_map(Result::ok) {
-            let key = attribute.key.as_ref();
-            let text = || {
-                let value = attribute.normalized_value(quick_xml::XmlVersion::Explicit1_0);
-                value.map(std::borrow::Cow::into_owned).ok()
-            };
-            match key {
-                "office:value-type" => found.kind = text().unwrap_or_default(),
-                "table:formula" => found.is_formula = true,
-                "calcext:value-type" => found.is_error = text().as_deref() == Some("error"),
-                "office:value"
-                | "office:date-value"
-                | "office:time-value"
-                | "office:boolean-value"
-                | "office:string-value" => found.value = text(),
-                _ => {}
-            }
-        }
-        found
-    }
-
-    fn is_empty(&self, text: &str) -> bool {
-        self.kind.is_empty() && self.value.is_none() && text.is_empty() && !self.is_formula
-    }
-
-    /// Whether it is a formula without a value; an empty text is one.
-    fn is_uncalculated(&self, text: &str) -> bool {
-        self.is_formula && self.kind != "string" && self.value.is_none() && text.is_empty()
-    }
-
-    fn cell(&self, text: &str) -> Option<Owned> {
-        let value = || self.value.clone().unwrap_or_default();
-        if self.is_error {
-            return Some(Owned::Error(text.to_owned()));
-        }
-        if self.is_uncalculated(text) {
-            return Some(Owned::Uncalculated);
-        }
-        match self.kind.as_str() {
-            "float" | "percentage" | "currency" => match value().parse::<f64>() {
-                Ok(number) => Some(Owned::Number(number, leading_zeros(number, text))),
-                Err(_) => Some(Owned::Text(value())),
-            },
-            "boolean" => Some(Owned::Bool(value() == "true")),
-            "date" => Some(Owned::IsoDate(value())),
-            "time" => Some(Owned::Duration(value())),
-            // the attribute, where there is one, is the text without its layout
-            "string" => Some(Owned::Text(match &self.value {
-                Some(value) if !value.is_empty() => value.clone(),
-                _ => text.to_owned(),
-            })),
-            _ if text.is_empty() => None,
-            _ => Some(Owned::Text(text.to_owned())),
-        }
-    }
-}
-
-/// Returns how many digits a whole number is shown with where zeros lead it, as the format `00000`
-/// has them; else 0.
-fn leading_zeros(number: f64, shown: &str) -> u8 {
-    let is_it = shown.len() > 1
-        && shown.starts_with('0')
-        && shown.bytes().all(|byte| byte.is_ascii_digit())
-        && shown.parse() == Ok(number);
-    u8::try_from(shown.len())
-        .ok()
-        .filter(|_| is_it)
-        .unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -492,13 +295,7 @@ mod tests {
     /// Returns how many cells of the first row are held, and the bytes of their texts.
     fn held(cell: &str) -> (usize, usize) {
         let row = format!("<table:table-row>{cell}</table:table-row>");
-        let text = BufReader::new(ShortRuns::new(row.as_bytes(), MAX_RUN_BYTES));
-        let mut reader = Reader::from_reader(text);
-        reader.config_mut().expand_empty_elements = true;
-        let mut rows = OdsRows::new(Content {
-            reader,
-            buffer: Vec::new(),
-        });
+        let mut rows = OdsRows::new(Content::new(row.as_bytes()));
         assert!(rows.read_row().unwrap());
         let texts = rows.cells.iter().map(|(_, cell)| cell.cell().text_bytes());
         (rows.cells.len(), texts.sum())
@@ -528,14 +325,9 @@ mod tests {
     #[test]
     fn what_is_repeated_counts_as_if_it_were_written_out() {
         let read = |xml: String| {
-            let text = BufReader::new(ShortRuns::new(xml.as_bytes(), MAX_RUN_BYTES));
-            let mut reader = Reader::from_reader(text);
-            reader.config_mut().expand_empty_elements = true;
-            reader.config_mut().check_end_names = false;
-            let mut rows = OdsRows::new(Content {
-                reader,
-                buffer: Vec::new(),
-            });
+            let mut content = Content::new(xml.as_bytes());
+            find_table(&mut content, "S")?;
+            let mut rows = OdsRows::new(content);
             let (mut row, mut n_rows) = (RowBuf::new(2_000, 100), 0);
             while rows.next_row(&mut row)? {
                 n_rows += 1;
@@ -548,7 +340,10 @@ mod tests {
                     "<table:table-row table:number-rows-repeated=\"{n}\">{cells}</table:table-row>"
                 )
             });
-            format!("<table:table>{}</table:table>", rows.collect::<String>())
+            format!(
+                "<table:table table:name=\"S\">{}</table:table>",
+                rows.collect::<String>()
+            )
         };
         let code = |result: Result<i32, Refusal>| result.map_err(|refusal| refusal.code);
         let empty = "<table:table-cell/>".to_owned();
