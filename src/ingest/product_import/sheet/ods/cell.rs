@@ -1,8 +1,35 @@
 //! What the cells of a spreadsheet are.
 
+use memchr::memmem;
 use quick_xml::events::BytesStart;
 
 use super::super::super::row::cell::Cell;
+
+/// What wrote a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Writer {
+    /// `LibreOffice` or one of its kin. It calculates every formula, and writes one that comes to an
+    /// empty text without any value.
+    OfficeSuite,
+    /// Something else: a formula without a value was not calculated.
+    Other,
+}
+
+impl Writer {
+    /// Returns what a document's part `meta.xml` says.
+    pub(super) fn of(meta: &[u8]) -> Self {
+        let begin = memmem::find(meta, b"<meta:generator>").unwrap_or(meta.len());
+        let said = meta.get(begin..).unwrap_or_default();
+        let end = memmem::find(said, b"</").unwrap_or(said.len());
+        let said = said.get(..end).unwrap_or_default();
+        let kin: [&[u8]; 4] = [b"LibreOffice", b"OpenOffice", b"Collabora", b"NeoOffice"];
+        if kin.iter().any(|name| memmem::find(said, name).is_some()) {
+            Self::OfficeSuite
+        } else {
+            Self::Other
+        }
+    }
+}
 
 /// A cell kept while its row is repeated.
 pub(super) enum Owned {
@@ -73,18 +100,23 @@ impl Said {
         self.kind.is_empty() && self.value.is_none() && text.is_empty() && !self.is_formula
     }
 
-    /// Whether it is a formula without a value; an empty text is one.
-    fn is_uncalculated(&self, text: &str) -> bool {
-        self.is_formula && self.kind != "string" && self.value.is_none() && text.is_empty()
+    /// Whether it is a formula without a value; an empty text is one, of which some writers say
+    /// nothing at all.
+    fn is_uncalculated(&self, text: &str, writer: Writer) -> bool {
+        let is_empty_text = match writer {
+            Writer::OfficeSuite => matches!(self.kind.as_str(), "" | "string"),
+            Writer::Other => self.kind == "string",
+        };
+        self.is_formula && !is_empty_text && self.value.is_none() && text.is_empty()
     }
 
     /// Returns the cell, with the text in it.
-    pub(super) fn cell(&self, text: &str) -> Option<Owned> {
+    pub(super) fn cell(&self, text: &str, writer: Writer) -> Option<Owned> {
         let value = || self.value.clone().unwrap_or_default();
         if self.is_error {
             return Some(Owned::Error(text.to_owned()));
         }
-        if self.is_uncalculated(text) {
+        if self.is_uncalculated(text, writer) {
             return Some(Owned::Uncalculated);
         }
         match self.kind.as_str() {

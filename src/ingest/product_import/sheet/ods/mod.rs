@@ -14,7 +14,7 @@ use std::path::Path;
 
 use quick_xml::events::Event;
 
-use self::cell::{Owned, Said};
+use self::cell::{Owned, Said, Writer};
 use self::content::{CONTENT, Content, MAX_TEXT_BYTES, TABLE, content, count, cut_off, is_cell};
 use super::super::row::cell::RowBuf;
 use super::super::row::header::trim;
@@ -25,6 +25,8 @@ use super::refusal::Refusal;
 use super::rows::{Rows, SheetName, Visitor, Workbook};
 use super::well_formed;
 
+/// Most that is read of what is said about the document.
+const MAX_META_BYTES: u64 = 1 << 20;
 /// Columns that a spreadsheet has at most; a value is repeated no further.
 const MAX_COLUMNS: usize = 16_384;
 /// Rows that are no more than repeats, in a sheet; no table of products has so many.
@@ -38,6 +40,7 @@ const CELL_BYTES: usize = 64;
 pub(super) struct Ods {
     archive: Archive,
     sheets: Vec<SheetName>,
+    writer: Writer,
 }
 
 impl Ods {
@@ -50,7 +53,12 @@ impl Ods {
         let mut archive = archive::open(path)?;
         well_formed::check(archive::part(&mut archive, CONTENT)?)?;
         let sheets = list_sheets(&mut archive)?;
-        Ok(Self { archive, sheets })
+        let writer = writer(&mut archive);
+        Ok(Self {
+            archive,
+            sheets,
+            writer,
+        })
     }
 }
 
@@ -66,7 +74,7 @@ impl Workbook for Ods {
     fn with_rows(&mut self, sheet: &str, f: Visitor<'_>) -> Result<(), Refusal> {
         let mut content = content(&mut self.archive)?;
         find_table(&mut content, sheet)?;
-        f(&mut OdsRows::new(content))
+        f(&mut OdsRows::new(content, self.writer))
     }
 
     fn merged(&mut self, sheet: &str) -> Result<Vec<merged::Range>, Refusal> {
@@ -125,6 +133,19 @@ fn read_merged<R: Read>(mut content: Content<R>) -> Result<Vec<merged::Range>, R
     }
 }
 
+/// Returns what wrote the document, by a part that need be neither there nor whole.
+fn writer(archive: &mut Archive) -> Writer {
+    let mut meta = Vec::new();
+    let name = archive::find(archive, "meta.xml").unwrap_or_default();
+    if let Ok(part) = archive::part(archive, &name) {
+        let is_whole = part.take(MAX_META_BYTES).read_to_end(&mut meta).is_ok();
+        if !is_whole {
+            meta.clear();
+        }
+    }
+    Writer::of(&meta)
+}
+
 /// Lists the sheets; those with a style that hides tables are not visible.
 fn list_sheets(archive: &mut Archive) -> Result<Vec<SheetName>, Refusal> {
     let mut content = content(archive)?;
@@ -158,6 +179,7 @@ fn list_sheets(archive: &mut Archive) -> Result<Vec<SheetName>, Refusal> {
 
 struct OdsRows<R> {
     content: Content<R>,
+    writer: Writer,
     /// Number of the last row of the sheet that was read, repeats included.
     row_no: u32,
     /// How often the row in `cells` is still to be given.
@@ -187,9 +209,10 @@ impl<R: Read> Rows for OdsRows<R> {
 }
 
 impl<R: Read> OdsRows<R> {
-    fn new(content: Content<R>) -> Self {
+    fn new(content: Content<R>, writer: Writer) -> Self {
         Self {
             content,
+            writer,
             row_no: 0,
             n_repeats: 0,
             cells: Vec::new(),
@@ -278,7 +301,7 @@ impl<R: Read> OdsRows<R> {
                 let n_more = u64::try_from(n_more).unwrap_or(u64::MAX);
                 self.n_repeated_bytes = self.n_repeated_bytes.saturating_add(n_more);
                 for at in column..last {
-                    if let Some(cell) = said.cell(&text) {
+                    if let Some(cell) = said.cell(&text, self.writer) {
                         self.cells.push((at, cell));
                     }
                 }
@@ -295,7 +318,7 @@ mod tests {
     /// Returns how many cells of the first row are held, and the bytes of their texts.
     fn held(cell: &str) -> (usize, usize) {
         let row = format!("<table:table-row>{cell}</table:table-row>");
-        let mut rows = OdsRows::new(Content::new(row.as_bytes()));
+        let mut rows = OdsRows::new(Content::new(row.as_bytes()), Writer::Other);
         assert!(rows.read_row().unwrap());
         let texts = rows.cells.iter().map(|(_, cell)| cell.cell().text_bytes());
         (rows.cells.len(), texts.sum())
@@ -327,7 +350,7 @@ mod tests {
         let read = |xml: String| {
             let mut content = Content::new(xml.as_bytes());
             find_table(&mut content, "S")?;
-            let mut rows = OdsRows::new(content);
+            let mut rows = OdsRows::new(content, Writer::Other);
             let (mut row, mut n_rows) = (RowBuf::new(2_000, 100), 0);
             while rows.next_row(&mut row)? {
                 n_rows += 1;

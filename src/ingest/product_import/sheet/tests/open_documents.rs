@@ -21,6 +21,15 @@ fn with_content(content: &[u8]) -> Vec<u8> {
     ])
 }
 
+/// Adds the part that says what wrote the document.
+fn with_meta(document: &[u8], meta: &[u8]) -> Vec<u8> {
+    let mut archive = zip::ZipWriter::new_append(std::io::Cursor::new(document.to_vec())).unwrap();
+    let options = zip::write::SimpleFileOptions::default();
+    archive.start_file("meta.xml", options).unwrap();
+    archive.write_all(meta).unwrap();
+    archive.finish().unwrap().into_inner()
+}
+
 fn text(value: &str) -> String {
     format!(
         "<table:table-cell office:value-type=\"string\"><text:p>{value}</text:p></table:table-cell>"
@@ -234,6 +243,45 @@ fn numbers_as_they_are_shown_and_formulas_that_are_not() {
         (5, "name", "formula_without_value"),
     ];
     assert_eq!(found.faults(), faults);
+}
+
+/// `LibreOffice` writes a formula that comes to an empty text without any value.
+#[test]
+fn an_empty_result_is_one_of_a_program_that_calculates() {
+    let formula =
+        |rest: &str| format!("<table:table-cell table:formula=\"of:=IF(1;&quot;&quot;)\"{rest}/>");
+    let rows = [
+        row(&["code", "name", "price", "note"].map(text)),
+        row(&[text("A"), text("a"), text("1"), formula("")]),
+        row(&[
+            text("B"),
+            text("b"),
+            formula(" office:value-type=\"float\""),
+            text(""),
+        ]),
+    ];
+    let content = document(&rows.concat());
+    let faults = |generator: &str| {
+        let meta = format!(
+            "<office:document-meta><office:meta><dc:title>LibreOffice</dc:title>\
+             <meta:generator>{generator}</meta:generator></office:meta></office:document-meta>"
+        );
+        let bytes = with_meta(&content, meta.as_bytes());
+        read_ok(&Files::new().bytes(bytes)).faults().len()
+    };
+    assert_eq!(
+        faults("LibreOffice/7.4.7.2$Linux_X86_64 LibreOffice_project/40"),
+        1
+    );
+    assert_eq!(
+        faults("OpenOffice/4.1.15$Win32 OpenOffice.org_project/4115m2"),
+        1
+    );
+    assert_eq!(faults("ODFPY/1.4.1"), 2);
+    assert_eq!(
+        read_ok(&Files::new().bytes(content.clone())).faults().len(),
+        2
+    );
 }
 
 #[test]
