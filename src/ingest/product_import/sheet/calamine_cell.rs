@@ -69,6 +69,8 @@ pub(super) struct Found<'a> {
     pub(super) cell: calamine::Cell<DataRef<'a>>,
     /// Least digits that its number format asks for.
     pub(super) digits: u8,
+    /// Whether it is a formula without a value.
+    pub(super) is_uncalculated: bool,
 }
 
 /// Makes rows of a stream of cells.
@@ -105,7 +107,11 @@ where
         loop {
             let (_, column) = found.cell.get_position();
             let column = usize::try_from(column).unwrap_or(usize::MAX);
-            put(row, column, found.cell.get_value(), found.digits);
+            if found.is_uncalculated {
+                row.set(column, Cell::Uncalculated);
+            } else {
+                put(row, column, found.cell.get_value(), found.digits);
+            }
             let Some(next_found) = (self.next_cell)()? else {
                 self.is_done = true;
                 return Ok(true);
@@ -149,6 +155,7 @@ mod tests {
         Found {
             cell: calamine::Cell::new((row, column), DataRef::Int(i64::from(column))),
             digits: 0,
+            is_uncalculated: false,
         }
     }
 

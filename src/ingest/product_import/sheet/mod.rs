@@ -17,6 +17,7 @@ mod chunk;
 mod delimited;
 mod detect;
 mod dialect;
+mod formulas;
 mod guess;
 mod head;
 mod inspection;

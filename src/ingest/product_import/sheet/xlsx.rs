@@ -10,12 +10,13 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
-use calamine::{Reader, XlsxError};
+use calamine::{DataRef, Reader, XlsxError};
 use memchr::memmem;
 
 use super::super::row::cell::Epoch;
 use super::archive::{self, Archive};
 use super::calamine_cell::{CellRows, Found, contain};
+use super::formulas::Formulas;
 use super::merged;
 use super::ole;
 use super::package::{self, Package};
@@ -77,16 +78,21 @@ impl Workbook for Xlsx {
     }
 
     fn with_rows(&mut self, sheet: &str, f: Visitor<'_>) -> Result<(), Refusal> {
-        well_formed::check(archive::part(&mut self.archive, self.package.part(sheet)?)?)?;
+        let part = self.package.part(sheet)?;
+        well_formed::check(archive::part(&mut self.archive, part)?)?;
+        let mut formulas = Formulas::new(archive::part(&mut self.archive, part)?);
         let damaged = |error: XlsxError| Refusal::damaged("the sheet", &error);
         let opened = contain("the sheet", || self.workbook.worksheet_cells_reader(sheet));
         let mut cells = opened?.map_err(damaged)?;
         let digits: Vec<u8> = cells.styles().iter().map(digits_of).collect();
-        // A formula gives its last result; one that was never calculated gives an empty cell,
-        // which cannot be told from an empty one this way.
+        // A formula gives its last result; one that was never calculated an empty cell.
         f(&mut CellRows::new(|| {
-            let found = cells.next_cell_with_style_id().map_err(damaged)?;
-            Ok(found.map(|(cell, style)| Found {
+            let Some((cell, style)) = cells.next_cell_with_style_id().map_err(damaged)? else {
+                return Ok(None);
+            };
+            let lacks_value = formulas.next_lacks_value()?;
+            Ok(Some(Found {
+                is_uncalculated: lacks_value && matches!(cell.get_value(), DataRef::Empty),
                 cell,
                 digits: digits.get(style).copied().unwrap_or_default(),
             }))

@@ -231,7 +231,7 @@ const STRINGS: &str = "<si><t>plain</t></si>\n<si><t xml:space=\"preserve\"> kep
     <si><t>&lt;&amp;&gt; 1\r\n2</t></si>";
 
 /// Cells that the scanner knows; `@` is the row.
-const CELLS: [&str; 22] = [
+const CELLS: [&str; 27] = [
     "<c r=\"A@\" t=\"s\"><v>0</v></c>",
     "<c r=\"B@\" s=\"1\" t=\"s\"><v>1</v></c>",
     "<c t=\"s\"><v>2</v></c>",
@@ -254,6 +254,11 @@ const CELLS: [&str; 22] = [
     "<c r=\"I@\"></c>\n",
     "<c t=\"str\"><v></v></c>",
     "<c><v/></c>",
+    "<c r=\"J@\"><f>A1</f></c>",
+    "<c t=\"str\"><f>A1</f></c>",
+    "<c><f>A1</f><v></v></c><c><f/><v>1</v></c>",
+    "<c t=\"str\"><f>A1</f><v/></c>",
+    "<c t=\"s\"><f t=\"shared\" si=\"0\"/></c>",
 ];
 
 /// Cells and rows that it declines.

@@ -133,7 +133,13 @@ impl Workbook for Xlsb {
                 Some(formats) => formats.of_next(cell.get_position())?,
                 None => 0,
             };
-            Ok(Some(Found { cell, digits }))
+            // a formula has always a value, whether it was calculated or not
+            let is_uncalculated = false;
+            Ok(Some(Found {
+                cell,
+                digits,
+                is_uncalculated,
+            }))
         }))
     }
 
