@@ -338,3 +338,31 @@ fn a_formula_whose_text_is_missing_has_no_value() {
         assert_eq!(found.faults(), expected, "{version:?}");
     }
 }
+
+/// The length of a record, damaged, may lead to the begin of another one: what is between them would
+/// be lost, and nobody would hear of it.
+#[test]
+fn a_record_that_takes_in_others_is_damage() {
+    let version = Version::Excel97;
+    let row = |row: u16, code: Vec<u8>| [code, version.label(row, 1, "x")].concat();
+    let records = [
+        row(1, number(1, 0, 0, 1.0)),
+        row(2, record(0x027e, &[&at(2, 0, 0), &rk(2)])),
+        row(3, record(0x0205, &[&at(3, 0, 0), &[1, 0]])),
+        row(4, number(4, 0, 0, 4.0)),
+    ];
+    let good = version.sheet(&FORMATS, &CODES, &records);
+    let files = Files::new();
+    assert_eq!(read_ok(&files.bytes(&good)).codes().len(), 4);
+    for (at, len) in [(0, 14), (1, 10), (2, 8)] {
+        let place = memchr::memmem::find(&good, &records[at]).unwrap();
+        let mut bytes = good.clone();
+        // over the name in its row and the code in the next
+        let behind = records[at].len() - 4 - len + 4 + usize::from(records[at + 1][2]);
+        let longer = u16::try_from(len + behind).unwrap();
+        bytes[place + 2..place + 4].copy_from_slice(&longer.to_le_bytes());
+        let refusal = refused(&files.bytes(bytes));
+        assert_eq!(refusal.code, Refusal::INVALID_FILE_FORMAT);
+        assert!(refusal.message.contains("goes on over"), "{refusal}");
+    }
+}

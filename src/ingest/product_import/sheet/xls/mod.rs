@@ -208,7 +208,7 @@ fn check_stream(stream: &[u8]) -> Result<(), Refusal> {
                 let at = u32_at(data, 0).and_then(|at| usize::try_from(at).ok());
                 let sheet = at.and_then(|at| stream.get(at..));
                 let sheet = sheet.ok_or_else(|| Refusal::format("the workbook is damaged"))?;
-                let n_more = rectangle(sheet).ok_or_else(broken_off)?;
+                let n_more = rectangle(sheet)?;
                 n_cells = n_cells.saturating_add(n_more);
             }
             _ => {}
@@ -245,11 +245,34 @@ fn broken_off() -> Refusal {
     Refusal::format("a sheet of the workbook is damaged: its records break off before its end")
 }
 
-/// Returns the cells of the rectangle around a sheet's cells, or of the one it declares; `None` where
-/// its records do not lead to the one that ends it, so that rows may be missing.
+/// Refuses a record that is longer than its kind: it has taken in others, whose cells would be lost.
+fn check_length(kind: u16, data: &[u8]) -> Result<(), Refusal> {
+    let most = match kind {
+        // blank, shared text, number, truth value or error, row, RK
+        0x0201 => 6,
+        0x0205 => 8,
+        0x00fd | 0x027e => 10,
+        0x0203 => 14,
+        0x0208 => 16,
+        _ => return Ok(()),
+    };
+    if data.len() > most {
+        return Err(Refusal::format(
+            "a sheet of the workbook is damaged: a record of a cell goes on over those behind it",
+        ));
+    }
+    Ok(())
+}
+
+/// Returns the cells of the rectangle around a sheet's cells, or of the one it declares.
 ///
 /// Cells of charts inside the sheet are counted too, which calamine passes over: rather too much.
-fn rectangle(sheet: &[u8]) -> Option<u64> {
+///
+/// # Errors
+///
+/// [`Refusal::INVALID_FILE_FORMAT`] where its records do not lead to the one that ends it, or one is
+/// longer than it can be, so that rows may be missing.
+fn rectangle(sheet: &[u8]) -> Result<u64, Refusal> {
     let mut declared = 0;
     let mut rows = Extent::default();
     let mut columns = Extent::default();
@@ -257,11 +280,12 @@ fn rectangle(sheet: &[u8]) -> Option<u64> {
     let mut depth = 0_u32;
     while let (Some(kind), Some(len)) = (u16_at(rest, 0), u16_at(rest, 2)) {
         let end = 4 + usize::from(len);
-        let data = rest.get(4..end)?;
+        let data = rest.get(4..end).ok_or_else(broken_off)?;
         rest = rest.get(end..).unwrap_or_default();
+        check_length(kind, data)?;
         match kind {
             0x0809 => depth += 1,
-            0x000a if depth <= 1 => return Some(declared.max(rows.len() * columns.len())),
+            0x000a if depth <= 1 => return Ok(declared.max(rows.len() * columns.len())),
             0x000a => depth -= 1,
             0x0200 => declared = declared.max(declared_cells(data)),
             // a formula's text; without a formula before it calamine takes it for cell A1
@@ -283,7 +307,7 @@ fn rectangle(sheet: &[u8]) -> Option<u64> {
             _ => {}
         }
     }
-    None
+    Err(broken_off())
 }
 
 #[derive(Default)]
