@@ -17,6 +17,9 @@ pub struct Fetch {
     pub allow_private: Vec<String>,
     /// `fetch.ports`: ports that may be connected to. Default 80 and 443.
     pub ports: Vec<u16>,
+    /// `fetch.ftp_ports`: ports that FTP servers may be asked at; what a server then opens for a
+    /// file is any from 1024 on, of its own address. Default 21 and 990.
+    pub ftp_ports: Vec<u16>,
     /// `fetch.user_agent`: how requests introduce themselves. Default `ingestd/VERSION`.
     pub user_agent: String,
     /// `fetch.connect_timeout`: longest time until there is a connection, TLS included. Default
@@ -65,6 +68,7 @@ impl Default for Fetch {
         Self {
             allow_private: Vec::new(),
             ports: vec![80, 443],
+            ftp_ports: vec![21, 990],
             user_agent: concat!("ingestd/", env!("CARGO_PKG_VERSION")).to_owned(),
             connect_timeout: Duration::from_secs(10),
             read_timeout: Duration::from_secs(15),

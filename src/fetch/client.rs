@@ -10,6 +10,7 @@ use reqwest::{
 use super::{
     FetchError, Method, Request, Response,
     body::Body,
+    ftp::Trust,
     origin::Origin,
     redirect,
     resolve::{Guard, Lookup, System},
@@ -29,6 +30,11 @@ const MOST_HEADERS: usize = 100;
 pub struct Client {
     http: Result<reqwest::Client, String>,
     rules: Arc<Rules>,
+    /// What HTTP's connections pass, for those of other protocols.
+    pub(super) guard: Guard,
+    pub(super) trust: Trust,
+    pub(super) connect_timeout: Duration,
+    pub(super) read_timeout: Duration,
     timeout: Duration,
     max_bytes: u64,
 }
@@ -71,7 +77,7 @@ impl Client {
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
-            .dns_resolver(Arc::new(guard))
+            .dns_resolver(Arc::new(guard.clone()))
             .connect_timeout(settings.connect_timeout)
             .read_timeout(settings.read_timeout)
             .pool_max_idle_per_host(IDLE.0)
@@ -82,6 +88,10 @@ impl Client {
         Self {
             http: http.map_err(|error| causes(&error)),
             rules,
+            guard,
+            trust: Trust::default(),
+            connect_timeout: settings.connect_timeout,
+            read_timeout: settings.read_timeout,
             timeout: settings.timeout,
             max_bytes: settings.max_response_bytes,
         }

@@ -14,6 +14,9 @@ pub enum FetchError {
     /// A port that `fetch.ports` does not list.
     #[error("port {0} is not among fetch.ports")]
     Port(u16),
+    /// A port that `fetch.ftp_ports` does not list.
+    #[error("port {0} is not among fetch.ftp_ports")]
+    FtpPort(u16),
     /// An address that is none of the public Internet.
     #[error(
         "{host} is at {address}, which is {why}; only public addresses are fetched, and those of \
@@ -61,6 +64,16 @@ pub enum FetchError {
         /// What was wrong.
         why: String,
     },
+    /// An FTP server refused a step.
+    #[error("{host} answered {code}{advice}")]
+    Ftp {
+        /// The server.
+        host: String,
+        /// Its answer: 4xx may pass, 5xx will not by itself.
+        code: u16,
+        /// What that means and what to do, after a comma; may be empty.
+        advice: &'static str,
+    },
     /// The client cannot be made on this machine.
     #[error("no HTTP client: {0}")]
     Unready(String),
@@ -75,7 +88,7 @@ impl FetchError {
     #[must_use]
     pub fn is_final(&self) -> bool {
         match self {
-            Self::BadUrl(_) | Self::Scheme | Self::Port(_) => true,
+            Self::BadUrl(_) | Self::Scheme | Self::Port(_) | Self::FtpPort(_) => true,
             Self::Address { host, .. } => host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok(),
             _ => false,
         }

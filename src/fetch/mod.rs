@@ -1,4 +1,4 @@
-//! The one way out: every request that ingestd sends over HTTP passes here.
+//! The one way out: every request that ingestd sends over HTTP or FTP passes here.
 //!
 //! URLs come from people, so each is judged before anything is sent, and what is
 //! judged is what is connected to: a host is resolved once, **every** address of
@@ -16,8 +16,9 @@
 //! | `body` | how much of an answer is read |
 //! | `client` | the request itself |
 //! | `download` | the same for a file, piece by piece |
+//! | `ftp` | the same for a file of an FTP server |
 //!
-//! No other module may name the HTTP client's crate; a test looks.
+//! No other module may name the crates that connect; a test looks.
 
 mod address;
 mod body;
@@ -25,6 +26,7 @@ mod client;
 mod download;
 mod error;
 mod fake;
+mod ftp;
 mod message;
 mod origin;
 mod redirect;
@@ -36,6 +38,7 @@ pub use client::Client;
 pub use download::Download;
 pub use error::FetchError;
 pub use fake::Fake;
+pub use ftp::{FtpFile, FtpRequest};
 pub use message::{Method, Request, Response};
 pub use origin::Origin;
 
@@ -47,6 +50,15 @@ pub use origin::Origin;
 /// Why a request to it would not be sent.
 pub fn check(settings: &crate::config::Fetch, url: &str) -> Result<(), FetchError> {
     target::Rules::new(settings).target(url).map(|_| ())
+}
+
+/// As [`check`], for a file of an FTP server: an `ftp` or `ftps` URL.
+///
+/// # Errors
+///
+/// Why it would not be asked for.
+pub fn check_ftp(settings: &crate::config::Fetch, url: &str) -> Result<(), FetchError> {
+    ftp::check(&target::Rules::new(settings), url)
 }
 
 /// Sends requests, or in a test only notes them.

@@ -42,7 +42,7 @@ pub(super) struct Guard {
 
 impl Guard {
     /// Returns the addresses of a name, if all of them may be connected to.
-    async fn addresses(self, host: String) -> Result<Vec<IpAddr>, FetchError> {
+    pub(super) async fn addresses(self, host: String) -> Result<Vec<IpAddr>, FetchError> {
         let looked_up = tokio::time::timeout(LOOKUP_TIMEOUT, self.lookup.lookup(host.clone()));
         let Ok(found) = looked_up.await else {
             return Err(FetchError::Timeout(format!("the look-up of {host}")));

@@ -17,6 +17,8 @@ pub(super) struct Rules {
     pub(super) allowed: Vec<Network>,
     /// Ports that may be connected to.
     pub(super) ports: Vec<u16>,
+    /// Ports that FTP servers may be asked at.
+    pub(super) ftp_ports: Vec<u16>,
     /// Where this is set nothing else is asked, and it may be on any port.
     pub(super) only: Option<Origin>,
 }
@@ -26,6 +28,7 @@ impl Rules {
         Self {
             allowed: settings.networks(),
             ports: settings.ports.clone(),
+            ftp_ports: settings.ftp_ports.clone(),
             only: None,
         }
     }
@@ -39,16 +42,7 @@ impl Rules {
 
     /// Reads a URL and judges all of it that can be judged before its host is resolved.
     pub(super) fn target(&self, text: &str) -> Result<Url, FetchError> {
-        if text.len() > LONGEST_URL {
-            return Err(FetchError::BadUrl("it is longer than 4096 bytes"));
-        }
-        // The parser drops some of these and reads others as `/`: what was judged must be what
-        // other readers see, so nothing of the sort is mended.
-        if text.contains(|c: char| c.is_control() || c.is_whitespace() || c == '\\') {
-            let why = "it has blanks, control characters or backslashes";
-            return Err(FetchError::BadUrl(why));
-        }
-        let url = Url::parse(text).map_err(|_| FetchError::BadUrl("it does not parse"))?;
+        let url = parsed(text)?;
         self.judge(&url)?;
         Ok(url)
     }
@@ -58,12 +52,8 @@ impl Rules {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(FetchError::Scheme);
         }
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(FetchError::BadUrl("it names a user or a password"));
-        }
+        let host = host_alone(url)?;
         let port = url.port_or_known_default().unwrap_or_default();
-        let host = url.host_str().filter(|host| !host.is_empty());
-        let host = host.ok_or(FetchError::BadUrl("it has no host"))?;
         match &self.only {
             Some(only) if !only.is_of(url, host, port) => {
                 return Err(FetchError::BadUrl(
@@ -73,8 +63,14 @@ impl Rules {
             None if !self.ports.contains(&port) => return Err(FetchError::Port(port)),
             _ => {}
         }
-        // The resolver is never asked about an address, so it is judged here, as the parser
-        // understood it: `http://2130706433/` has one.
+        self.judge_host(host)
+    }
+
+    /// Judges a host where it is an address.
+    ///
+    /// The resolver is never asked about an address, so it is judged here, as the parser
+    /// understood it: `http://2130706433/` has one.
+    pub(super) fn judge_host(&self, host: &str) -> Result<(), FetchError> {
         match host.trim_matches(['[', ']']).parse() {
             Ok(address) => self.judge_address(host, address),
             Err(_) => Ok(()),
@@ -94,6 +90,29 @@ impl Rules {
             _ => Ok(()),
         }
     }
+}
+
+/// Reads a URL that is written as honest senders write them.
+pub(super) fn parsed(text: &str) -> Result<Url, FetchError> {
+    if text.len() > LONGEST_URL {
+        return Err(FetchError::BadUrl("it is longer than 4096 bytes"));
+    }
+    // The parser drops some of these and reads others as `/`: what was judged must be what
+    // other readers see, so nothing of the sort is mended.
+    if text.contains(|c: char| c.is_control() || c.is_whitespace() || c == '\\') {
+        let why = "it has blanks, control characters or backslashes";
+        return Err(FetchError::BadUrl(why));
+    }
+    Url::parse(text).map_err(|_| FetchError::BadUrl("it does not parse"))
+}
+
+/// Returns the host of a URL that names nobody.
+pub(super) fn host_alone(url: &Url) -> Result<&str, FetchError> {
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(FetchError::BadUrl("it names a user or a password"));
+    }
+    let host = url.host_str().filter(|host| !host.is_empty());
+    host.ok_or(FetchError::BadUrl("it has no host"))
 }
 
 /// Names where a URL goes, for errors: scheme, host and port, nothing that may hold a secret.

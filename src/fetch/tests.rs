@@ -23,13 +23,13 @@ use crate::config;
 
 /// Knows some names and counts how often it was asked.
 #[derive(Debug, Default)]
-struct Names {
+pub(super) struct Names {
     known: HashMap<&'static str, Vec<IpAddr>>,
     n_asked: AtomicUsize,
 }
 
 impl Names {
-    fn of(known: &[(&'static str, &[&str])]) -> Arc<Self> {
+    pub(super) fn of(known: &[(&'static str, &[&str])]) -> Arc<Self> {
         let parsed = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
         Arc::new(Self {
             known: known

@@ -107,6 +107,8 @@ fn crates_stay_in_their_rooms() {
     only(&["ingest/product_import/sheet/"], "calamine");
     only(&["http/page/"], "askama");
     only(&["fetch/"], "reqwest");
+    only(&["fetch/"], "tokio_rustls");
+    only(&["fetch/"], "rustls_platform_verifier");
     only(&["access/"], "use ring::");
     only(&["notify/mail/"], "lettre");
     only(&["cli/"], "clap");

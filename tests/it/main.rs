@@ -32,6 +32,8 @@ mod fault_soak;
 mod fault_step;
 mod fault_stop;
 mod fault_upgrade;
+mod fetch_ftp;
+mod ftp_rig;
 mod grafana;
 mod http;
 mod import;
