@@ -7,7 +7,7 @@
 //! bearer TOKEN               or
 //! header x-api-key: VALUE    or
 //! s3 KEY_ID SECRET_KEY [SESSION_TOKEN]
-//! for https://files.example.com
+//! for https://files.example.com      or for ftps://files.example.com
 //! tenant acme
 //! ```
 //!
@@ -49,6 +49,11 @@ pub(super) enum CredentialError {
 /// What a request is sent with.
 #[derive(Debug)]
 pub(super) enum Credential {
+    /// User and password: a header, or the login of an FTP server.
+    Basic {
+        user: String,
+        password: SecretString,
+    },
     /// A header.
     Header(&'static str, SecretString),
     /// What S3 requests are signed with.
@@ -139,7 +144,9 @@ impl Parsed {
         }
         let credential = credential.ok_or("no line basic, bearer, header or s3")?;
         if origin.is_none() && !matches!(credential, Credential::S3 { .. }) {
-            return Err("a line `for https://HOST` must say where it may be sent");
+            return Err(
+                "a line `for https://HOST`, or of another scheme, must say where it may be sent",
+            );
         }
         Ok(Self {
             credential,
@@ -161,6 +168,19 @@ impl Parsed {
 }
 
 impl Credential {
+    /// Returns the header that it is over HTTP; `None` for one that is none.
+    pub(super) fn header(&self) -> Option<(&'static str, SecretString)> {
+        match self {
+            Self::Basic { user, password } => {
+                let pair = format!("{user}:{}", password.expose_secret());
+                let value = format!("Basic {}", STANDARD.encode(pair));
+                Some(("authorization", SecretString::from(value)))
+            }
+            Self::Header(name, value) => Some((name, value.clone())),
+            Self::S3 { .. } => None,
+        }
+    }
+
     fn of(word: &str, rest: &str) -> Result<Self, &'static str> {
         let header = |name, value: String| {
             let is_fine = value.bytes().all(|b| (0x20..0x7f).contains(&b));
@@ -168,10 +188,18 @@ impl Credential {
             fine.ok_or("a header's value is printable ASCII")
         };
         match word {
-            "basic" if rest.contains(':') => {
-                header("authorization", format!("Basic {}", STANDARD.encode(rest)))
+            "basic" => {
+                let pair = rest.split_once(':');
+                let (user, password) = pair.ok_or("basic is followed by USER:PASSWORD")?;
+                // Neither a header nor a command of FTP may have a second line.
+                if rest.contains(char::is_control) {
+                    return Err("user and password have no control characters");
+                }
+                Ok(Self::Basic {
+                    user: user.to_owned(),
+                    password: SecretString::from(password),
+                })
             }
-            "basic" => Err("basic is followed by USER:PASSWORD"),
             "bearer" => header("authorization", format!("Bearer {rest}")),
             "header" => {
                 let (name, value) = rest
@@ -223,11 +251,16 @@ mod tests {
             ("header X-Api-Key: sesame", "x-api-key", "sesame"),
         ] {
             let text = format!("{line}\nfor https://files.example.com/\n");
-            let Credential::Header(sent, secret) = of(&text, "default", url).unwrap() else {
-                panic!("{line}")
-            };
+            let (sent, secret) = of(&text, "default", url).unwrap().header().unwrap();
             assert_eq!((sent, secret.expose_secret()), (name, value));
         }
+        let ftp = "basic me:ses:ame\nfor ftps://files.example.com";
+        let ftp = of(ftp, "default", "ftps://files.example.com/a.csv").unwrap();
+        assert!(!format!("{ftp:?}").contains("ses:ame"));
+        let Credential::Basic { user, password } = ftp else {
+            panic!("{ftp:?}")
+        };
+        assert_eq!((user.as_str(), password.expose_secret()), ("me", "ses:ame"));
         let s3 = of("s3 AKID sesame", "default", url).unwrap();
         assert!(matches!(s3, Credential::S3 { session: None, .. }), "{s3:?}");
         assert!(!format!("{s3:?}").contains("sesame"));
@@ -238,6 +271,10 @@ mod tests {
         let text = "bearer sesame\nfor https://files.example.com\ntenant acme";
         assert!(of(text, "acme", "https://files.example.com/a").is_ok());
         assert!(of(text, "acme", "https://FILES.example.com/a").is_ok());
+        // What is for TLS is not sent in the clear.
+        let text_ftps = "basic me:sesame\nfor ftps://files.example.com";
+        assert!(of(text_ftps, "acme", "ftps://files.example.com/a").is_ok());
+        assert!(of(text_ftps, "acme", "ftp://files.example.com/a").is_err());
         for (tenant, url) in [
             ("other", "https://files.example.com/a"),
             ("acme", "https://files.example.com.evil.org/a"),
@@ -276,6 +313,7 @@ mod tests {
             "sesame",
             "bearer sesame",
             "basic sesame\nfor https://x",
+            "basic me:ses\u{0}ame\nfor https://x",
             "header cookie: sesame\nfor https://x",
             "bearer sesame\nbearer sesame\nfor https://x",
             "password sesame",

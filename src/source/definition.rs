@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Map;
 
-use super::{FetchSource, Options, options, pattern::Pattern, s3};
+use super::{FetchSource, Options, ftp, options, pattern::Pattern, s3};
 use crate::{
     config, fetch,
     queue::{
@@ -19,7 +19,7 @@ use crate::{
 pub enum Kind {
     /// A file below a folder that the configuration allows.
     Path,
-    /// A file that is fetched over HTTP.
+    /// A file that is fetched over HTTP or FTP.
     Url,
     /// An object of an S3-compatible store.
     S3,
@@ -45,7 +45,8 @@ pub enum Ready {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
 #[serde(deny_unknown_fields)]
 pub struct Definition {
-    /// An absolute path, an `http` or `https` URL, or `s3://BUCKET/KEY`; at most 4096 bytes.
+    /// An absolute path, an `http`, `https`, `ftp` or `ftps` URL, or `s3://BUCKET/KEY`; at most
+    /// 4096 bytes.
     pub location: String,
     /// Owner of what is imported, 1 to 200 characters.
     #[serde(default = "default_tenant")]
@@ -225,7 +226,7 @@ impl Definition {
         )?;
         let fine = |url: &str| fetch::check(fetching, url).map_err(|error| error.to_string());
         match self.kind() {
-            Kind::Url => fine(&self.location),
+            Kind::Url => self.check_url(fetching),
             Kind::S3 => {
                 let object = s3::Object::of(self)?;
                 fine(&object.url())
@@ -234,7 +235,7 @@ impl Definition {
                 let path = std::path::Path::new(&self.location);
                 must(
                     path.is_absolute(),
-                    "is no absolute path and no http, https or s3 URL",
+                    "is no absolute path and no http, https, ftp, ftps or s3 URL",
                 )?;
                 let is_allowed = sources.allowed_dirs.iter().any(|dir| path.starts_with(dir));
                 must(
@@ -243,6 +244,29 @@ impl Definition {
                 )
             }
         }
+    }
+
+    fn check_url(&self, fetching: &config::Fetch) -> Result<(), String> {
+        let (scheme, rest) = self.location.split_once("://").unwrap_or_default();
+        let is_taken = ["http", "https", "ftp", "ftps"]
+            .iter()
+            .any(|taken| scheme.eq_ignore_ascii_case(taken));
+        must(
+            is_taken,
+            "is no URL that is fetched: http, https, ftp, ftps and s3 are, and absolute paths",
+        )?;
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        must(
+            !authority.contains('@'),
+            "names a user or a password: write `basic USER:PASSWORD` and where it is for into a \
+             file of sources.secrets_dir, and name that as the source's secret",
+        )?;
+        let checked = if ftp::is_of(&self.location) {
+            fetch::check_ftp(fetching, &self.location)
+        } else {
+            fetch::check(fetching, &self.location)
+        };
+        checked.map_err(|error| error.to_string())
     }
 
     fn check_secret(&self) -> Result<(), String> {
@@ -313,6 +337,8 @@ mod tests {
             (Definition::new("/data/a.csv"), Kind::Path),
             (folder, Kind::Folder),
             (Definition::new("https://example.com/a.csv"), Kind::Url),
+            (Definition::new("ftp://example.com/a.csv"), Kind::Url),
+            (Definition::new("FTPS://example.com:990/a.csv"), Kind::Url),
             (Definition::new("s3://bucket/a/b.csv"), Kind::S3),
         ] {
             assert_eq!(definition.kind(), kind);
@@ -327,8 +353,13 @@ mod tests {
             "a.csv",
             "/etc/passwd",
             "/database/x",
-            "ftp://example.com/a",
+            "gopher://example.com/a",
             "file:///data/a",
+            "ftp://127.0.0.1/a",
+            "ftp://example.com/",
+            "ftp://example.com/a%0d%0aDELE%20b",
+            "ftps://user:sesame@example.com/a",
+            "ftps://example.com:443/a",
             "http://127.0.0.1/a",
             "http://user:sesame@example.com/",
             "https://example.com:22/",
@@ -347,6 +378,25 @@ mod tests {
             ..Definition::new("s3://bucket/a.csv")
         };
         assert_eq!(wrong(&private), ["location"]);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_url_says_what_to_do() {
+        let why = |location: &str| {
+            let (fetching, sources) = (config::Fetch::default(), config::ImportSources::default());
+            let wrong = Definition::new(location).check(&fetching, &sources);
+            wrong.unwrap_err().remove(0).why
+        };
+        for scheme in ["gopher", "sftp", "file"] {
+            let told = why(&format!("{scheme}://example.com/a"));
+            assert!(told.contains("http, https, ftp, ftps and s3"), "{told}");
+        }
+        for scheme in ["ftp", "ftps", "https"] {
+            let told = why(&format!("{scheme}://me:sesame@example.com/a"));
+            assert!(told.contains("sources.secrets_dir"), "{told}");
+            assert!(!told.contains("sesame"), "{told}");
+        }
+        assert!(why("ftp://example.com:2121/a").contains("fetch.ftp_ports"));
     }
 
     #[test]

@@ -6,8 +6,8 @@
 //!
 //! * [`Definition`] is what a source says, `store` its row, `sync` brings in the configuration's;
 //! * `take` gets the file into the blob store: from `place`, the file system below the folders
-//!   that `sources.allowed_dirs` lists; from a URL through [`crate::fetch`]; from `s3` likewise,
-//!   with a signature; `credential` is how it logs in;
+//!   that `sources.allowed_dirs` lists; from a URL through [`crate::fetch`], over HTTP or
+//!   by `ftp`; from `s3` likewise, with a signature; `credential` is how it logs in;
 //! * `options` hands on what the import is asked for;
 //! * `job` looks at a source; `folder`, with `file`, at a watched one; `once` fetches a file
 //!   without a source.
@@ -29,6 +29,7 @@ mod credential;
 mod definition;
 mod file;
 mod folder;
+mod ftp;
 mod job;
 mod once;
 mod options;

@@ -9,6 +9,7 @@ use tokio::{io::AsyncReadExt as _, task::spawn_blocking, time::timeout};
 use super::{
     Definition, Kind,
     credential::{self, Credential, CredentialError},
+    ftp,
     place::{self, PlaceError},
     s3,
 };
@@ -111,12 +112,12 @@ impl TakeError {
 
 /// Says whether the same request would meet the same end a little later.
 fn is_final(error: &FetchError) -> bool {
-    use FetchError::{Encoding, Redirect, TooLarge, TooManyRedirects};
-    error.is_final()
-        || matches!(
-            error,
-            Encoding | Redirect(_) | TooLarge(_) | TooManyRedirects(_)
-        )
+    use FetchError::{Encoding, Ftp, Redirect, TooLarge, TooManyRedirects};
+    match error {
+        Encoding | Redirect(_) | TooLarge(_) | TooManyRedirects(_) => true,
+        Ftp { code, .. } => *code >= 500,
+        _ => error.is_final(),
+    }
 }
 
 /// Takes a source's file, unless it is the version `seen`.
@@ -130,10 +131,15 @@ pub(super) async fn take(
 ) -> Result<Taken, TakeError> {
     match source.kind() {
         Kind::Path | Kind::Folder => from_path(context, source, seen).await,
+        Kind::Url if ftp::is_of(&source.location) => {
+            let secret = secret(context, source, &source.location)?;
+            ftp::take(context, &source.location, secret, seen, now).await
+        }
         Kind::Url => {
             let mut request = Request::get(source.location.clone());
             request.max_redirects = REDIRECTS;
-            if let Some(Credential::Header(name, value)) = secret(context, source, &request.url)? {
+            let secret = secret(context, source, &request.url)?;
+            if let Some((name, value)) = secret.and_then(|secret| secret.header()) {
                 use secrecy::ExposeSecret as _;
                 request
                     .headers
@@ -164,11 +170,17 @@ fn secret(
     };
     let folder = context.config.sources.secrets_dir.as_deref();
     let secret = credential::read(folder, name, &source.tenant, url)?;
-    let fits = matches!(secret, Credential::S3 { .. }) == (source.kind() == Kind::S3);
+    let is_ftp = ftp::is_of(&source.location);
+    let fits = match secret {
+        Credential::S3 { .. } => source.kind() == Kind::S3,
+        Credential::Basic { .. } => source.kind() != Kind::S3,
+        Credential::Header(..) => source.kind() != Kind::S3 && !is_ftp,
+    };
     if fits {
         return Ok(Some(secret));
     }
-    let why = "it is of the wrong sort: s3 for s3://, basic, bearer or header for URLs";
+    let why = "it is of the wrong sort: s3 for s3://, basic for ftp:// and ftps://, basic, bearer \
+               or header for http:// and https://";
     Err(CredentialError::Malformed(name.clone(), why).into())
 }
 
@@ -230,15 +242,15 @@ async fn copy_all(context: &Context, file: File) -> Result<blob::Writer, TakeErr
 }
 
 /// A file on its way into the store, within its limits.
-struct Copy {
-    file: blob::Writer,
+pub(super) struct Copy {
+    pub(super) file: blob::Writer,
     max_bytes: u64,
     min_free_bytes: u64,
     looked_at: u64,
 }
 
 impl Copy {
-    async fn begin(context: &Context, declared: Option<u64>) -> Result<Self, TakeError> {
+    pub(super) async fn begin(context: &Context, declared: Option<u64>) -> Result<Self, TakeError> {
         let max_bytes = context.config.http.max_upload_bytes;
         if declared.is_some_and(|n_bytes| n_bytes > max_bytes) {
             return Err(TakeError::TooLarge(max_bytes));
@@ -253,7 +265,7 @@ impl Copy {
         Ok(copy)
     }
 
-    async fn write(&mut self, piece: &[u8]) -> Result<(), TakeError> {
+    pub(super) async fn write(&mut self, piece: &[u8]) -> Result<(), TakeError> {
         if self.file.size_bytes() + piece.len() as u64 > self.max_bytes {
             return Err(TakeError::TooLarge(self.max_bytes));
         }
@@ -336,7 +348,7 @@ fn refused(status: u16, answer: &Response) -> TakeError {
 }
 
 /// Compares a file with the version seen last.
-fn judged(file: blob::Writer, name: String, now: Seen, before: &Seen) -> Taken {
+pub(super) fn judged(file: blob::Writer, name: String, now: Seen, before: &Seen) -> Taken {
     if now.sha256 == before.sha256 {
         Taken::Unchanged(now)
     } else {
@@ -349,7 +361,7 @@ fn judged(file: blob::Writer, name: String, now: Seen, before: &Seen) -> Taken {
 }
 
 /// Returns the file's name in a URL, for people.
-fn name_of(url: &str) -> String {
+pub(super) fn name_of(url: &str) -> String {
     let path = url.split(['?', '#']).next().unwrap_or_default();
     let (_, rest) = path.split_once("://").unwrap_or(("", path));
     let last = rest.split('/').skip(1).last().unwrap_or_default();

@@ -94,6 +94,7 @@ mod search_order;
 mod search_rig;
 mod source_fetch;
 mod source_folder;
+mod source_ftp;
 mod source_rig;
 mod source_sync;
 mod sql;

@@ -247,9 +247,13 @@ impl Shop {
     }
 
     /// Sets one more variable of the daemons.
-    pub(crate) fn set(mut self, key: &str, value: &str) -> Self {
-        self.settings
-            .push((format!("INGESTD_{key}"), value.to_owned()));
+    pub(crate) fn set(self, key: &str, value: &str) -> Self {
+        self.with(&format!("INGESTD_{key}"), value)
+    }
+
+    /// As [`Shop::set`], of one that is not ingestd's.
+    pub(crate) fn with(mut self, key: &str, value: &str) -> Self {
+        self.settings.push((key.to_owned(), value.to_owned()));
         self
     }
 

@@ -128,8 +128,12 @@ async fn a_url_is_fetched_by_the_daemon_once() {
         .code(1)
         .says("404, not there");
     world
-        .run("import ftp://example.com/a.csv")
+        .run("import sftp://example.com/a.csv")
         .code(65)
-        .says("http");
+        .says("http, https, ftp, ftps and s3");
+    world
+        .run("source add s ftp://me:sesame@example.com/a.csv")
+        .code(65)
+        .says("sources.secrets_dir");
     assert_eq!(daemon.stop(), 0);
 }

@@ -104,7 +104,12 @@ async fn what_is_no_source_is_refused() {
         ("name", json!("a/b"), "letters"),
         ("location", json!("/etc/passwd"), "sources.allowed_dirs"),
         ("location", json!("http://169.254.169.254/"), "link-local"),
-        ("location", json!("ftp://example.com/a"), "http"),
+        (
+            "location",
+            json!("ftp://example.com:80/a"),
+            "fetch.ftp_ports",
+        ),
+        ("location", json!("sftp://example.com/a"), "ftps and s3"),
         ("pattern", json!("*.csv"), "folders"),
         ("secret_ref", json!("../ops"), "not the secret"),
         ("cron", json!("daily"), ""),
