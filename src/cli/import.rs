@@ -59,11 +59,12 @@ const N_SHOWN: i64 = 10;
   ingestd import products.xlsx --json | jq .items_done
   ingestd import https://files.example.com/products.xlsx --secret supplier
   ingestd import s3://exports/products.csv --endpoint https://minio.example.com --secret minio
+  ingestd import ftps://ftp.example.com/out/products.csv --secret partner
 
 The exit code is 0 where the import completed, bad rows or not, 1 where it failed, and 65 where
 the file is refused.")]
 pub(super) struct ImportArgs {
-    /// The file: xlsx, xls, xlsb, ods or csv; or a URL (`http://`, `https://`, `s3://`) that a daemon fetches.
+    /// The file: xlsx, xls, xlsb, ods or csv; or a URL (`http://`, `https://`, `ftp://`, `ftps://`, `s3://`) that a daemon fetches.
     file: PathBuf,
     #[command(flatten)]
     remote: Remote,

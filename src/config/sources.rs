@@ -44,7 +44,8 @@ pub struct ImportSources {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SourceEntry {
-    /// `location`: an absolute path, an `http` or `https` URL, or `s3://BUCKET/KEY`. No default.
+    /// `location`: an absolute path, an `http`, `https`, `ftp` or `ftps` URL, or
+    /// `s3://BUCKET/KEY`. No default.
     pub location: Option<String>,
     /// `tenant`: owner of what is imported. Default `default`.
     pub tenant: String,

@@ -139,7 +139,7 @@ pub const ROUTES: &[Route] = &[
     route!(GET "/api/v1/search/failures" Operator Whole search::failures, "Products that the search server refused, with its reasons, by id."),
     route!(POST "/api/v1/search/retry" Operator Whole search::retry, "All of these are due now: 202 with how many, and the job that sends them."),
     route!(GET "/api/v1/sources" Viewer Whole source::list, "Sources of imports by name, with their schedules and what the last look came to: `?limit=`, `?after=` (a name)."),
-    route!(POST "/api/v1/sources" Admin Whole source::add, "Makes a source `{name, location, tenant, pattern, ready, endpoint, region, secret_ref, options, cron, timezone, paused}`, of which `name` and `location` are required: 201, 409 where the name is taken."),
+    route!(POST "/api/v1/sources" Admin Whole source::add, "Makes a source `{name, location, tenant, pattern, ready, endpoint, region, secret_ref, options, cron, timezone, paused}`, of which `name` and `location`, a path, an http, https, ftp or ftps URL or `s3://BUCKET/KEY`, are required: 201, 409 where the name is taken."),
     route!(GET "/api/v1/sources/{name}" Viewer Whole source::show, "One source; of a watched folder with its `files`, those in the folder first."),
     route!(DELETE "/api/v1/sources/{name}" Admin Whole source::remove, "Removes a user's source with its schedule; its imports stay. 409 where it is the configuration's."),
     route!(POST "/api/v1/sources/{name}/pause" Operator Whole source::pause, "Its ticks pass without a look."),

@@ -16,7 +16,7 @@ use crate::{
 pub(in crate::cli) struct AddArgs {
     /// Its name: letters, digits, `.`, `_` and `-`.
     name: String,
-    /// An absolute path, an http or https URL, or `s3://BUCKET/KEY`.
+    /// An absolute path, an http, https, ftp or ftps URL, or `s3://BUCKET/KEY`.
     location: String,
     /// Owner of the products.
     #[arg(long, default_value = "default")]

@@ -19,14 +19,17 @@ use crate::{
 pub(super) const EXAMPLES: &str = "Examples:
   ingestd source add supplier https://files.example.com/products.xlsx --cron '*/15 * * * *'
   ingestd source add bucket s3://exports/products.csv --region eu-central-1 --secret s3 --every 1h
+  ingestd source add partner ftps://ftp.example.com/out/products.csv --secret partner --every 1h
   ingestd source add inbox /srv/inbox --pattern '*.csv' --every 30s
   ingestd source show inbox
 
 A source is imported whenever it has changed; of a watched folder, each new file is imported once
-and moved to done/ or failed/ in it. Paths must be below sources.allowed_dirs. A secret is a file
-of the folder sources.secrets_dir; the source has its name only. Lines of such a file:
-  basic USER:PASSWORD                       how to log in; or bearer TOKEN, header NAME: VALUE,
-                                            s3 KEY_ID SECRET_KEY
+and moved to done/ or failed/ in it. Paths must be below sources.allowed_dirs. Of an FTP server one
+file is a source, below the folder of the login, or from the root after two slashes; ftps:// is TLS
+by AUTH TLS, on port 990 from the start. A secret is a file of the folder sources.secrets_dir; the
+source has its name only. Lines of such a file:
+  basic USER:PASSWORD                       how to log in, also at an FTP server; or bearer TOKEN,
+                                            header NAME: VALUE, s3 KEY_ID SECRET_KEY
   for https://files.example.com             where alone it is sent
   tenant acme                               whose sources alone may use it; may be left out";
 
@@ -53,6 +56,8 @@ pub(super) enum SourceCommand {
   ingestd source add supplier https://files.example.com/products.xlsx --cron '0 5 * * *' \\
     --timezone Europe/Prague --secret supplier --tenant acme
   ingestd source add minio s3://exports/products.csv --secret minio --every 15m
+  ingestd source add partner ftps://ftp.example.com/out/products.csv --secret partner --every 1h
+  ingestd source add public ftp://ftp.example.com//pub/products.xlsx --every 1d
   ingestd source add inbox /srv/inbox --pattern '*.xlsx' --ready marker --every 30s")]
     Add(Box<add::AddArgs>),
     /// Removes a source with its schedule; its imports stay.
