@@ -286,6 +286,9 @@ async fn a_file_that_is_not_whole_is_none() {
     fails(short, "20 bytes came of the 27").await;
     let late = |manner: &mut Manner| manner.time_after = Some("20260102030406");
     fails(late, "changed while it came").await;
+    // The server knows more than that the connection broke.
+    let broken = |manner: &mut Manner| manner.sends = Sends::Breaks(20);
+    fails(broken, "answered 451, the file broke off").await;
     for (say, told) in [
         (Say::Bye, "hung up"),
         (

@@ -58,6 +58,8 @@ pub(crate) enum Sends {
     Only(usize),
     /// So many bytes, and silence.
     Stalls(usize),
+    /// So many bytes, and the connection breaks.
+    Breaks(usize),
     /// One byte after another, without end.
     Drips,
     /// As fast as it can, without end.
@@ -367,6 +369,9 @@ impl Visit {
         };
         self.tell("150 here it is").await?;
         let (tcp, _) = listener.accept().await?;
+        if let Sends::Breaks(_) = manner.sends {
+            tcp.set_zero_linger()?;
+        }
         let mut data: Box<dyn Connection> = match &self.acceptor {
             None => Box::new(tcp),
             Some(acceptor) => {
@@ -381,7 +386,9 @@ impl Visit {
         };
         match manner.sends {
             Sends::Whole => data.write_all(&manner.body).await?,
-            Sends::Only(n_bytes) => data.write_all(&manner.body[..n_bytes]).await?,
+            Sends::Only(n_bytes) | Sends::Breaks(n_bytes) => {
+                data.write_all(&manner.body[..n_bytes]).await?
+            }
             Sends::Stalls(n_bytes) => {
                 data.write_all(&manner.body[..n_bytes]).await?;
                 data.flush().await?;
@@ -395,6 +402,10 @@ impl Visit {
             Sends::Floods => loop {
                 data.write_all(&[b'x'; 4096]).await?;
             },
+        }
+        if let Sends::Breaks(_) = manner.sends {
+            drop(data);
+            return self.tell("451 the disk is full").await;
         }
         data.shutdown().await?;
         self.is_sent = true;

@@ -10,6 +10,8 @@ use crate::fetch::FetchError;
 /// How much is read at once, in bytes.
 const PIECE: usize = 64 << 10;
 
+const BROKE_OFF: &str = ", the file broke off";
+
 /// A file that is taken piece by piece.
 #[derive(Debug)]
 pub struct FtpFile {
@@ -78,7 +80,8 @@ impl FtpFile {
         let n_bytes = match come {
             // TLS that ends without a word may have been cut off; not where all bytes are there.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && self.is_all_there() => 0,
-            come => come.map_err(|error| self.control.broken_by(&error))?,
+            Ok(n_bytes) => n_bytes,
+            Err(error) => return Err(self.broken_off(&error).await),
         };
         if n_bytes == 0 {
             return self.end().await.map(|()| None);
@@ -89,6 +92,14 @@ impl FtpFile {
             return Err(FetchError::TooLarge(self.max_bytes));
         }
         Ok(Some(piece))
+    }
+
+    /// Says why the file broke off: the server, where it does, knows better than the connection.
+    async fn broken_off(&mut self, error: &io::Error) -> FetchError {
+        match self.control.answer().await {
+            Ok(reply) if reply.code >= 400 => self.control.refused(&reply, BROKE_OFF),
+            _ => self.control.broken(&format!("the file broke off: {error}")),
+        }
     }
 
     fn is_all_there(&self) -> bool {
@@ -103,7 +114,7 @@ impl FtpFile {
         }
         let reply = self.control.answer().await?;
         if !matches!(reply.code, 226 | 250) {
-            return Err(self.control.refused(&reply, ", the file broke off"));
+            return Err(self.control.refused(&reply, BROKE_OFF));
         }
         if let Some(n_bytes) = self.said.n_bytes
             && n_bytes != self.n_taken
