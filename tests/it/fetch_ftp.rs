@@ -55,7 +55,10 @@ async fn fetch(
 /// Returns why the server's file is not taken.
 async fn error(settings: &config::Fetch, request: FtpRequest, max_bytes: u64) -> FetchError {
     let fetched = fetch(settings, request.clone(), max_bytes, LIMIT).await;
-    fetched.expect_err(&request.url)
+    match fetched {
+        Err(error) => error,
+        Ok(got) => panic!("{}: {got:?}", request.url),
+    }
 }
 
 /// Returns why a file is not taken of a server that says such things.

@@ -175,6 +175,10 @@ trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
 
 /// One connection, and what was said on it.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a step that a client may leave out"
+)]
 struct Visit {
     inner: Arc<Inner>,
     stream: Box<dyn Connection>,
@@ -385,14 +389,16 @@ impl Visit {
             }
         };
         match manner.sends {
-            Sends::Whole => data.write_all(&manner.body).await?,
+            Sends::Whole => {
+                data.write_all(&manner.body).await?;
+            }
             Sends::Only(n_bytes) | Sends::Breaks(n_bytes) => {
-                data.write_all(&manner.body[..n_bytes]).await?
+                data.write_all(&manner.body[..n_bytes]).await?;
             }
             Sends::Stalls(n_bytes) => {
                 data.write_all(&manner.body[..n_bytes]).await?;
                 data.flush().await?;
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
             Sends::Drips => loop {
                 data.write_all(b"x").await?;
