@@ -63,12 +63,15 @@ pub struct Read {
     n_rows: u64,
 }
 
+/// What the rows of a file may take in memory, in bytes; they are held together.
+const MOST_BYTES: usize = 16 << 20;
+
 /// Reads a file that has been written whole; it is not kept. Waits for its turn.
 ///
 /// # Errors
 ///
 /// [`DealersError::Refused`] where it cannot be imported, or is larger than
-/// `product_import.max_dealer_rows` or the bytes of one chunk and so no file to wait for.
+/// `product_import.max_dealer_rows` or 16 MiB in memory and so no file to wait for.
 pub async fn read(
     blobs: &blob::Store,
     config: &Config,
@@ -85,6 +88,7 @@ pub async fn read(
         max_file_bytes: config.http.max_upload_bytes,
         max_rows,
         chunk_rows: max_rows,
+        chunk_bytes: MOST_BYTES,
         ..sheet::Options::from(&config.product_import)
     };
     field::add_aliases(&mut options.aliases);

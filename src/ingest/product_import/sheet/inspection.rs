@@ -6,7 +6,7 @@ use twox_hash::XxHash3_64;
 use super::super::row::hash::FORMAT_VERSION;
 use super::super::row::header::Mapping;
 use super::merged::MergedCells;
-use super::options::{Dialect, Format, Options};
+use super::options::{CHUNK_BYTES_BEFORE, Dialect, Format, Options};
 
 /// Version of the rules of `check` and `value`: raised when the same file gives other rows.
 const RULES_VERSION: u32 = 1;
@@ -167,10 +167,10 @@ impl Inspection {
     /// Makes the options those of a run that began with this fingerprint; `false`: it cannot, and
     /// chunks could differ.
     ///
-    /// A run that began when chunks had no bound of bytes goes on without.
+    /// A run that began when chunks had another bound of bytes, or none, goes on with that.
     #[must_use]
     pub fn go_on(&self, options: &mut Options, fingerprint: i64) -> bool {
-        let bounds = [options.chunk_bytes, usize::MAX];
+        let bounds = [options.chunk_bytes, CHUNK_BYTES_BEFORE, usize::MAX];
         bounds.into_iter().any(|chunk_bytes| {
             options.chunk_bytes = chunk_bytes;
             self.fingerprint(options) == fingerprint

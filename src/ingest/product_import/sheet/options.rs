@@ -14,9 +14,12 @@ use super::choice::Sheets;
 use super::merged::MergedCells;
 use crate::config::ProductImport;
 
-/// Bytes of one chunk. A few chunks of each import are in memory, and copies of the one that is
+/// Bytes of one chunk. A few chunks of each import are in memory, and copies of those that are
 /// written.
-const CHUNK_BYTES: usize = 16 << 20;
+const CHUNK_BYTES: usize = 8 << 20;
+
+/// The same of imports that began before two chunks were written at a time.
+pub(super) const CHUNK_BYTES_BEFORE: usize = 16 << 20;
 
 /// How product files are read.
 #[derive(Debug, Clone)]

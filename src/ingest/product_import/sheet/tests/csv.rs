@@ -399,6 +399,13 @@ fn the_fingerprint_tells_when_chunks_could_differ() {
     assert_eq!(resumed.chunk_bytes, options.chunk_bytes);
     assert!(one.go_on(&mut resumed, one.fingerprint(&before)));
     assert_eq!(resumed.chunk_bytes, usize::MAX);
+    let heavier = Options {
+        chunk_bytes: 16 << 20,
+        ..options.clone()
+    };
+    let mut resumed = options;
+    assert!(one.go_on(&mut resumed, one.fingerprint(&heavier)));
+    assert_eq!(resumed.chunk_bytes, 16 << 20);
     let json = serde_json::to_string(&one).unwrap();
     assert_eq!(serde_json::from_str::<Inspection>(&json).unwrap(), one);
 }
