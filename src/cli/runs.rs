@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 use serde_json::json;
+use sqlx::PgConnection;
 
 use super::{
     Exit, Failure, Session,
@@ -9,7 +10,10 @@ use super::{
     output::{Listed, at, at_or_none, brief, or_none},
     progress,
 };
-use crate::runs::{self, Run, RunId, RunState};
+use crate::{
+    ingest::product_import,
+    runs::{self, Run, RunId, RunState},
+};
 
 pub(super) const EXAMPLES: &str = "Examples:
   ingestd runs ls --system product_import
@@ -201,6 +205,7 @@ async fn pause(id: RunId, session: &mut Session) -> Result<Exit, Failure> {
 async fn resume(id: RunId, session: &mut Session) -> Result<Exit, Failure> {
     let actor = session.actor.clone();
     let mut tx = session.begin().await?;
+    let newer = overtaken(&mut tx, id).await?;
     if !runs::resume(&mut tx, id).await? {
         drop(tx);
         let run = find(id, session).await?;
@@ -212,11 +217,30 @@ async fn resume(id: RunId, session: &mut Session) -> Result<Exit, Failure> {
         .await?;
     tx.commit().await?;
     let text = format!("run {id} goes on; `ingestd runs watch {id}` shows how");
-    session
-        .output
-        .done(&json!({ "id": id, "paused": false }), &text)?;
+    let done = json!({ "id": id, "paused": false, "overtaken_by": newer });
+    session.output.done(&done, &(text + &of_newer(newer)))?;
     session.warn_without_worker().await?;
     Ok(Exit::Ok)
+}
+
+/// Returns the import that has written to the same catalog since one that stopped was uploaded.
+async fn overtaken(conn: &mut PgConnection, id: RunId) -> Result<Option<i64>, Failure> {
+    match runs::get(&mut *conn, id).await? {
+        Some(run) if product_import::is_import(&run) => {
+            Ok(product_import::status::overtaken(conn, &run).await?)
+        }
+        _ => Ok(None),
+    }
+}
+
+fn of_newer(newer: Option<i64>) -> String {
+    let newer = newer.map(|newer| {
+        format!(
+            "\nimport {newer} came later and has written to the same catalog since: the rows that are \
+             left of this one go over those"
+        )
+    });
+    newer.unwrap_or_default()
 }
 
 async fn cancel(id: RunId, session: &mut Session) -> Result<Exit, Failure> {
@@ -244,6 +268,7 @@ async fn cancel(id: RunId, session: &mut Session) -> Result<Exit, Failure> {
 async fn reset(id: RunId, session: &mut Session) -> Result<Exit, Failure> {
     let actor = session.actor.clone();
     let mut tx = session.begin().await?;
+    let newer = overtaken(&mut tx, id).await?;
     let reset = runs::reset(&mut tx, id).await?;
     if reset {
         Change::of("run.reset", format!("run/{id}"))
@@ -263,9 +288,8 @@ async fn reset(id: RunId, session: &mut Session) -> Result<Exit, Failure> {
         return Err(Failure::say(Exit::Failed, text));
     }
     let text = format!("run {id} goes on where it stopped; `ingestd runs watch {id}` shows how");
-    session
-        .output
-        .done(&json!({ "id": id, "reset": true }), &text)?;
+    let done = json!({ "id": id, "reset": true, "overtaken_by": newer });
+    session.output.done(&done, &(text + &of_newer(newer)))?;
     session.warn_without_worker().await?;
     Ok(Exit::Ok)
 }

@@ -1,5 +1,7 @@
 //! Modes, dry runs, duplicates and files that come twice, through the front door.
 
+use std::process::Command;
+
 use ingestd::testing::Database;
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -312,7 +314,7 @@ async fn the_same_file_at_once_is_refused_but_once() {
 /// Where an import stopped and a newer one wrote meanwhile, whoever lets it go on is told before.
 #[tokio::test]
 async fn a_stopped_import_says_what_overtook_it() {
-    let (_db, _storage, daemon) = world(&[]).await;
+    let (db, _storage, daemon) = world(&[]).await;
     post(&daemon, "/api/v1/queues/import/pause").await;
     let older = accepted_as(&daemon, "old.csv", csv(10), "").await;
     post(&daemon, &format!("/api/v1/runs/{older}/pause")).await;
@@ -331,7 +333,16 @@ async fn a_stopped_import_says_what_overtook_it() {
         page.await.unwrap().text().await.unwrap()
     };
     assert!(page().await.contains("came later and has written"));
-    post(&daemon, &format!("/api/v1/runs/{older}/resume")).await;
+    let resume = Command::new(env!("CARGO_BIN_EXE_ingestd"))
+        .args(["runs", "resume", &older.to_string()])
+        .env("DATABASE_URL", db.url())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(resume.stdout).unwrap();
+    assert!(
+        said.contains(&format!("import {newer} came later")),
+        "{said}"
+    );
     let done = finished(&daemon, older).await;
     assert_eq!(done.get("overtakenBy"), None, "{done}");
     assert!(!page().await.contains("came later"));

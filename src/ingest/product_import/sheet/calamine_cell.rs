@@ -2,11 +2,11 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use calamine::{Data, DataRef};
+use calamine::{Data, DataRef, Sheet, SheetType, SheetVisible};
 
 use super::super::row::cell::{Cell, RowBuf};
 use super::refusal::Refusal;
-use super::rows::Rows;
+use super::rows::{Rows, SheetName};
 
 /// Puts a cell into a row; `digits` is what its number format asks for, or 0.
 pub(super) fn put(row: &mut RowBuf, column: usize, value: &DataRef<'_>, digits: u8) {
@@ -32,6 +32,18 @@ pub(super) fn put(row: &mut RowBuf, column: usize, value: &DataRef<'_>, digits: 
         DataRef::DurationIso(text) => row.set(column, Cell::Duration(text)),
         DataRef::Error(error) => row.set(column, Cell::Error(&error.to_string())),
     }
+}
+
+/// Returns the sheets that hold cells: no charts, no macros.
+pub(super) fn worksheets(sheets: &[Sheet]) -> Vec<SheetName> {
+    let worksheets = sheets
+        .iter()
+        .filter(|sheet| sheet.typ == SheetType::WorkSheet);
+    let names = worksheets.map(|sheet| SheetName {
+        name: sheet.name.clone(),
+        is_visible: sheet.visible == SheetVisible::Visible,
+    });
+    names.collect()
 }
 
 /// Returns a cell that borrows from one that calamine owns.

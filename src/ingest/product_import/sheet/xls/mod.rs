@@ -17,11 +17,11 @@ use std::io::BufReader;
 use std::iter::Peekable;
 use std::path::Path;
 
-use calamine::{Data, DataRef, Dimensions, Reader, SheetType, SheetVisible, XlsOptions};
+use calamine::{Data, DataRef, Dimensions, Reader, XlsOptions};
 
 use self::notes::{Note, What};
 use super::super::row::cell::{Cell, Epoch, RowBuf};
-use super::calamine_cell::{borrowed, contain, put};
+use super::calamine_cell::{borrowed, contain, put, worksheets};
 use super::merged;
 use super::ole::{self, Compound, u16_at, u32_at};
 use super::refusal::Refusal;
@@ -72,14 +72,7 @@ impl Xls {
 
 impl Workbook for Xls {
     fn sheets(&self) -> Vec<SheetName> {
-        let sheets = self.workbook.sheets_metadata().iter();
-        sheets
-            .filter(|sheet| sheet.typ == SheetType::WorkSheet)
-            .map(|sheet| SheetName {
-                name: sheet.name.clone(),
-                is_visible: sheet.visible == SheetVisible::Visible,
-            })
-            .collect()
+        worksheets(self.workbook.sheets_metadata())
     }
 
     fn verify(&mut self, _sheet: &str) -> Result<Option<u64>, Refusal> {

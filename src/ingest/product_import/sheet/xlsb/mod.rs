@@ -12,12 +12,12 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
-use calamine::{Reader, SheetType, SheetVisible, XlsbError};
+use calamine::{Reader, XlsbError};
 
 use self::styles::Formats;
 use super::super::row::cell::Epoch;
 use super::archive::{self, Archive};
-use super::calamine_cell::{CellRows, Found, contain};
+use super::calamine_cell::{CellRows, Found, contain, worksheets};
 use super::merged;
 use super::ole;
 use super::package;
@@ -99,14 +99,7 @@ fn check_parts(archive: &mut Archive) -> Result<(), Refusal> {
 
 impl Workbook for Xlsb {
     fn sheets(&self) -> Vec<SheetName> {
-        let sheets = self.workbook.sheets_metadata().iter();
-        sheets
-            .filter(|sheet| sheet.typ == SheetType::WorkSheet)
-            .map(|sheet| SheetName {
-                name: sheet.name.clone(),
-                is_visible: sheet.visible == SheetVisible::Visible,
-            })
-            .collect()
+        worksheets(self.workbook.sheets_metadata())
     }
 
     fn verify(&mut self, _sheet: &str) -> Result<Option<u64>, Refusal> {
