@@ -95,7 +95,7 @@ function watch() {
       here.close();
       say(run.state);
       later();
-    } else if (!waiting) {
+    } else if (!waiting && document.querySelector("[data-count]")) {
       waiting = true;
       setTimeout(() => {
         waiting = false;
