@@ -46,7 +46,7 @@ pub async fn connect(config: &config::Database) -> sqlx::Result<PgPool> {
     let longest_wait = config.statement_timeout;
     pool(config, config.max_connections, &[])
         .after_release(move |conn, _| Box::pin(answers(conn, longest_wait)))
-        .connect_with(relay::carried(session)?)
+        .connect_with(relay::carried(session, longest_wait)?)
         .await
 }
 

@@ -7,10 +7,14 @@
 //! connections that carry rows go through a door of this process, which has a socket as it should
 //! be; what goes through stays as it is, TLS included.
 
-use std::io;
+use std::{io, time::Duration};
 
 use sqlx::postgres::PgConnectOptions;
-use tokio::{io::copy_bidirectional_with_sizes, net::UnixStream};
+use tokio::{
+    io::copy_bidirectional_with_sizes,
+    net::UnixStream,
+    time::{Instant, sleep},
+};
 
 use super::{
     BLOCK,
@@ -23,24 +27,51 @@ use super::{
 /// # Errors
 ///
 /// The operating system has no thread or socket left.
-pub(crate) fn carried(options: PgConnectOptions) -> sqlx::Result<PgConnectOptions> {
+pub(crate) fn carried(
+    options: PgConnectOptions,
+    statement_timeout: Duration,
+) -> sqlx::Result<PgConnectOptions> {
     match Target::of(&options) {
         Target::Socket(_) => Ok(options),
-        target @ Target::Tcp(..) => Ok(door::lead(options, target, Way::Plain)?),
+        target @ Target::Tcp(..) => {
+            // A server that waits for a lock takes nothing of a COPY meanwhile.
+            Ok(door::lead(
+                options,
+                target,
+                Way::Plain(2 * statement_timeout),
+            )?)
+        }
     }
 }
 
+/// How long a server that refuses connections is taken for one that is starting, and how long between
+/// two attempts. A pool does the same where it sees the refusal itself.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// Carries one connection until both sides have enough.
-pub(super) async fn serve(mut client: UnixStream, target: &Target) -> io::Result<()> {
-    let mut server = match target.connect().await {
-        Ok(server) => server,
-        Err(error) => {
-            // Whoever asked learns only that the connection broke off.
-            tracing::warn!(%error, "cannot reach the database at {target}");
-            return Ok(());
+pub(super) async fn serve(
+    mut client: UnixStream,
+    target: &Target,
+    unacknowledged: Duration,
+) -> io::Result<()> {
+    let until = Instant::now() + PATIENCE;
+    let mut server = loop {
+        match target.connect(unacknowledged).await {
+            Ok(server) => break server,
+            Err(error) if is_starting(&error) && Instant::now() < until => sleep(PAUSE).await,
+            Err(error) => {
+                // Whoever asked learns only that the connection broke off.
+                tracing::warn!(%error, "cannot reach the database at {target}");
+                return Ok(());
+            }
         }
     };
     copy_bidirectional_with_sizes(&mut client, &mut server, BLOCK, BLOCK)
         .await
         .map(|_| ())
+}
+
+fn is_starting(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::ConnectionRefused
 }

@@ -34,8 +34,9 @@ const IDLE: u32 = 30;
 const INTERVAL: u32 = 10;
 const COUNT: u32 = 3;
 
-/// How long what was sent may stay unacknowledged, in milliseconds.
-const UNACKNOWLEDGED: u32 = 60_000;
+/// How long what was sent may at least stay unacknowledged, or not be taken by a server that waits for
+/// a lock.
+const UNACKNOWLEDGED: Duration = Duration::from_mins(1);
 
 /// The doors of this process. One stays as long as the process does.
 static DOORS: Mutex<Vec<Door>> = Mutex::new(Vec::new());
@@ -54,8 +55,8 @@ struct Door {
 pub(super) enum Way {
     /// It is rewritten for a pooler in transaction mode.
     Pooler,
-    /// It stays as it is.
-    Plain,
+    /// It stays as it is. What was sent may stay unacknowledged for so long.
+    Plain(Duration),
 }
 
 /// Where a server is.
@@ -96,15 +97,18 @@ impl Target {
 
     /// Connects. Over TCP nothing waits to be sent along with more, and a machine that is gone is
     /// noticed within two minutes.
-    pub(super) async fn connect(&self) -> io::Result<Box<dyn Stream>> {
+    pub(super) async fn connect(&self, unacknowledged: Duration) -> io::Result<Box<dyn Stream>> {
         match self {
             Self::Socket(path) => Ok(Box::new(UnixStream::connect(path).await?)),
-            Self::Tcp(host, port) => Ok(Box::new(connect_tcp(host, *port).await?)),
+            Self::Tcp(host, port) => {
+                let longest = unacknowledged.max(UNACKNOWLEDGED);
+                Ok(Box::new(connect_tcp(host, *port, longest).await?))
+            }
         }
     }
 }
 
-async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
+async fn connect_tcp(host: &str, port: u16, unacknowledged: Duration) -> io::Result<TcpStream> {
     let host = host.trim_matches(['[', ']']); // as URLs write an address of IPv6
     let server = TcpStream::connect((host, port)).await?;
     server.set_nodelay(true)?;
@@ -112,7 +116,8 @@ async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     setsockopt(&server, sockopt::TcpKeepIdle, &IDLE)?;
     setsockopt(&server, sockopt::TcpKeepInterval, &INTERVAL)?;
     setsockopt(&server, sockopt::TcpKeepCount, &COUNT)?;
-    setsockopt(&server, sockopt::TcpUserTimeout, &UNACKNOWLEDGED)?;
+    let unacknowledged = u32::try_from(unacknowledged.as_millis()).unwrap_or(u32::MAX);
+    setsockopt(&server, sockopt::TcpUserTimeout, &unacknowledged)?;
     Ok(server)
 }
 
@@ -204,7 +209,7 @@ async fn take_all(listener: unix::UnixListener, target: Target, way: Way) -> io:
             tasks.spawn(async move {
                 let served = match way {
                     Way::Pooler => serve(client, &target).await,
-                    Way::Plain => carry::serve(client, &target).await,
+                    Way::Plain(longest) => carry::serve(client, &target, longest).await,
                 };
                 if let Err(error) = served {
                     tracing::debug!(%error, %target, "a connection to the database ended");
@@ -229,11 +234,11 @@ mod tests {
                 continue; // a machine without IPv6
             };
             let port = listener.local_addr().unwrap().port();
-            let socket = connect_tcp(address, port).await.unwrap();
+            let socket = connect_tcp(address, port, UNACKNOWLEDGED).await.unwrap();
             assert!(socket.nodelay().unwrap());
             assert!(getsockopt(&socket, sockopt::KeepAlive).unwrap());
             let after = getsockopt(&socket, sockopt::TcpUserTimeout).unwrap();
-            assert_eq!(after, UNACKNOWLEDGED);
+            assert_eq!(after, 60_000);
         }
     }
 }

@@ -21,6 +21,7 @@ mod wire;
 use std::{
     io,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
@@ -78,7 +79,7 @@ fn may_be_plain(target: &Target, mode: PgSslMode) -> bool {
 async fn serve(mut client: UnixStream, target: &Target) -> io::Result<()> {
     let startup = frame::read_startup(&mut client).await?;
     let (startup, settings) = Settings::taken_from(&startup)?;
-    let (from_server, mut to_server) = match target.connect().await {
+    let (from_server, mut to_server) = match target.connect(Duration::ZERO).await {
         Ok(server) => tokio::io::split(server),
         Err(error) => {
             let said = frame::unreachable(&format!("cannot reach the pooler {target}: {error}"));
@@ -167,7 +168,7 @@ mod tests {
     #[test]
     fn only_what_goes_over_tcp_is_carried() {
         let far = options("postgres://u:p@db.example/d?sslmode=verify-full");
-        let carried_far = carried(far.clone()).unwrap();
+        let carried_far = carried(far.clone(), Duration::ZERO).unwrap();
         assert!(carried_far.get_socket().is_some());
         assert_eq!(
             carried_far.get_host(),
@@ -178,13 +179,15 @@ mod tests {
         assert!(!is_relayed(&carried_far), "no pooler stands in between");
         let here = options("postgres://u/d").socket("/run/postgresql");
         assert_eq!(
-            carried(here.clone()).unwrap().get_socket(),
+            carried(here.clone(), Duration::ZERO).unwrap().get_socket(),
             here.get_socket()
         );
         // Through a pooler's relay already, whose socket is ours as well.
         let pooled = through(options("postgres://u:p@127.0.0.1:6432/d")).unwrap();
         assert_eq!(
-            carried(pooled.clone()).unwrap().get_socket(),
+            carried(pooled.clone(), Duration::ZERO)
+                .unwrap()
+                .get_socket(),
             pooled.get_socket()
         );
     }

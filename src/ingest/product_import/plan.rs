@@ -263,7 +263,8 @@ pub(super) fn nearly(name: &str) -> Option<&'static str> {
         .into_iter()
         .filter(|known| known.len() >= "dry_run".len());
     let written = name.to_lowercase().replace('-', "_");
-    config::nearest(&written, long)
+    let near = config::nearest(&written, long)?;
+    (strsim::osa_distance(&written, near) == 1).then_some(near)
 }
 
 /// Reads one of the words of an option, as serde writes them.

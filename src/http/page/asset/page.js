@@ -97,9 +97,9 @@ function watch() {
       later();
     } else if (!waiting && document.querySelector("[data-count]")) {
       waiting = true;
-      setTimeout(() => {
+      setTimeout(async () => {
+        await figures(here);
         waiting = false;
-        figures(here);
       }, FIGURES_MS);
     }
   };

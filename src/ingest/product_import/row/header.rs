@@ -297,9 +297,9 @@ pub fn explain_missing(fields: &[Field], cells: &[String], aliases: &Aliases) ->
         .collect();
     parts.push(format!("found: {}", cut(&found.join(", "), 500)));
     let (field, header) = match (near.first(), fields.first()) {
-        (Some((field, header)), _) => (field, *header),
-        (None, Some(field)) => (field, "header"),
-        (None, None) => return parts.join("; "),
+        (Some((field, header)), _) if !header.contains([',', '=']) => (field, *header),
+        (_, Some(field)) => (field, "header"),
+        (_, None) => return parts.join("; "),
     };
     parts.push(format!(
         "mapping says what a header means, as in: {header}={}",

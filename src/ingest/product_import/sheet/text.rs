@@ -93,7 +93,10 @@ pub(super) fn scan(mut text: impl Read) -> io::Result<TextScan> {
     let charset = match utf16 {
         Some(charset) => charset,
         None if has_mark || sequences.is_utf8() => Charset::UTF_8,
-        None => heard.other().map_or_else(|| letters.charset(), Charset::of),
+        None => {
+            let usual = letters.charset();
+            heard.other(usual.encoding()).map_or(usual, Charset::of)
+        }
     };
     // `\r` alone ends lines only where there is no `\n` at all; in UTF-16 both are counted by a
     // byte of theirs, which other characters may share: still no fewer

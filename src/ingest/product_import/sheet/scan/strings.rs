@@ -120,7 +120,7 @@ impl<'p> Spill<'p> {
     ///
     /// # Errors
     ///
-    /// [`Refusal::FILE_TOO_LARGE`] beyond 50 million; [`Refusal::READ_FAILED`] when the disk is full.
+    /// [`Refusal::FILE_TOO_LARGE`] beyond 50 million; [`Refusal::STORAGE_FULL`] when the disk is full.
     pub(super) fn push(&mut self, text: &[u8]) -> Result<(), Halt> {
         if self.strings.n_all == MAX_STRINGS {
             return Err(Halt::Refused(Refusal::new(
@@ -365,10 +365,8 @@ fn bounds(ends: &[u32; PER_BLOCK], within: usize) -> Option<(u32, u32)> {
 }
 
 fn no_room(error: &std::io::Error) -> Halt {
-    Halt::Refused(Refusal::new(
-        Refusal::READ_FAILED,
-        format!("the workbook's texts could not be put into a temporary file: {error}"),
-    ))
+    let what = "the workbook's texts could not be put into a temporary file";
+    Halt::Refused(Refusal::unkept(what, error))
 }
 
 #[cfg(test)]
