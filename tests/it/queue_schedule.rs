@@ -105,12 +105,12 @@ async fn missed_ticks_are_skipped_made_up_for_once_or_all() {
 #[tokio::test]
 async fn once_is_once_after_any_number_of_ticks() {
     let rig = Rig::new().await;
-    let engine = rig.play([done("t.minutely")]).await;
-    // 21,600 ticks or one more: more than one round looks at.
+    let engine = rig.play([done("t.hourly")]).await;
+    // 21,600 ticks: more than one round looks at. None is to come due while the test runs.
     rig.sql(
         "INSERT INTO ingestd.schedules (name, cron, kind, missed, missed_max, next_at)
-         SELECT missed, '* * * * *', 't.minutely', missed, 3,
-                date_trunc('minute', now()) - interval '15 days' + interval '1 minute'
+         SELECT missed, '0 * * * *', 't.hourly', missed, 3,
+                date_trunc('hour', now()) - interval '900 days' + interval '1 hour'
          FROM unnest(ARRAY['once', 'all']) missed",
     )
     .await;
