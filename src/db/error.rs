@@ -6,7 +6,7 @@ use std::time::Duration;
 pub const AWAY_PAUSE: Duration = Duration::from_secs(2);
 
 /// How long until it is worth a look whether a full disk has room again.
-const FULL_PAUSE: Duration = Duration::from_secs(10);
+pub const FULL_PAUSE: Duration = Duration::from_secs(10);
 
 /// Returns how long to wait before work goes on that met this error, where the server is to blame
 /// for it and will recover: it is away for a while, or its disk is full until somebody sees to it.

@@ -4,8 +4,8 @@
 //! acknowledged (Nagle), and a server that has nothing to say yet acknowledges 40 ms late. The end
 //! of every short COPY is such a wait: two a chunk that has row errors. And where the network
 //! swallows everything, a statement waits as long as the system tries, a quarter of an hour. So
-//! connections that carry rows go through a door of this process, which has a socket as it should
-//! be; what goes through stays as it is, TLS included.
+//! the jobs' connections, which HTTP shares, go through a door of this process, which has a socket as
+//! it should be; what goes through stays as it is, TLS included.
 
 use std::{io, time::Duration};
 

@@ -164,8 +164,8 @@ pub(super) fn target_of(options: &PgConnectOptions, way: Way) -> Option<Target> 
     Some(doors.iter().find(is)?.target.clone())
 }
 
-/// Opens a door on a thread of its own, so that busy handlers cannot hold up a heartbeat; returns
-/// what stands for its folder.
+/// Opens a door on a thread of its own, so that busy handlers cannot hold up what goes through it, a
+/// heartbeat for one; returns what stands for its folder.
 ///
 /// The socket is an abstract one: nothing is left on disk when the process dies.
 fn open(target: Target, way: Way) -> io::Result<PathBuf> {

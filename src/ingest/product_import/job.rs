@@ -145,15 +145,12 @@ async fn import(ctx: &JobContext<Context>, run_id: RunId) -> Result<Done, JobErr
     import.finish(n_rows).await
 }
 
-/// How long until it is worth a look whether the storage has room again.
-const FULL_PAUSE: Duration = Duration::from_secs(10);
-
 /// A file that broke behind its header will not mend; a disk that did not answer may, and one that is
 /// full counts no attempt.
 fn refused(refusal: Refusal) -> JobError {
     if refusal.code == Refusal::STORAGE_FULL {
         tracing::warn!(%refusal, "the import waits for room in storage.dir");
-        JobError::Snooze(FULL_PAUSE)
+        JobError::Snooze(db::FULL_PAUSE)
     } else if refusal.is_transient() {
         refusal.into()
     } else {

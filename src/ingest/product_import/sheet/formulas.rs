@@ -6,7 +6,7 @@ use std::io::{BufReader, Read};
 use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
 
-use super::package::{ShortRuns, attribute};
+use super::package::{ShortRuns, attribute, events};
 use super::refusal::Refusal;
 
 /// Longest piece of XML between two tags.
@@ -22,11 +22,8 @@ pub(super) struct Formulas<R> {
 impl<R: Read> Formulas<R> {
     /// Begins before the first cell of a sheet's part.
     pub(super) fn new(part: R) -> Self {
-        let mut reader = Reader::from_reader(BufReader::new(ShortRuns::new(part, MAX_RUN_BYTES)));
-        reader.config_mut().check_end_names = false;
-        reader.config_mut().expand_empty_elements = true;
         Self {
-            reader,
+            reader: events(part, MAX_RUN_BYTES),
             buffer: Vec::new(),
             has_begun: false,
         }

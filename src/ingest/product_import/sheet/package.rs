@@ -256,6 +256,15 @@ fn last<'e>(element: &'e BytesStart<'_>, name: &str) -> Option<Attribute<'e>> {
         .last()
 }
 
+/// Reads a part's XML event by event, with a start and an end for each empty element; it fails when
+/// more than `limit` bytes pass without a `<`.
+pub(super) fn events<R: Read>(part: R, limit: usize) -> Reader<BufReader<ShortRuns<R>>> {
+    let mut reader = Reader::from_reader(BufReader::new(ShortRuns::new(part, limit)));
+    reader.config_mut().check_end_names = false;
+    reader.config_mut().expand_empty_elements = true;
+    reader
+}
+
 /// A reader that fails when more than `limit` bytes pass without a `<`, so that an XML parser on
 /// top of it never buffers more than that.
 pub(super) struct ShortRuns<R> {

@@ -6,7 +6,7 @@ use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
 
 use super::super::archive::Archive;
-use super::super::package::{ShortRuns, attribute};
+use super::super::package::{ShortRuns, attribute, events};
 use super::super::refusal::Refusal;
 
 /// The part with the sheets.
@@ -33,11 +33,8 @@ impl<R: Read> Content<R> {
 
     /// Begins before the XML in `part`.
     pub(super) fn new(part: R) -> Self {
-        let mut reader = Reader::from_reader(BufReader::new(ShortRuns::new(part, MAX_RUN_BYTES)));
-        reader.config_mut().check_end_names = false;
-        reader.config_mut().expand_empty_elements = true;
         Self {
-            reader,
+            reader: events(part, MAX_RUN_BYTES),
             buffer: Vec::new(),
         }
     }
