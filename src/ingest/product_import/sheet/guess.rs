@@ -234,6 +234,12 @@ mod tests {
 
     #[test]
     fn letters_that_two_encodings_share_tell_nothing() {
+        let (bytes, ..) = WINDOWS_1252.encode("räumé, cíndó, «ýmis», ø");
+        assert_eq!(
+            n_own_letters(&bytes, WINDOWS_1254, WINDOWS_1252),
+            1,
+            "ý alone"
+        );
         for text in [
             "1;Svätý Martin, ďalší\n",
             "1;TUREČTINA, šéf, místo\n",
